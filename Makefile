@@ -1,0 +1,29 @@
+# One command for each task. `make demo` and `make test` set up what they need in .venv.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: demo test lint format clean
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	touch $@
+
+demo: $(VENV)/.installed  ## a prompt becomes a turning creature; ARGS='--prompt "a blue cat wearing a red hat"'
+	$(BIN)/jointdreamer demo $(ARGS)
+
+test: $(VENV)/.installed  ## the whole test suite, on CPU
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed  ## ruff, as CI runs it
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.installed  ## lets ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## removes the virtual environment and every output
+	rm -rf $(VENV) outputs build *.egg-info
