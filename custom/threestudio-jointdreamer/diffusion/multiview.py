@@ -1,0 +1,77 @@
+"""Turns a stock UNet2DConditionModel into a multi-view one (MVDream, Shi et al. 2023, arXiv 2308.16512)."""
+
+import torch
+import torch.nn.functional as F
+from diffusers import UNet2DConditionModel
+from jaxtyping import Float
+from torch import Tensor
+
+CAMERA_DIM = 16  # a flattened 4x4 camera-to-world matrix
+
+
+class CrossViewAttnProcessor:
+    """Self-attention over the tokens of all views of an object at once (MVDream's 3D attention).
+
+    The batch axis holds views of one object consecutively, `(N V) L D`; tokens are regrouped to
+    `N (V L) D` around plain scaled-dot-product attention, so the projection weights are those of
+    the 2D layer. Only for self-attention; text cross-attention stays per view.
+
+    Args:
+        n_view: views per object, V.
+    """
+
+    def __init__(self, n_view: int) -> None:
+        if n_view < 1:
+            raise ValueError(f"n_view={n_view} must be at least 1.")
+        self.n_view = n_view
+
+    def __call__(
+        self,
+        attn,
+        hidden_states: Float[Tensor, "NV L D"],
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+        **kwargs,
+    ) -> Float[Tensor, "NV L D"]:
+        if encoder_hidden_states is not None or attention_mask is not None:
+            raise ValueError("CrossViewAttnProcessor serves unmasked self-attention layers only.")
+        batch, length, _ = hidden_states.shape
+        if batch % self.n_view:
+            raise ValueError(f"{batch} views do not divide into objects of n_view={self.n_view}.")
+        objects, tokens = batch // self.n_view, self.n_view * length
+
+        residual = hidden_states
+        grouped = hidden_states.reshape(objects, tokens, -1)
+        query, key, value = (
+            project(grouped).view(objects, tokens, attn.heads, -1).transpose(1, 2)
+            for project in (attn.to_q, attn.to_k, attn.to_v)
+        )
+        out = F.scaled_dot_product_attention(query, key, value, scale=attn.scale)
+        out = out.transpose(1, 2).reshape(batch, length, -1)
+        out = attn.to_out[1](attn.to_out[0](out))
+        if attn.residual_connection:
+            out = out + residual
+        return out / attn.rescale_output_factor
+
+
+def use_cross_view_attention(unet: UNet2DConditionModel, n_view: int) -> UNet2DConditionModel:
+    """Gives every self-attention layer (`attn1`) of `unet` a `CrossViewAttnProcessor`, in place."""
+    processor = CrossViewAttnProcessor(n_view)
+    unet.set_attn_processor(
+        {
+            name: processor if name.endswith("attn1.processor") else current
+            for name, current in unet.attn_processors.items()
+        }
+    )
+    return unet
+
+
+def camera_condition(c2w: Float[Tensor, "B 4 4"]) -> Float[Tensor, "B 16"]:
+    """MVDream's camera vector: the c2w matrix with its translation on the unit sphere, flattened.
+
+    The caller's tensor is never changed.
+    """
+    translation = F.normalize(c2w[:, :3, 3:], dim=1)
+    camera = torch.cat([c2w[:, :3, :3], translation], dim=2)
+    return torch.cat([camera, c2w[:, 3:]], dim=1).flatten(1)

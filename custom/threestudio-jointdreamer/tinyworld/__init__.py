@@ -1,0 +1,1 @@
+"""The tiny world: procedural creatures, their captions, and how the tiny priors are trained."""

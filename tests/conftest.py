@@ -1,0 +1,17 @@
+"""Puts a host on the path and makes `threestudio_jointdreamer` importable before any test imports it."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+for path in (ROOT, ROOT / "tests"):
+    if str(path) not in sys.path:
+        sys.path.insert(0, str(path))
+
+from standalone.host import ensure_host, load_extension  # noqa: E402
+
+torch.set_num_threads(min(2, torch.get_num_threads()))
+ensure_host()
+load_extension()

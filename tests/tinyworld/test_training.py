@@ -1,0 +1,144 @@
+"""Training of the tiny priors: the loop, the stages, and the shipped weights."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from threestudio_jointdreamer.diffusion.multiview import camera_condition, use_cross_view_attention
+from threestudio_jointdreamer.tinyworld import stages
+from threestudio_jointdreamer.tinyworld.dataset import four_view_sets, make_pictures
+from threestudio_jointdreamer.tinyworld.models import build_scheduler, build_tokenizer
+from threestudio_jointdreamer.tinyworld.sampling import sample
+from threestudio_jointdreamer.tinyworld.training import Trainer, TrainingPlan
+
+SHIPPED = Path(__file__).resolve().parents[2] / "load" / "tiny"
+PLAN = TrainingPlan(steps=12, lr=0.05, warmup=2, save_every=4, ema=0.5)
+
+
+def noisy_regression(state: Path, stop_at: int | None = None) -> tuple[torch.nn.Module, Trainer]:
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(3, 1)
+    calls = 0
+
+    def loss():
+        nonlocal calls
+        calls += 1
+        if stop_at is not None and calls > stop_at:
+            raise KeyboardInterrupt
+        x = torch.randn(8, 3)
+        return (layer(x) - x.sum(1, keepdim=True)).square().mean()
+
+    return layer, Trainer({"layer": layer}, loss, PLAN, state)
+
+
+@pytest.mark.parametrize("stop_at", [3, 4, 7, 11])
+def test_interrupted_training_resumes_to_the_same_weights(tmp_path, stop_at):
+    whole, trainer = noisy_regression(tmp_path / "whole")
+    trainer.run("whole")
+    _, trainer = noisy_regression(tmp_path / "state", stop_at)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run("broken")
+    resumed, trainer = noisy_regression(tmp_path / "state")
+    assert trainer.run("resumed")["steps"] == PLAN.steps
+    assert torch.equal(resumed.weight, whole.weight) and torch.equal(resumed.bias, whole.bias)
+    assert not (tmp_path / "state").exists()
+
+
+def test_training_learns_and_leaves_averaged_weights(tmp_path):
+    layer, trainer = noisy_regression(tmp_path / "state")
+    before = (layer.weight - 1).abs().mean().item()
+    trainer.run("learn")
+    assert (layer.weight - 1).abs().mean().item() < before
+    assert all(
+        torch.equal(p, a) for p, a in zip(trainer.parameters, trainer.averages, strict=True)
+    )
+
+
+def test_training_that_diverges_says_so(tmp_path):
+    layer = torch.nn.Linear(1, 1)
+    plan = TrainingPlan(steps=60, warmup=1)
+    trainer = Trainer(
+        {"layer": layer}, lambda: layer.weight.sum() * torch.nan, plan, tmp_path / "s"
+    )
+    with pytest.raises(FloatingPointError, match="step 50"):
+        trainer.run("nan")
+
+
+def test_unknown_stage_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="stage 'unet' is unknown"):
+        stages.train("unet", tmp_path, "cpu")
+
+
+def test_every_stage_trains_and_writes_loadable_folders(tmp_path):
+    for stage in stages.STAGES:
+        report = stages.train(stage, tmp_path, "cpu", steps=2, pictures=16, batch=4)
+        assert report["steps"] == 2
+        assert json.loads((tmp_path / f"training-{stage}.json").read_text())["steps"] == 2
+    assert sample(tmp_path, "stable-diffusion", ["a red bear"], steps=2).shape == (1, 1, 3, 64, 64)
+    assert sample(tmp_path, "mvdream", ["a red bear"], steps=2).shape == (1, 4, 3, 64, 64)
+    assert not list(tmp_path.glob(".*")), "temporary files were left behind"
+    again = tmp_path / "again"
+    stages.train("vae", again, "cpu", steps=2, pictures=16, batch=4)
+    first, second = (
+        AutoencoderKL.from_pretrained(root / "stable-diffusion" / "vae").state_dict()
+        for root in (tmp_path, again)
+    )
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_tokenizer_lower_cases_drops_punctuation_and_marks_unknown_words():
+    tokenizer = build_tokenizer()
+    assert tokenizer("A red BEAR, wearing a hat!").input_ids == (
+        tokenizer("a red bear wearing a hat").input_ids
+    )
+    assert tokenizer("a red dragon").input_ids.count(tokenizer.unk_token_id) == 1
+
+
+@pytest.mark.skipif(not SHIPPED.exists(), reason="load/tiny is not in this checkout")
+class TestShippedWeights:
+    def test_whole_shipment_is_within_its_budget(self):
+        sizes = [f.stat().st_size for f in SHIPPED.rglob("*") if f.is_file()]
+        assert sum(sizes) < 40 * 2**20 and max(sizes) < 16 * 2**20
+
+    def test_autoencoder_restores_unseen_creatures(self):
+        vae = AutoencoderKL.from_pretrained(SHIPPED / "stable-diffusion" / "vae").float()
+        rgb = make_pictures(16, 99, "cpu", encode=lambda rgb: rgb).images
+        with torch.no_grad():
+            restored = vae.decode(vae.encode(rgb * 2 - 1).latent_dist.mean).sample / 2 + 0.5
+        psnr = -10 * torch.log10((restored - rgb).square().mean())
+        assert psnr > 28
+
+    def test_latents_have_unit_scale(self):
+        vae = AutoencoderKL.from_pretrained(SHIPPED / "stable-diffusion" / "vae").float()
+        rgb = make_pictures(16, 98, "cpu", encode=lambda rgb: rgb).images
+        with torch.no_grad():
+            latents = vae.encode(rgb * 2 - 1).latent_dist.mean * vae.config.scaling_factor
+        assert 0.8 < latents.std() < 1.2
+
+    def test_multi_view_prior_is_a_stock_unet_with_a_camera(self):
+        unet = UNet2DConditionModel.from_pretrained(SHIPPED / "mvdream" / "unet")
+        assert unet.config.class_embed_type == "projection"
+        assert unet.config.projection_class_embeddings_input_dim == 16
+
+    def test_multi_view_prior_denoises_views_of_one_object_better_than_the_2d_prior(self):
+        sets = four_view_sets(8, 97, "cpu", encode=lambda rgb: rgb)
+        vae = AutoencoderKL.from_pretrained(SHIPPED / "stable-diffusion" / "vae").float()
+        embeddings = stages._embed(SHIPPED, sets.captions, "cpu").float().repeat_interleave(4, 0)
+        torch.manual_seed(0)
+        with torch.no_grad():
+            x = vae.encode(sets.images * 2 - 1).latent_dist.mean * vae.config.scaling_factor
+            noise, t = torch.randn_like(x), torch.tensor(700)
+            alpha = build_scheduler().alphas_cumprod[t]
+            noisy = alpha.sqrt() * x + (1 - alpha).sqrt() * noise
+            error = {}
+            for prior in ("stable-diffusion", "mvdream"):
+                unet = UNet2DConditionModel.from_pretrained(SHIPPED / prior / "unet").float()
+                camera = None
+                if prior == "mvdream":
+                    camera = camera_condition(sets.c2w)
+                    use_cross_view_attention(unet, 4)
+                predicted = unet(noisy, t, embeddings, class_labels=camera).sample
+                error[prior] = (predicted - noise).square().mean().item()
+        assert error["mvdream"] < 0.8 * error["stable-diffusion"]
