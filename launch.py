@@ -1,0 +1,8 @@
+"""Trains, validates, tests or exports a config: `python launch.py --config x.yaml --train`."""
+
+import sys
+
+from standalone.trainer import main
+
+if __name__ == "__main__":
+    sys.exit(main())

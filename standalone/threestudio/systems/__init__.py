@@ -1,0 +1,3 @@
+"""Systems under threestudio's module paths."""
+
+from . import dreamfusion  # noqa: F401

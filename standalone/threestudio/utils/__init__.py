@@ -1,0 +1,3 @@
+"""Utilities under threestudio's module paths."""
+
+from . import base  # noqa: F401

@@ -1,0 +1,59 @@
+"""Stable Diffusion 2.1 base and MVDream: their architectures, and folders of them at low width."""
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from helpers.random_priors import CAMERA, build_stable_diffusion
+from transformers import CLIPTextConfig, CLIPTextModel
+
+FULL_WIDTH = (320, 640, 1280, 1280)
+LOW_WIDTH = (32, 32, 64, 64)
+TEXT_WIDTH = 128
+
+
+def full_size_unet(camera: bool) -> UNet2DConditionModel:
+    """The published architecture; `camera` makes it MVDream's."""
+    return _unet(FULL_WIDTH, (5, 10, 20, 20), 1024, 64, camera)
+
+
+def _unet(width, heads, text_width: int, latent_size: int, camera: bool) -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        sample_size=latent_size,
+        block_out_channels=width,
+        attention_head_dim=heads,
+        cross_attention_dim=text_width,
+        use_linear_projection=True,
+        **(CAMERA if camera else {}),
+    )
+
+
+def build_small_stable_diffusion(path: Path) -> None:
+    """All of SD 2.1's blocks, at a tenth of its width, for images of 64 and latents of 8 pixels."""
+    build_stable_diffusion(path)  # tokenizer and scheduler
+    torch.manual_seed(0)
+    _unet(LOW_WIDTH, (1, 2, 2, 4), TEXT_WIDTH, 8, camera=False).save_pretrained(path / "unet")
+    _vae().save_pretrained(path / "vae")
+    config = CLIPTextConfig.from_pretrained(path / "text_encoder")
+    config.num_hidden_layers, config.hidden_act = 2, "gelu"  # OpenCLIP's activation, as SD 2.1
+    CLIPTextModel(config).save_pretrained(path / "text_encoder")
+
+
+def build_small_mvdream(path: Path) -> None:
+    """MVDream's blocks at the same width; its latents are half as large as SD 2.1's."""
+    torch.manual_seed(1)
+    _unet(LOW_WIDTH, (1, 2, 2, 4), TEXT_WIDTH, 4, camera=True).save_pretrained(path / "unet")
+    DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False
+    ).save_pretrained(path / "scheduler")
+
+
+def _vae() -> AutoencoderKL:
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(8, 16, 16, 16),
+        layers_per_block=2,
+        norm_num_groups=8,
+        sample_size=64,
+    )

@@ -1,0 +1,45 @@
+"""Random `Views` for tests of energies."""
+
+from dataclasses import replace
+
+import torch
+from helpers.cameras import camera_ring
+from helpers.prompts import RandomPrompts
+from threestudio_jointdreamer.diffusion.latent_prior import LatentPrior
+from threestudio_jointdreamer.energies import Views
+
+
+def random_views(
+    prior: LatentPrior, n_object: int = 2, n_view: int = 4, seed: int = 0, **changes
+) -> Views:
+    """Consistent views of random latents; `denoised` is a leaf that requires grad.
+
+    Args:
+        changes: fields to replace.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def randn(*shape: int) -> torch.Tensor:
+        return torch.randn(n_object, n_view, *shape, generator=generator)
+
+    latent = (prior.latent_channels, prior.latent_size, prior.latent_size)
+    x, eps = randn(*latent), randn(*latent)
+    t = torch.randint(100, 900, [n_object], generator=generator)
+    prompts = RandomPrompts(seed)
+    cameras = camera_ring(n_object, n_view)
+    views = Views(
+        denoised=randn(*latent).requires_grad_(),
+        latents=x,
+        noisy=prior.schedule.add_noise(x, eps, t),
+        noise=eps,
+        t=t,
+        schedule=prior.schedule,
+        rgb=randn(20, 20, 3).sigmoid(),
+        opacity=randn(20, 20, 1).sigmoid(),
+        **{name: value.unflatten(0, (n_object, n_view)) for name, value in cameras.items()},
+        text_embeddings=prompts.text_embeddings.expand(n_object, -1, -1),
+        uncond_text_embeddings=prompts.uncond_text_embeddings.expand(n_object, -1, -1),
+        encode=prior.encode,
+        decode=prior.decode,
+    )
+    return replace(views, **changes)

@@ -1,0 +1,88 @@
+"""Arrays to pictures."""
+
+import numpy as np
+import pytest
+from threestudio.utils import images
+
+
+def test_rgb_maps_its_range_to_bytes_and_clips():
+    img = np.array([[[-1.0, 0.0, 3.0]]])
+    assert images.rgb_image(img, "HWC", (-1, 1)).tolist() == [[[0, 127, 255]]]
+
+
+def test_channels_first_is_turned_and_bytes_stay():
+    img = np.arange(12, dtype=np.uint8).reshape(3, 2, 2)
+    assert np.array_equal(images.rgb_image(img, "CHW"), img.transpose(1, 2, 0))
+
+
+def test_more_channels_stand_side_by_side_filled_up_with_black():
+    img = np.full((1, 2, 4), 1.0)
+    out = images.rgb_image(img)
+    assert out.shape == (1, 4, 3)
+    assert out[0, 0].tolist() == [255] * 3 and out[0, 2].tolist() == [255, 0, 0]
+
+
+def test_gray_without_map_is_the_value_on_all_channels():
+    out = images.grayscale_image(np.array([[0.0, 0.5, np.nan]]), (0, 1), None)
+    assert out.tolist() == [[[0] * 3, [127] * 3, [0] * 3]]
+
+
+def test_gray_takes_its_own_range_if_none_is_given():
+    out = images.grayscale_image(np.array([[2.0, 4.0]]), None, None)
+    assert out[0, :, 0].tolist() == [0, 255]
+    assert images.grayscale_image(np.full((1, 1), 3.0), None, None).tolist() == [[[0] * 3]]
+
+
+@pytest.mark.parametrize("cmap", ["jet", "magma", "spectral"])
+def test_colour_maps_give_different_ends(cmap):
+    low, high = images.grayscale_image(np.array([[0.0, 1.0]]), (0, 1), cmap)[0].tolist()
+    assert low != high
+    if cmap == "jet":
+        assert low[2] > 100 > low[0] and high[0] > 100 > high[2]  # blue is low, red is high
+    if cmap == "magma":
+        assert sum(low) > sum(high)
+
+
+def test_uv_checkers_change_every_64th_and_colours_are_the_coordinates():
+    uv = np.array([[[0.0, 0.0], [1 / 64, 0.0], [1 / 64, 1 / 64]]])
+    assert images.uv_image(uv).tolist() == [[[255, 0, 255], [255] * 3, [255, 0, 255]]]
+    colour = images.uv_image(np.array([[[1.0, 0.5]]]), cmap="color")
+    assert colour.tolist() == [[[255, 127, 0]]]
+
+
+def cell(height, width, value=1.0):
+    return {"type": "rgb", "img": np.full((height, width, 3), value), "kwargs": {}}
+
+
+@pytest.mark.parametrize(
+    "align, shape",
+    [("max", (4, 12, 3)), ("min", (2, 6, 3)), (5, (5, 10, 3)), ((3, 7), (3, 14, 3))],
+)
+def test_a_row_is_brought_to_one_size(align, shape):
+    assert images.image_grid([cell(2, 6), cell(4, 3)], align).shape == shape
+
+
+def test_rows_stand_under_each_other():
+    grid = images.image_grid([[cell(2, 2, 0.0), cell(2, 2)], [cell(2, 2), cell(2, 2)]])
+    assert grid.shape == (4, 4, 3) and grid[0, 0, 0] == 0 and grid[3, 0, 0] == 255
+
+
+def test_texts_are_written_into_a_copy():
+    blank = np.full((40, 60, 3), 128, dtype=np.uint8)
+    out = images.write_texts(blank, ["front", 3])
+    assert (blank == 128).all() and (out[:20] != 128).any() and (out[20:] != 128).any()
+
+
+@pytest.mark.parametrize(
+    "call, text",
+    [
+        (lambda: images.rgb_image(np.ones((1, 1, 3)), "WHC"), "data_format='WHC'"),
+        (lambda: images.grayscale_image(np.ones((1, 1)), None, "hot"), "cmap='hot'"),
+        (lambda: images.uv_image(np.ones((1, 1, 2)), cmap="hot"), "cmap='hot'"),
+        (lambda: images.image_grid([cell(1, 1)], "middle"), "align=middle"),
+        (lambda: images.image_grid([{**cell(1, 1), "type": "depth"}]), "type='depth'"),
+    ],
+)
+def test_unknown_choices_are_told(call, text):
+    with pytest.raises(ValueError, match=text):
+        call()

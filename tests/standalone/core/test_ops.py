@@ -1,0 +1,201 @@
+"""Tensor operations against closed forms."""
+
+import math
+
+import pytest
+import torch
+from threestudio.utils import ops
+
+
+def test_dot_keeps_the_last_axis():
+    x, y = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]])
+    assert ops.dot(x, y).tolist() == [[11.0]]
+
+
+def test_scale_tensor_maps_one_range_onto_another():
+    x = torch.tensor([-1.0, 0.0, 1.0])
+    assert ops.scale_tensor(x, (-1, 1), (0, 10)).tolist() == [0, 5, 10]
+    assert ops.scale_tensor(x, None, None).tolist() == x.tolist()
+    box = torch.tensor([[0.0, 0.0, -1.0], [2.0, 4.0, 1.0]])
+    assert ops.scale_tensor(torch.ones(1, 3), box, (0, 1)).tolist() == [[0.5, 0.25, 1.0]]
+
+
+ACTIVATIONS = {
+    None: lambda x: x,
+    "none": lambda x: x,
+    "exp": math.exp,
+    "shifted_exp": lambda x: math.exp(x - 1),
+    "trunc_exp": math.exp,
+    "shifted_trunc_exp": lambda x: math.exp(x - 1),
+    "sigmoid": lambda x: 1 / (1 + math.exp(-x)),
+    "tanh": math.tanh,
+    "softplus": lambda x: math.log1p(math.exp(x)),
+    "shifted_softplus": lambda x: math.log1p(math.exp(x - 1)),
+    "scale_-11_01": lambda x: x / 2 + 0.5,
+    "ReLU": lambda x: max(x, 0.0),
+    "lin2srgb": lambda x: min(
+        max(12.92 * x if x <= 0.0031308 else 1.055 * x ** (1 / 2.4) - 0.055, 0), 1
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(ACTIVATIONS))
+def test_activations_are_the_functions_they_are_named_after(name):
+    points = [-2.0, -0.3, 0.001, 0.4, 1.7]
+    got = ops.get_activation(name)(torch.tensor(points, dtype=torch.float64))
+    assert got.tolist() == pytest.approx([ACTIVATIONS[name](x) for x in points], abs=1e-9)
+
+
+def test_unknown_activations_are_told():
+    for name in ("softplussss", "math"):
+        with pytest.raises(ValueError, match=f"activation '{name}' is unknown"):
+            ops.get_activation(name)
+
+
+def test_trunc_exp_has_a_bounded_gradient_of_every_order():
+    x = torch.tensor([1.0, 20.0], dtype=torch.float64, requires_grad=True)
+    (first,) = torch.autograd.grad(ops.trunc_exp(x).sum(), x, create_graph=True)
+    assert first.tolist() == pytest.approx([math.e, math.exp(15)])
+    (second,) = torch.autograd.grad(first.sum(), x)
+    assert second.tolist() == pytest.approx([math.e, 0.0])
+
+
+@pytest.mark.parametrize("chunk", [0, 1, 3, 100])
+def test_chunks_give_what_one_call_gives(chunk):
+    x, y = torch.randn(7, 2), torch.randn(7)
+
+    def single(x, scale, y):
+        return x * scale + y[:, None]
+
+    assert torch.equal(ops.chunk_batch(single, chunk, x, 2.0, y=y), single(x, 2.0, y))
+    pair = ops.chunk_batch(lambda x: (x, None), chunk, x)
+    assert isinstance(pair, tuple) and torch.equal(pair[0], x) and pair[1] is None
+    assert isinstance(ops.chunk_batch(lambda x: [x, x], chunk, x), list)
+    named = ops.chunk_batch(lambda x: {"a": x.sum(-1)}, chunk, x)
+    assert torch.equal(named["a"], x.sum(-1))
+    assert ops.chunk_batch(lambda x: None, chunk, x) is None
+
+
+def test_chunks_keep_gradients_only_while_they_are_wanted():
+    x = torch.ones(4, requires_grad=True)
+    assert ops.chunk_batch(lambda x: x * 2, 2, x).requires_grad
+    with torch.no_grad():
+        assert not ops.chunk_batch(lambda x: x, 2, x).requires_grad
+
+
+def test_an_empty_batch_is_one_empty_chunk():
+    assert ops.chunk_batch(lambda x: x * 2, 5, torch.zeros(0, 3)).shape == (0, 3)
+
+
+def test_chunk_batch_tells_what_it_cannot_do():
+    with pytest.raises(ValueError, match="at least one tensor"):
+        ops.chunk_batch(lambda x: x, 2, 3)
+    with pytest.raises(TypeError, match="returned int"):
+        ops.chunk_batch(lambda x: 3, 2, torch.ones(4))
+    with pytest.raises(TypeError, match="output a is str"):
+        ops.chunk_batch(lambda x: {"a": "b"}, 2, torch.ones(4))
+
+
+def test_ray_directions_look_along_minus_z_through_pixel_centres():
+    directions = ops.get_ray_directions(H=2, W=4, focal=2.0)
+    assert directions.shape == (2, 4, 3)
+    assert directions[0, 0].tolist() == [-0.75, 0.25, -1.0]
+    assert directions[1, 3].tolist() == [0.75, -0.25, -1.0]
+    corner = ops.get_ray_directions(2, 4, (2.0, 4.0), (1.0, 1.0), use_pixel_centers=False)
+    assert corner[0, 0].tolist() == [-0.5, 0.25, -1.0]
+    with pytest.raises(ValueError, match="give the principal point"):
+        ops.get_ray_directions(2, 4, (2.0, 4.0))
+
+
+def rigid(batch):
+    rotation = torch.linalg.qr(torch.randn(batch, 3, 3)).Q
+    rotation = rotation * torch.linalg.det(rotation)[:, None, None]
+    c2w = torch.eye(4).repeat(batch, 1, 1)
+    c2w[:, :3, :3] = rotation
+    c2w[:, :3, 3] = torch.randn(batch, 3)
+    return c2w
+
+
+@pytest.mark.parametrize(
+    "shape, poses", [((5, 3), 5), ((5, 3), 1), ((2, 4, 3), 3), ((3, 2, 4, 3), 3)]
+)
+def test_rays_are_directions_turned_by_the_camera(shape, poses):
+    directions, c2w = torch.randn(shape), rigid(poses)
+    origins, rays = ops.get_rays(directions, c2w, keepdim=True, normalize=False)
+    equation = {2: "nij,nj->ni", 3: "bij,hwj->bhwi", 4: "bij,bhwj->bhwi"}[len(shape)]
+    pose = c2w.expand(5, 4, 4) if shape == (5, 3) else c2w
+    want = torch.einsum(equation, pose[:, :3, :3], directions)
+    assert torch.allclose(rays, want, atol=1e-6)
+    assert origins.shape == rays.shape
+    where = pose[:, :3, 3].reshape(-1, *[1] * (want.ndim - 2), 3).expand(want.shape)
+    assert torch.equal(origins, where)
+
+
+def test_one_pose_serves_all_rays_and_rays_are_flat_unit_vectors():
+    c2w = rigid(1)[0]
+    origins, rays = ops.get_rays(torch.randn(2, 4, 3), c2w)
+    assert origins.shape == rays.shape == (8, 3)
+    assert torch.allclose(rays.norm(dim=-1), torch.ones(8))
+    assert torch.equal(origins[3], c2w[:3, 3])
+    assert ops.get_rays(torch.randn(6, 3), c2w)[1].shape == (6, 3)
+
+
+def test_ray_noise_shifts_all_rays_alike():
+    c2w = rigid(1)[0]
+    origins, _ = ops.get_rays(torch.randn(6, 3), c2w, noise_scale=0.1)
+    assert torch.allclose(origins, origins[:1].expand(6, 3)) and not torch.equal(
+        origins[0], c2w[:3, 3]
+    )
+
+
+def test_shapes_that_do_not_go_together_are_told():
+    with pytest.raises(ValueError, match="do not go together"):
+        ops.get_rays(torch.randn(2, 2, 2, 3), torch.eye(4))
+
+
+def test_the_projection_puts_the_frustum_on_the_unit_cube():
+    fovy, aspect, near, far = torch.tensor([0.9]), 1.5, 0.5, 20.0
+    top = math.tan(0.45)
+    eye = torch.tensor([[top * aspect * near, top * near, -near, 1.0], [0.0, 0.0, -far, 1.0]])
+    clip = eye @ ops.get_projection_matrix(fovy, aspect, near, far)[0].T
+    device = clip[:, :3] / clip[:, 3:]
+    assert torch.allclose(device, torch.tensor([[1.0, -1.0, -1.0], [0.0, 0.0, 1.0]]), atol=1e-5)
+
+
+def test_mvp_is_projection_after_the_inverse_pose():
+    c2w, projection = rigid(3), torch.randn(3, 4, 4)
+    want = projection @ torch.linalg.inv(c2w)
+    assert torch.allclose(ops.get_mvp_matrix(c2w, projection), want, atol=1e-5)
+
+
+def test_cross_entropy_is_torchs():
+    p, target = torch.rand(50) * 0.9 + 0.05, torch.rand(50)
+    want = torch.nn.functional.binary_cross_entropy(p, target)
+    assert torch.allclose(ops.binary_cross_entropy(p, target), want)
+
+
+def test_decays_are_their_formulas():
+    r = torch.tensor([0.0, 0.5])
+    assert ops.shifted_expotional_decay(2.0, 3.0, 0.1, r).tolist() == pytest.approx(
+        [2.1, 2 * math.exp(-1.5) + 0.1]
+    )
+    assert ops.shifted_cosine_decay(2.0, 3.0, 0.1, r).tolist() == pytest.approx(
+        [2 * math.cos(0.1) + 2, 2 * math.cos(1.6) + 2]
+    )
+
+
+def test_the_perpendicular_component_has_nothing_of_the_other():
+    x, y = torch.randn(3, 2, 4, 4), torch.randn(3, 2, 4, 4)
+    rest = ops.perpendicular_component(x, y)
+    assert torch.allclose((rest * y).sum(dim=[1, 2, 3]), torch.zeros(3), atol=1e-4)
+    parallel = x - rest
+    assert torch.allclose(parallel / y, (parallel / y)[:, :1, :1, :1].expand_as(y), atol=1e-4)
+    assert torch.equal(ops.perpendicular_component(x, torch.zeros_like(y)), x)
+
+
+def test_no_samples_become_one_of_zero_length():
+    empty = torch.zeros(0)
+    index, start, end = ops.validate_empty_rays(empty.long(), empty, empty)
+    assert index.tolist() == [0] and start.tolist() == end.tolist() == [0.0]
+    some = torch.arange(3), torch.rand(3), torch.rand(3)
+    assert all(a is b for a, b in zip(ops.validate_empty_rays(*some), some, strict=True))

@@ -1,0 +1,99 @@
+"""Optimizers and schedules from configs."""
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from threestudio.systems.utils import parse_optimizer, parse_scheduler
+
+
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.geometry = torch.nn.ModuleDict(
+            {"encoding": torch.nn.Linear(2, 2), "network": torch.nn.Linear(2, 2)}
+        )
+        self.scale = torch.nn.Parameter(torch.ones(1))
+        self.number = 3
+
+
+def optimizer(**config):
+    return parse_optimizer(OmegaConf.create({"name": "SGD", "args": {"lr": 1.0}} | config), Model())
+
+
+def test_groups_are_named_and_have_their_own_arguments():
+    found = optimizer(
+        name="AdamW",
+        args={"betas": [0.9, 0.99], "eps": 1e-15},
+        params={"geometry.encoding": {"lr": 0.01}, "scale": {"lr": 0.1}},
+    )
+    groups = found.param_groups
+    assert [(g["name"], g["lr"]) for g in groups] == [("geometry.encoding", 0.01), ("scale", 0.1)]
+    assert [len(g["params"]) for g in groups] == [2, 1]
+    assert isinstance(found, torch.optim.AdamW) and groups[0]["eps"] == 1e-15
+    assert type(groups[0]["betas"]) in (list, tuple)  # plain, as checkpoints hold plain data
+
+
+def test_without_groups_everything_is_trained():
+    assert sum(len(group["params"]) for group in optimizer().param_groups) == 5
+
+
+def test_a_module_without_parameters_may_be_a_group():
+    model = Model()
+    model.background = torch.nn.Identity()
+    config = OmegaConf.create(
+        {"name": "Adam", "args": {}, "params": {"background": {"lr": 1}, "scale": {"lr": 1}}}
+    )
+    assert [len(group["params"]) for group in parse_optimizer(config, model).param_groups] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "config, text",
+    [
+        ({"name": "AdamWW"}, r"optimizer\.name='AdamWW' is unknown: did you mean AdamW"),
+        ({"name": None}, r"optimizer\.name='None' is unknown"),
+        ({"args": {"lr": 1.0, "beta": 1}}, r"optimizer\.args=.* does not fit SGD: .*'beta'"),
+        ({"params": {"geometri": {}}}, r"optimizer\.params\.geometri: Model has no 'geometri'; it"),
+        ({"params": {"number": {}}}, r"optimizer\.params\.number is a int: name a module"),
+    ],
+)
+def test_mistakes_are_told_with_the_key(config, text):
+    root = OmegaConf.create({"optimizer": {"name": "SGD", "args": {"lr": 1.0}} | config})
+    with pytest.raises(ValueError, match=text):
+        parse_optimizer(root.optimizer, Model())
+
+
+def rates(config, steps):
+    sgd = optimizer()
+    described = parse_scheduler(OmegaConf.create(config), sgd)
+    found = []
+    for _ in range(steps):
+        found.append(sgd.param_groups[0]["lr"])
+        sgd.step()
+        described["scheduler"].step()
+    return found, described["interval"]
+
+
+def test_a_schedule_follows_its_class():
+    config = {"name": "ExponentialLR", "interval": "step", "args": {"gamma": 0.5}}
+    assert rates(config, 3) == ([1.0, 0.5, 0.25], "step")
+    milestones = {"name": "MultiStepLR", "args": {"milestones": [1, 3], "gamma": 0.1}}
+    assert rates(milestones, 4)[0] == pytest.approx([1.0, 0.1, 0.1, 0.01])
+    assert rates(milestones, 1)[1] == "epoch"
+
+
+def test_schedules_follow_each_other_or_multiply():
+    half = {"name": "ConstantLR", "args": {"factor": 0.5, "total_iters": 100}}
+    decay = {"name": "ExponentialLR", "args": {"gamma": 0.1}}
+    after = {"name": "SequentialLR", "schedulers": [half, decay], "milestones": [2]}
+    assert rates(after, 4)[0] == pytest.approx([0.5, 0.5, 1.0, 0.1])
+    both = {"name": "ChainedScheduler", "schedulers": [half, decay]}
+    assert rates(both, 3)[0] == pytest.approx([0.5, 0.05, 0.005])
+
+
+def test_mistakes_about_schedules_are_told():
+    with pytest.raises(ValueError, match="interval='minute' is unknown"):
+        rates({"name": "StepLR", "interval": "minute", "args": {"step_size": 1}}, 1)
+    with pytest.raises(ValueError, match="name='StepRL' is unknown: did you mean StepLR"):
+        rates({"name": "StepRL", "args": {"step_size": 1}}, 1)
+    with pytest.raises(ValueError, match="does not fit StepLR"):
+        rates({"name": "StepLR", "args": {"size": 1}}, 1)

@@ -1,0 +1,115 @@
+"""Encodings and MLPs as configs name them."""
+
+import math
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from threestudio.models.networks import (
+    create_network_with_input_encoding,
+    get_encoding,
+    get_mlp,
+)
+
+GRID = {
+    "otype": "HashGrid",
+    "n_levels": 4,
+    "n_features_per_level": 2,
+    "log2_hashmap_size": 8,
+    "base_resolution": 4,
+    "per_level_scale": 1.5,
+}
+MLP = {
+    "otype": "VanillaMLP",
+    "activation": "ReLU",
+    "output_activation": "none",
+    "n_neurons": 8,
+    "n_hidden_layers": 2,
+}
+
+
+def test_the_point_itself_comes_first_mapped_to_minus_one_to_one():
+    plain, composite = get_encoding(3, GRID), get_encoding(3, {**GRID, "include_xyz": True})
+    x = torch.rand(7, 3)
+    assert (plain.n_output_dims, composite.n_output_dims) == (8, 11)
+    torch.testing.assert_close(composite(x), torch.cat([x * 2 - 1, plain(x)], dim=1))
+
+
+def test_grid_parameters_have_threestudios_key():
+    assert list(get_encoding(3, GRID).state_dict()) == ["encoding.encoding.params"]
+    progressive = {**GRID, "otype": "ProgressiveBandHashGrid"}
+    progressive |= {"start_level": 1, "start_step": 0, "update_steps": 10}
+    assert list(get_encoding(3, progressive).state_dict()) == ["encoding.encoding.params"]
+    frequency = {"otype": "ProgressiveBandFrequency", "n_frequencies": 2}
+    assert list(get_encoding(3, frequency).state_dict()) == []
+
+
+def test_progressive_hash_grid_switches_levels_on():
+    config = {**GRID, "otype": "ProgressiveBandHashGrid"}
+    config |= {"start_level": 2, "start_step": 100, "update_steps": 50}
+    encoding = get_encoding(3, config)
+    full = get_encoding(3, GRID)
+    x = torch.rand(5, 3)
+    assert encoding(x).abs().max() == 0
+    for step, n_on in [(0, 4), (100, 4), (149, 4), (150, 6), (200, 8), (10_000, 8)]:
+        encoding.do_update_step(0, step)
+        torch.testing.assert_close(encoding(x)[:, :n_on], full(x)[:, :n_on])
+        assert encoding(x)[:, n_on:].abs().sum() == 0
+
+
+def test_progressive_frequencies_fade_in():
+    config = {"otype": "ProgressiveBandFrequency", "n_frequencies": 4, "n_masking_step": 100}
+    encoding = get_encoding(2, config)
+    x = torch.rand(3, 2)
+    bands = torch.cat(
+        [torch.cat([(2**k * x).sin(), (2**k * x).cos()], dim=1) for k in range(4)], dim=1
+    )
+    torch.testing.assert_close(encoding(x), bands)  # all of them before the first update
+    encoding.do_update_step(0, 40)  # 1.6 of 4 bands
+    mask = torch.tensor([1.0, (1 - math.cos(math.pi * 0.6)) / 2, 0.0, 0.0])
+    torch.testing.assert_close(encoding(x), bands * mask.repeat_interleave(4))
+    encoding.do_update_step(0, 1000)
+    torch.testing.assert_close(encoding(x), bands)
+
+
+def test_mlp_is_linear_relu_without_bias():
+    network = get_mlp(5, 3, OmegaConf.create({**MLP, "output_activation": "sigmoid"}))
+    weights = network.state_dict()
+    assert {name: tuple(w.shape) for name, w in weights.items()} == {
+        "layers.0.weight": (8, 5),
+        "layers.2.weight": (8, 8),
+        "layers.4.weight": (3, 8),
+    }
+    x = torch.randn(4, 5)
+    hidden = x
+    for name in ("layers.0.weight", "layers.2.weight"):
+        hidden = (hidden @ weights[name].t()).relu()
+    torch.testing.assert_close(network(x), (hidden @ weights["layers.4.weight"].t()).sigmoid())
+
+
+def test_mlp_stays_in_single_precision_under_autocast():
+    network = get_mlp(5, 3, MLP)
+    x = torch.randn(4, 5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = network(x.bfloat16())
+    assert inside.dtype == torch.float32
+    torch.testing.assert_close(inside, network(x.bfloat16().float()))
+
+
+def test_network_with_encoding_is_both_in_turn():
+    network = create_network_with_input_encoding(3, 1, GRID, MLP)
+    x = torch.rand(6, 3)
+    torch.testing.assert_close(network(x), network.network(network.encoding(x)))
+
+
+def test_wrong_configs_are_named():
+    with pytest.raises(ValueError, match="otype='OneBlob' is not available: use one of Grid"):
+        get_encoding(3, {"otype": "OneBlob"})
+    with pytest.raises(ValueError, match="no key 'n_levles': did you mean 'n_levels'"):
+        get_encoding(3, {**GRID, "n_levles": 3})
+    with pytest.raises(ValueError, match="otype='FullyFusedMLP' is not available.*VanillaMLP"):
+        get_mlp(3, 1, {**MLP, "otype": "FullyFusedMLP"})
+    with pytest.raises(ValueError, match="no key 'n_neuron': did you mean 'n_neurons'"):
+        get_mlp(3, 1, {**MLP, "n_neuron": 3})
+    with pytest.raises(ValueError, match="activation='Softplus' is not available: use ReLU"):
+        get_mlp(3, 1, {**MLP, "activation": "Softplus"})

@@ -1,0 +1,94 @@
+"""`tinycudann.Encoding`: the module, and the encodings without parameters against closed forms."""
+
+import math
+
+import numpy as np
+import pytest
+import tinycudann as tcnn
+import torch
+
+
+def sphere_points(n=64):
+    points = torch.randn(n, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return points / points.norm(dim=1, keepdim=True)
+
+
+def encode_directions(directions, degree):
+    from tinycudann.analytic import spherical_harmonics_encode
+
+    return spherical_harmonics_encode((directions + 1) / 2, degree)
+
+
+def test_first_bands_of_spherical_harmonics_are_the_known_polynomials():
+    d = sphere_points()
+    x, y, z = d.unbind(-1)
+    a, b = math.sqrt(3 / (4 * math.pi)), math.sqrt(15 / (4 * math.pi))
+    expected = [
+        torch.full_like(x, math.sqrt(1 / (4 * math.pi))),
+        *(-a * y, a * z, -a * x),
+        *(b * x * y, -b * y * z, math.sqrt(5 / (16 * math.pi)) * (3 * z * z - 1), -b * x * z),
+        b / 2 * (x * x - y * y),
+    ]
+    torch.testing.assert_close(encode_directions(d, 3), torch.stack(expected, dim=-1))
+
+
+def test_spherical_harmonics_are_orthonormal_up_to_degree_8():
+    # Gauss-Legendre in z and equal steps in the angle integrate these polynomials exactly
+    z, weight = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(16))
+    angle = torch.arange(32, dtype=torch.float64) * 2 * math.pi / 32
+    radius = (1 - z**2).sqrt()[:, None]
+    directions = torch.stack(
+        [radius * angle.cos(), radius * angle.sin(), z[:, None].expand(-1, 32)], dim=-1
+    )
+    values = encode_directions(directions.view(-1, 3), 8).view(16, 32, 64)
+    gram = torch.einsum("z,zaj,zak->jk", weight, values, values) * 2 * math.pi / 32
+    torch.testing.assert_close(gram, torch.eye(64, dtype=torch.float64), atol=1e-10, rtol=0)
+
+
+def test_frequency_is_sine_then_cosine_of_each_band_of_each_axis():
+    encoding = tcnn.Encoding(2, {"otype": "Frequency", "n_frequencies": 3})
+    x = torch.rand(5, 2)
+    out = encoding(x)
+    assert encoding.n_output_dims == out.shape[1] == 12
+    for axis in range(2):
+        for k in range(3):
+            column = axis * 6 + k * 2
+            phase = 2**k * math.pi * x[:, axis]
+            torch.testing.assert_close(out[:, column], phase.sin())
+            torch.testing.assert_close(out[:, column + 1], phase.cos())
+
+
+def test_identity_scales_and_shifts():
+    encoding = tcnn.Encoding(3, {"otype": "Identity", "scale": 2.0, "offset": -1.0})
+    torch.testing.assert_close(encoding(torch.full((2, 3), 0.75)), torch.full((2, 3), 0.5))
+
+
+def test_grid_parameters_are_small_uniform_and_a_function_of_the_seed_alone():
+    config = {"otype": "HashGrid", "n_levels": 4, "log2_hashmap_size": 10}
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    one, two = tcnn.Encoding(3, config), tcnn.Encoding(3, config)
+    other = tcnn.Encoding(3, config, seed=7)
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(one.params, two.params)
+    assert not torch.equal(one.params, other.params)
+    assert one.params.abs().max() <= 1e-4
+    assert abs(one.params.std().item() - 1e-4 / math.sqrt(3)) < 2e-6
+    assert list(one.state_dict()) == ["params"]
+    assert list(tcnn.Encoding(3, {"otype": "Identity"}).state_dict()) == ["params"]
+
+
+def test_half_precision_points_give_single_precision_features():
+    encoding = tcnn.Encoding(3, {"otype": "HashGrid", "n_levels": 2, "log2_hashmap_size": 8})
+    assert encoding(torch.rand(4, 3).half()).dtype == torch.float32
+
+
+def test_wrong_configurations_are_named():
+    with pytest.raises(ValueError, match="otype='OneBlob' is unknown here: use one of HashGrid"):
+        tcnn.Encoding(3, {"otype": "OneBlob"})
+    with pytest.raises(ValueError, match="degree=9"):
+        tcnn.Encoding(3, {"otype": "SphericalHarmonics", "degree": 9})
+    with pytest.raises(ValueError, match="dtype=torch.float16"):
+        tcnn.Encoding(3, {"otype": "Identity"}, dtype=torch.float16)
+    with pytest.raises(AttributeError, match="VanillaMLP"):
+        tcnn.Network  # noqa: B018
