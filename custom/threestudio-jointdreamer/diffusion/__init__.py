@@ -1,0 +1,1 @@
+"""What a diffusion prior is: noise schedule, latent prior, multi-view UNet, loading."""

@@ -1,0 +1,128 @@
+"""Makes any latent diffusion model look the same to the guidance and to the energies."""
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from .schedule import NoiseSchedule
+
+
+class LatentPrior:
+    """A UNet, its noise schedule and, where images are needed, its VAE, behind one interface.
+
+    The adapter casts to the models' own precision, and back to the caller's.
+    All sizes are read from the models' configs.
+
+    Args:
+        unet: predicts noise (or v) in latents.
+        schedule: the noise schedule `unet` was trained with.
+        vae: needed by `encode`, `decode`, `image_size` and `downsampling` only.
+    """
+
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        schedule: NoiseSchedule,
+        vae: AutoencoderKL | None = None,
+    ) -> None:
+        self.unet = unet
+        self.vae = vae
+        self.schedule = schedule.to(unet.device)
+        self.device = unet.device
+        self.dtype = unet.dtype
+        self.latent_channels: int = unet.config.in_channels
+        self.latent_size: int = _square_size(unet.config.sample_size)
+        self.text_dim: int = unet.config.cross_attention_dim
+        if vae is not None and vae.config.latent_channels != self.latent_channels:
+            raise ValueError(
+                f"The UNet takes {self.latent_channels} latent channels but the VAE makes "
+                f"{vae.config.latent_channels}: load both from one model's folder."
+            )
+
+    @property
+    def downsampling(self) -> int:
+        """Pixels per latent along one axis."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def image_size(self) -> int:
+        """The image height and width that the models were made for, in pixels."""
+        return self.latent_size * self.downsampling
+
+    def encode(
+        self, rgb: Float[Tensor, "B 3 H W"], latent_size: int | None = None
+    ) -> Float[Tensor, "B C h w"]:
+        """Images in [0, 1] of any size to a sample of their scaled latents, differentiably.
+
+        Args:
+            rgb: resized (bilinear) to `latent_size` · `downsampling` pixels first.
+            latent_size: h and w of the result; the model's own by default.
+        """
+        rgb = resize(rgb, (latent_size or self.latent_size) * self.downsampling)
+        posterior = self.vae.encode((rgb * 2 - 1).to(self.dtype)).latent_dist
+        return (posterior.sample() * self.vae.config.scaling_factor).to(rgb.dtype)
+
+    def decode(
+        self, latents: Float[Tensor, "B C h w"], latent_size: int | None = None
+    ) -> Float[Tensor, "B 3 H W"]:
+        """Scaled latents to images in [0, 1], differentiably.
+
+        Args:
+            latent_size: latents are resized (bilinear) to this first; unchanged by default.
+        """
+        latents = resize(latents, latent_size or latents.shape[-1])
+        decoded = self.vae.decode((latents / self.vae.config.scaling_factor).to(self.dtype)).sample
+        return (decoded.to(latents.dtype) / 2 + 0.5).clamp(0, 1)
+
+    def predict_noise(
+        self,
+        latents: Float[Tensor, "B C h w"],
+        t: Int[Tensor, " B"],
+        text_embeddings: Float[Tensor, "B L D"],
+        class_labels: Float[Tensor, "B K"] | None = None,
+    ) -> Float[Tensor, "B C h w"]:
+        """ε_φ(x_t; y, t), whatever the model itself predicts.
+
+        Raises:
+            ValueError: the text embeddings are not as wide as the model's cross-attention.
+        """
+        if text_embeddings.shape[-1] != self.text_dim:
+            raise ValueError(
+                f"The text embeddings are {text_embeddings.shape[-1]} wide but the UNet attends to "
+                f"{self.text_dim}: set prompt_processor.pretrained_model_name_or_path to the text "
+                "encoder this UNet was trained with."
+            )
+        output = self.unet(
+            latents.to(self.dtype),
+            t,
+            encoder_hidden_states=text_embeddings.to(self.dtype),
+            class_labels=None if class_labels is None else class_labels.to(self.dtype),
+        ).sample
+        return self.schedule.to_epsilon(output.to(latents.dtype), latents, t)
+
+    def compile(self) -> "LatentPrior":
+        """Compiles the UNet and the VAE's encoder for the fixed shapes of training, in place."""
+        self.unet = torch.compile(self.unet, dynamic=False)
+        if self.vae is not None:
+            self.vae.encoder = torch.compile(self.vae.encoder, dynamic=False)
+        return self
+
+
+def resize(images: Float[Tensor, "B C H W"], size: int) -> Float[Tensor, "B C size size"]:
+    """Bilinear, to a square; the very same tensor where it has that size already."""
+    if images.shape[-2:] == (size, size):
+        return images
+    return F.interpolate(images, (size, size), mode="bilinear", align_corners=False)
+
+
+def _square_size(sample_size: int | tuple[int, int]) -> int:
+    if isinstance(sample_size, int):
+        return sample_size
+    height, width = sample_size
+    if height != width:
+        raise ValueError(
+            f"The UNet's sample_size={sample_size} is not square: use a model of square images."
+        )
+    return height

@@ -1,0 +1,67 @@
+"""Config numbers that change over training: threestudio's C() with its forms checked up front."""
+
+from numbers import Real
+
+from omegaconf import OmegaConf
+from threestudio.utils.misc import C
+
+FORMS = (
+    "a number, [start_value, end_value, end_step], [start_step, start_value, end_value, end_step] "
+    "or [start_step, start_value, end_value, end_step, end_value, end_step, ...]"
+)
+
+
+class StepSchedule:
+    """A number, or a piecewise linear function of the training step.
+
+    Args:
+        value: one of `FORMS`. Integer steps count batches, float steps count epochs.
+        key: the config key, for errors.
+        within: the closed range that every value must lie in.
+
+    Raises:
+        ValueError: another form, steps that do not increase, or a value outside of `within`.
+
+    Example:
+        >>> guidance_scale = StepSchedule([5000, 30.0, 50.0, 5001], "guidance_scale")
+        >>> guidance_scale(epoch=0, global_step=5000), guidance_scale(epoch=0, global_step=5001)
+        (30.0, 50.0)
+    """
+
+    def __init__(
+        self, value, key: str, within: tuple[float, float] = (float("-inf"), float("inf"))
+    ) -> None:
+        value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+        steps, values = _parse(value, key)
+        if any(late <= early for early, late in zip(steps, steps[1:], strict=False)):
+            raise ValueError(
+                f"{key}={value}: the steps {steps} do not increase. The accepted forms are {FORMS}."
+            )
+        if any(not within[0] <= v <= within[1] for v in values):
+            raise ValueError(
+                f"{key}={value} leaves the range from {within[0]} to {within[1]}: "
+                "choose values inside it."
+            )
+        self.value = OmegaConf.create(value) if isinstance(value, list) else value
+
+    def __call__(self, epoch: int, global_step: int) -> float:
+        return C(self.value, epoch, global_step)
+
+
+def _parse(value, key: str) -> tuple[list, list]:
+    """Steps and values of a schedule; no steps for a plain number."""
+    if _is_number(value):
+        return [], [value]
+    length_fits = isinstance(value, list) and (
+        len(value) in (3, 4) or (len(value) > 4 and len(value) % 2 == 0)
+    )
+    if not length_fits or not all(map(_is_number, value)):
+        raise ValueError(f"{key}={value!r} is no schedule. The accepted forms are {FORMS}.")
+    if len(value) == 3:
+        value = [0, *value]
+    start_step, start_value, *pairs = value
+    return [start_step, *pairs[1::2]], [start_value, *pairs[0::2]]
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and value == value

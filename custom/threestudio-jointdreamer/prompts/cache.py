@@ -1,0 +1,103 @@
+"""Text embeddings on disk: one safetensors file for each model and prompt, in the user's cache."""
+
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..diffusion.loading import find_local
+
+ENCODER_PARTS = ("tokenizer", "text_encoder")
+
+
+def default_folder() -> Path:
+    """`jointdreamer/text_embeddings` in the user's cache folder (XDG_CACHE_HOME or ~/.cache)."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base).expanduser() / "jointdreamer" / "text_embeddings"
+
+
+def model_identity(name_or_path: str) -> str:
+    """A hub name as it is; a local folder with sizes and times of its files."""
+    root = find_local(name_or_path)
+    if root is None:
+        return name_or_path
+    files = sorted(f for part in ENCODER_PARTS for f in (root / part).rglob("*") if f.is_file())
+    stamps = [(str(f.relative_to(root)), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    return json.dumps([str(root.resolve()), stamps])
+
+
+@dataclass
+class Gaps:
+    """What of a prompt a text encoder does not take in.
+
+    Attributes:
+        unknown_words: words that are not in its vocabulary.
+        known_words: with them, the vocabulary, if it is small enough to read.
+        cut_off: the end of the prompt that is beyond its length.
+    """
+
+    unknown_words: list[str] = field(default_factory=list)
+    known_words: list[str] = field(default_factory=list)
+    cut_off: str = ""
+
+
+@dataclass
+class Embedding:
+    """What a text encoder makes of a prompt, and what it leaves out."""
+
+    hidden: Float[Tensor, "L D"]
+    gaps: Gaps
+
+
+class EmbeddingCache:
+    """Embeddings of one model, by prompt.
+
+    Args:
+        folder: created where need be; None for `default_folder()`.
+        name_or_path: of the model, part of each file's name.
+
+    Raises:
+        ValueError: the folder cannot be created or written to.
+    """
+
+    def __init__(self, folder: str | Path | None, name_or_path: str) -> None:
+        self.folder = Path(folder).expanduser() if folder else default_folder()
+        self._identity = model_identity(name_or_path)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.folder).close()
+        except OSError as error:
+            raise ValueError(
+                f"Text embeddings cannot be kept in {self.folder} ({error.strerror}). "
+                "Set system.prompt_processor.cache_dir to a folder that you may write to."
+            ) from error
+
+    def path(self, prompt: str) -> Path:
+        key = json.dumps([self._identity, prompt]).encode()
+        return self.folder / f"{hashlib.sha256(key).hexdigest()[:32]}.safetensors"
+
+    def load(self, prompt: str) -> Embedding | None:
+        """The embedding of `prompt`; None if it is absent or its file unreadable."""
+        try:
+            with safe_open(self.path(prompt), framework="pt") as file:
+                gaps = Gaps(**json.loads(file.metadata()["gaps"]))
+                return Embedding(file.get_tensor("hidden"), gaps)
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+            return None
+
+    def save(self, prompt: str, embedding: Embedding) -> None:
+        """Writes one file; it appears complete or not at all."""
+        notes = {"gaps": json.dumps(asdict(embedding.gaps)), "prompt": prompt}
+        hidden = embedding.hidden.detach().to("cpu", torch.float32).contiguous()
+        with tempfile.TemporaryDirectory(dir=self.folder) as workplace:
+            temporary = os.path.join(workplace, "new.safetensors")
+            save_file({"hidden": hidden}, temporary, notes)
+            os.replace(temporary, self.path(prompt))

@@ -1,0 +1,146 @@
+"""`jointdreamer-system`: renders, asks the guidance, adds the regularisers, shows what it does.
+
+CFG switching and time annealing are schedules of the guidance (`guidance_scale`,
+`min_step_percent`, `max_step_percent`), the late energy one of `energy_weight`; geometry fading is
+a block of this system. All follow the global step alone, so one config is one run, and a run
+resumed on either side of a switch continues as if it had never stopped.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import threestudio
+import torch
+from jaxtyping import Float
+from threestudio.systems.base import BaseLift3DSystem
+from threestudio.utils.config import parse_structured
+from torch import Tensor
+
+from ..diffusion.step_schedule import StepSchedule
+from .geometry_fading import GeometryFading, GeometryFadingConfig, stepping_with
+from .losses import REGULARISERS, check_loss_keys
+from .seeding import StepSeeder
+from .viewing import ViewingMixin
+
+
+@threestudio.register("jointdreamer-system")
+class JointDreamer(ViewingMixin, BaseLift3DSystem):
+    """Text-to-3D by Joint Score Distillation, with any guidance of threestudio's interface."""
+
+    @dataclass
+    class Config(BaseLift3DSystem.Config):
+        # every how many steps the guidance's pictures are saved; 0: never
+        guidance_eval_step: int = 0
+        # see GeometryFadingConfig; null: no fading
+        geometry_fading: dict | None = None
+
+    cfg: Config
+
+    def configure(self) -> None:
+        """Checks the config, then builds geometry, material, background and renderer.
+
+        Raises:
+            ValueError: an unknown loss key, a malformed schedule, or a wrong fading block.
+        """
+        self._seed_step = StepSeeder(torch.initial_seed())
+        check_loss_keys(list(self.cfg.loss))
+        self._lambdas = {
+            key: StepSchedule(value, f"system.loss.{key}") for key, value in self.cfg.loss.items()
+        }
+        self.fading = self._parse_fading()
+        self._rates: dict[str, float] = {}  # of the parameter groups that fade, at this step
+        super().configure()
+
+    def _parse_fading(self) -> GeometryFading | None:
+        if self.cfg.geometry_fading is None:
+            return None
+        cfg = parse_structured(GeometryFadingConfig, self.cfg.geometry_fading)
+        return GeometryFading(cfg, self.cfg.optimizer.get("params", {}))
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        self.prompt_processor = threestudio.find(self.cfg.prompt_processor_type)(
+            self.cfg.prompt_processor
+        )
+        self.guidance = threestudio.find(self.cfg.guidance_type)(self.cfg.guidance)
+
+    def on_train_batch_start(self, batch: dict, batch_idx: int, unused: int = 0) -> None:
+        self._seed_step(self.true_global_step)  # first: what follows may draw random numbers
+        super().on_train_batch_start(batch, batch_idx, unused)
+        if self.fading is not None:
+            self._rates = self.fading.rates(self.trainer.optimizers[0], self.true_global_step)
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return self.renderer(**batch)
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        out = self(batch)
+        shows = self._shows_guidance()
+        guidance_out = self.guidance(
+            out["comp_rgb"],
+            self.prompt_processor(),
+            **batch,
+            opacity=out["opacity"],
+            rgb_as_latents=False,
+            guidance_eval=shows,
+        )
+        if shows:
+            self.save_guidance_pictures(out["comp_rgb"], guidance_out.pop("eval"), batch)
+        self._log_scalars("train", guidance_out)
+        loss = self._guidance_loss(guidance_out) + self._regularisation(out)
+        self._log_scalars("train_params", self._parameters_now())
+        return {"loss": loss}
+
+    def _shows_guidance(self) -> bool:
+        every, step = self.cfg.guidance_eval_step, self.true_global_step
+        return every > 0 and step > 0 and step % every == 0
+
+    def _weight(self, name: str) -> float:
+        """λ of a loss at this step; 0 where the config does not name it."""
+        key = f"lambda_{name}"
+        if key not in self._lambdas or (name == "orient" and self._orientation_is_off()):
+            return 0.0
+        return self._lambdas[key](self.true_current_epoch, self.true_global_step)
+
+    def _orientation_is_off(self) -> bool:
+        return self.fading is not None and self.fading.orientation_is_off(self.true_global_step)
+
+    def _guidance_loss(self, guidance_out: dict[str, Any]) -> Float[Tensor, ""]:
+        names = [key.removeprefix("loss_") for key in guidance_out if key.startswith("loss_")]
+        for name in names:
+            if f"lambda_{name}" not in self._lambdas:
+                raise ValueError(
+                    f"system.loss.lambda_{name} is missing, but {self.cfg.guidance_type} returns "
+                    f"loss_{name}. Add it, for example system.loss.lambda_{name}=1."
+                )
+        return sum(self._weight(name) * guidance_out[f"loss_{name}"] for name in names)
+
+    def _regularisation(self, out: dict[str, Any]) -> Float[Tensor, ""] | float:
+        total = 0.0
+        for name, loss_of in REGULARISERS.items():
+            if (weight := self._weight(name)) != 0:
+                loss = loss_of(out)
+                self.log(f"train/loss_{name}", loss)
+                total = total + weight * loss
+        return total
+
+    def _parameters_now(self) -> dict[str, float]:
+        now = {key: self._weight(key.removeprefix("lambda_")) for key in self._lambdas}
+        now |= {f"lr_{name}": rate for name, rate in self._rates.items()}
+        return now
+
+    def _log_scalars(self, group: str, values: dict[str, Any]) -> None:
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                if value.numel() == 1:
+                    self.log(f"{group}/{name}", value.detach().float().reshape(()))
+            elif isinstance(value, int | float):
+                self.log(f"{group}/{name}", float(value))
+
+    def on_validation_model_train(self) -> None:
+        # Lightning alone would set flags only, and threestudio's renderer reacts to train()
+        self.train()
+
+    def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure=None) -> None:
+        with stepping_with(self.trainer.optimizers[0], self._rates):
+            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)

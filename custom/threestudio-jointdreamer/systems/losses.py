@@ -1,0 +1,81 @@
+"""threestudio's regularisers of a rendered volume, as functions of the renderer's output.
+
+`lambda_<name>` in `system.loss` weighs `REGULARISERS[name]`. Definitions and scales are those of
+threestudio's DreamFusion system.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+Output = Mapping[str, Any]
+
+
+def orientation(out: Output) -> Float[Tensor, ""]:
+    """Penalises visible normals that face away from the camera (Ref-NeRF; DreamFusion).
+
+    Sum over samples of w max(0, n·d)², per ray that sees anything, with the weights w held fixed.
+
+    Raises:
+        ValueError: the render has no normals.
+    """
+    if "normal" not in out:
+        raise ValueError(
+            "system.loss.lambda_orient is above 0 but the render has no normals. Choose a "
+            "material that needs normals, or set system.loss.lambda_orient to 0."
+        )
+    facing_away = (out["normal"] * out["t_dirs"]).sum(-1, keepdim=True).clamp_min(0.0)
+    rays = (out["opacity"] > 0).sum().clamp_min(1)
+    return (out["weights"].detach() * facing_away**2).sum() / rays
+
+
+def sparsity(out: Output) -> Float[Tensor, ""]:
+    """Mean of √(opacity² + 0.01): keeps empty space empty."""
+    return (out["opacity"] ** 2 + 0.01).sqrt().mean()
+
+
+def opaque(out: Output) -> Float[Tensor, ""]:
+    """Mean binary entropy of the opacity: pushes rays to hit or miss."""
+    p = out["opacity"].clamp(1.0e-3, 1.0 - 1.0e-3)
+    return -(p * p.log() + (1 - p) * (1 - p).log()).mean()
+
+
+def z_variance(out: Output) -> Float[Tensor, ""]:
+    """Mean depth variance along rays that hit the object (HiFA); 0 while none does.
+
+    Raises:
+        ValueError: the renderer reports no depth variance.
+    """
+    if "z_variance" not in out:
+        raise ValueError(
+            "system.loss.lambda_z_variance is above 0 but this renderer reports no z_variance. "
+            "Use nerf-volume-renderer, or set system.loss.lambda_z_variance to 0."
+        )
+    hit = (out["opacity"] > 0.5).to(out["z_variance"].dtype)
+    return (out["z_variance"] * hit).sum() / hit.sum().clamp_min(1)
+
+
+REGULARISERS: dict[str, Callable[[Output], Float[Tensor, ""]]] = {
+    "orient": orientation,
+    "sparsity": sparsity,
+    "opaque": opaque,
+    "z_variance": z_variance,
+}
+GUIDANCE_LOSSES = ("sds",)
+
+
+def check_loss_keys(keys: list[str]) -> None:
+    """Refuses `system.loss` keys that nothing reads.
+
+    Raises:
+        ValueError: a key is not `lambda_` and the name of a loss.
+    """
+    known = [f"lambda_{name}" for name in (*GUIDANCE_LOSSES, *REGULARISERS)]
+    for key in keys:
+        if key not in known:
+            raise ValueError(
+                f"system.loss.{key} weighs no loss of jointdreamer-system. "
+                f"Known keys: {', '.join(known)}."
+            )

@@ -1,0 +1,155 @@
+"""Every committed config names only what exists, and says the numbers it should."""
+
+from pathlib import Path
+
+import pytest
+import threestudio
+import torch
+from helpers.full_size import build_small_mvdream, build_small_stable_diffusion, full_size_unet
+from omegaconf import OmegaConf
+from threestudio.utils.config import load_config, parse_structured
+from threestudio_jointdreamer.data.multiview_camera import MultiviewCameraConfig
+from threestudio_jointdreamer.systems.geometry_fading import GeometryFading, GeometryFadingConfig
+
+from standalone.configcheck import check_config
+from standalone.trainer import run
+
+ROOT = Path(__file__).resolve().parents[2]
+EXPERIMENTS = sorted(
+    path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name != "energies"
+)
+ENERGIES = sorted((ROOT / "configs" / "energies").glob("*.yaml"))
+PARTS = (
+    "geometry",
+    "material",
+    "background",
+    "renderer",
+    "prompt_processor",
+    "guidance",
+    "exporter",
+)
+PROMPT = "system.prompt_processor.prompt=a bear"
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT / "configs"))
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=name)
+def test_every_block_parses_with_its_class(path, tmp_path):
+    cfg = load_config(str(path), cli_args=[PROMPT, f"exp_root_dir={tmp_path}"])
+    check_config(OmegaConf.load(path))
+    threestudio.find(cfg.data_type)(cfg.data)
+    system = parse_structured(threestudio.find(cfg.system_type).Config, cfg.system)
+    for part in PARTS:
+        cls = threestudio.find(system[f"{part}_type"])
+        parse_structured(cls.Config, system[part])
+    energy = threestudio.find(system.guidance.energy_type)
+    parse_structured(energy.Config, system.guidance.get("energy", {}))
+    fading = parse_structured(GeometryFadingConfig, system.geometry_fading)
+    GeometryFading(fading, system.optimizer.params)
+    assert cfg.trainer.max_steps > fading.start_step
+
+
+@pytest.mark.parametrize("path", ENERGIES, ids=name)
+def test_every_energy_snippet_fits_under_guidance(path):
+    snippet = OmegaConf.load(path)
+    parse_structured(threestudio.find("jsd-guidance").Config, snippet)
+    parse_structured(threestudio.find(snippet.energy_type).Config, snippet.energy)
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS + ENERGIES, ids=name)
+def test_no_key_is_misspelt_silently(path):
+    """A key that is changed by one letter does not pass."""
+    cfg = OmegaConf.load(path)
+    block = cfg.system.guidance if "system" in cfg else cfg
+    block["energy_wieght"] = block.pop("energy_weight")
+    with pytest.raises(ValueError, match="energy_wieght"):
+        parse_structured(threestudio.find("jsd-guidance").Config, block)
+
+
+def test_sds_differs_from_the_demo_in_the_energy_alone():
+    ours, sds = (
+        OmegaConf.to_container(OmegaConf.load(ROOT / "configs" / "tiny" / f"{file}.yaml"))
+        for file in ("jointdreamer", "sds")
+    )
+    for cfg in (ours, sds):
+        del cfg["name"]
+        for key in ("energy_weight", "energy_type", "energy"):
+            cfg["system"]["guidance"].pop(key, None)
+    assert ours == sds
+
+
+def test_full_size_says_the_papers_numbers():
+    cfg = OmegaConf.load(ROOT / "configs" / "jointdreamer.yaml")
+    guidance, fading = cfg.system.guidance, cfg.system.geometry_fading
+    assert guidance.guidance_scale == [5000, 30.0, 50.0, 5001]
+    assert guidance.energy_weight == [600, 0.0, 0.3125, 601]
+    assert guidance.max_step_percent == [0, 0.98, 0.50, 3000]
+    assert guidance.min_step_percent == [0, 0.98, 0.02, 3000]
+    assert (fading.start_step, set(fading.lr.values())) == (5000, {1e-6})
+    assert cfg.data.batch_size == [8, 4] and cfg.data.width == cfg.data.height == [64, 256]
+    assert cfg.trainer.max_steps > 5001  # CFG switching and fading happen inside this run
+
+
+def test_full_size_snippet_and_config_agree():
+    cfg = OmegaConf.load(ROOT / "configs" / "jointdreamer.yaml").system.guidance
+    snippet = OmegaConf.load(ROOT / "configs" / "energies" / "multiview.yaml")
+    assert snippet.energy_weight == cfg.energy_weight
+    assert {key: snippet.energy[key] for key in cfg.energy} == dict(cfg.energy)
+
+
+def test_tiny_configs_point_to_priors_that_are_shipped():
+    for path in (ROOT / "configs" / "tiny").glob("*.yaml"):
+        guidance = OmegaConf.load(path).system.guidance
+        named = [guidance.pretrained_model_name_or_path]
+        named += [guidance.energy.pretrained_model_name_or_path] if "energy" in guidance else []
+        assert all((ROOT / folder / "unet").is_dir() for folder in named)
+
+
+def test_default_cameras_are_mvdreams():
+    cfg = parse_structured(MultiviewCameraConfig, {})
+    assert (cfg.n_view, cfg.azimuth_span, cfg.relative_radius) == (4, 360.0, True)
+
+
+@pytest.mark.parametrize(
+    ("camera", "millions"), [(False, 865.9), (True, 867.6)], ids=["sd-2.1", "mvdream"]
+)
+def test_full_architecture_has_the_published_size(camera, millions):
+    with torch.device("meta"):
+        unet = full_size_unet(camera)
+    assert sum(p.numel() for p in unet.parameters()) / 1e6 == pytest.approx(millions, abs=0.1)
+
+
+@pytest.mark.slow
+def test_full_size_config_trains_with_the_same_blocks_at_reduced_width(tmp_path):
+    """Two steps on either side of the switch, batch and schedules as they are, rays fewer."""
+    sd, mv = tmp_path / "sd", tmp_path / "mv"
+    build_small_stable_diffusion(sd)
+    build_small_mvdream(mv)
+    result = run(
+        [
+            "--config",
+            str(ROOT / "configs" / "jointdreamer.yaml"),
+            "--train",
+            PROMPT,
+            f"exp_root_dir={tmp_path}",
+            f"system.guidance.pretrained_model_name_or_path={sd}",
+            f"system.guidance.energy.pretrained_model_name_or_path={mv}",
+            f"system.prompt_processor.cache_dir={tmp_path}",
+            "system.guidance.energy_weight=0.3125",
+            "system.renderer.num_samples_per_ray=32",
+            "system.geometry.pos_encoding_config.log2_hashmap_size=12",
+            "data.width=[8,12]",
+            "data.height=[8,12]",
+            "data.resolution_milestones=[1]",
+            "data.n_test_views=2",
+            "data.eval_width=8",
+            "data.eval_height=8",
+            "trainer.max_steps=2",
+            "trainer.limit_val_batches=0",
+        ]
+    )
+    assert result["global_step"] == 2
+    state = torch.load(result["ckpt"], weights_only=True)["state_dict"]
+    assert all(value.isfinite().all() for value in state.values())

@@ -1,0 +1,255 @@
+"""The multi-view energy against a direct computation of C_MVS."""
+
+from dataclasses import fields, replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers.random_priors import build_mvdream
+from helpers.views import random_views
+from threestudio_jointdreamer.diffusion.loading import load_prior
+from threestudio_jointdreamer.diffusion.multiview import camera_condition, use_cross_view_attention
+from threestudio_jointdreamer.diffusion.schedule import NoiseSchedule
+from threestudio_jointdreamer.energies.multiview import MultiviewEnergy
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def prior(sd_folder):
+    return load_prior(sd_folder, CPU, vae_from=sd_folder)
+
+
+@pytest.fixture
+def views(prior):
+    return random_views(prior)
+
+
+@pytest.fixture
+def make_energy(mv_folder):
+    def make(**cfg):
+        cfg = {"noise": "shared", "pretrained_model_name_or_path": str(mv_folder)} | cfg
+        return MultiviewEnergy(cfg)
+
+    return make
+
+
+def count_calls(energy, monkeypatch):
+    """Records the batch sizes that the multi-view UNet is called with."""
+    sizes, forward = [], energy.model.unet.forward
+    monkeypatch.setattr(
+        energy.model.unet, "forward", lambda x, *a, **k: sizes.append(len(x)) or forward(x, *a, **k)
+    )
+    return sizes
+
+
+def denoise_directly(folder, views, x_t, guidance_scale, rescale):
+    """M_MVS, object by object and prompt by prompt, and the unguided M_MVS."""
+    unet = use_cross_view_attention(load_prior(folder, CPU).unet, views.n_view)
+    guided, plain = [], []
+    for n in range(views.n_object):
+        eps = {}
+        for name in ("text_embeddings", "uncond_text_embeddings"):
+            prompt = getattr(views, name)[n : n + 1].expand(views.n_view, -1, -1)
+            camera = camera_condition(views.c2w[n])
+            with torch.no_grad():
+                eps[name] = unet(x_t[n], views.t[n], prompt, class_labels=camera).sample
+        text, uncond = eps["text_embeddings"], eps["uncond_text_embeddings"]
+        a = views.schedule.alphas_cumprod[views.t[n]]
+        mixed = uncond + guidance_scale * (text - uncond)
+        x0, x0_plain = ((x_t[n] - (1 - a).sqrt() * e) / a.sqrt() for e in (mixed, text))
+        guided.append(rescale * x0 * x0_plain.std() / x0.std() + (1 - rescale) * x0)
+        plain.append(x0_plain)
+    return torch.stack(guided), torch.stack(plain)
+
+
+def test_energy_is_minus_the_squared_distance_to_the_models_views(make_energy, views, mv_folder):
+    energy = make_energy(guidance_scale=7.5, recon_std_rescale=0.0)
+    target, _ = denoise_directly(mv_folder, views, views.noisy, 7.5, 0.0)
+    expected = -((target - views.denoised) ** 2).flatten(1).sum(1)
+    torch.testing.assert_close(energy(views), expected)
+
+
+def test_gradient_is_the_pull_to_the_models_views(make_energy, views):
+    energy = make_energy()
+    (g,) = torch.autograd.grad(energy(views).sum(), views.denoised)
+    torch.testing.assert_close(g, 2 * (energy.predict(views) - views.denoised.detach()))
+
+
+@pytest.mark.parametrize("rescale", [0.5, 1.0])
+def test_recon_std_rescale_mixes_in_the_unguided_contrast(make_energy, views, mv_folder, rescale):
+    energy = make_energy(guidance_scale=50.0, recon_std_rescale=rescale)
+    expected, plain = denoise_directly(mv_folder, views, views.noisy, 50.0, rescale)
+    prediction = energy.predict(views)
+    assert (prediction - expected).norm() < 1e-4 * expected.norm()  # s = 50 amplifies rounding
+    if rescale == 1.0:
+        axes = (1, 2, 3, 4)
+        torch.testing.assert_close(prediction.std(axes), plain.std(axes))
+
+
+def test_guidance_scale_one_is_a_single_conditional_call(
+    make_energy, views, mv_folder, monkeypatch
+):
+    energy = make_energy(guidance_scale=1.0)
+    sizes = count_calls(energy, monkeypatch)
+    _, plain = denoise_directly(mv_folder, views, views.noisy, 1.0, 0.0)
+    torch.testing.assert_close(energy.predict(views), plain)
+    assert sizes == [8]
+
+
+def test_guided_predictions_take_one_call_for_both_prompts(make_energy, views, monkeypatch):
+    energy = make_energy(guidance_scale=7.5)
+    sizes = count_calls(energy, monkeypatch)
+    energy(views)
+    assert sizes == [16]
+
+
+def test_guidance_scale_follows_its_schedule(make_energy, views):
+    energy = make_energy(guidance_scale=[10, 1.0, 7.5, 11])
+    plain = make_energy(guidance_scale=1.0).predict(views)
+    energy.update_step(0, 10)
+    assert torch.equal(energy.predict(views), plain)
+    energy.update_step(0, 11)
+    assert not torch.allclose(energy.predict(views), plain)
+
+
+def test_transparent_pixels_do_not_count(make_energy, prior):
+    opacity = torch.zeros(2, 4, 16, 16, 1)
+    opacity[:, :, 4:8, 4:8] = 1.0
+    views = random_views(prior, opacity=opacity)
+    energy = make_energy(mask_with_opacity=True)
+    (g,) = torch.autograd.grad(energy(views).sum(), views.denoised)
+    inside = g[..., 4:8, 4:8].clone()
+    expected = 2 * (energy.predict(views) - views.denoised.detach())[..., 4:8, 4:8]
+    torch.testing.assert_close(inside, expected)
+    g[..., 4:8, 4:8] = 0
+    assert g.abs().max() == 0
+
+
+def test_opacity_is_resized_to_the_latents(make_energy, views):
+    energy = make_energy(mask_with_opacity=True)
+    opacity = views.opacity.flatten(0, 1).permute(0, 3, 1, 2)
+    mask = F.interpolate(opacity, (16, 16), mode="bilinear").unflatten(0, (2, 4))
+    residual = mask * (energy.predict(views) - views.denoised)
+    torch.testing.assert_close(energy(views), -residual.square().flatten(1).sum(1))
+
+
+def test_masking_without_opacity_is_refused(make_energy, prior):
+    with pytest.raises(ValueError, match="mask_with_opacity=true, but the system does not pass"):
+        make_energy(mask_with_opacity=True)(random_views(prior, opacity=None))
+
+
+def test_denoised_clamp_bounds_the_prediction(make_energy, views):
+    free, clamped = (make_energy(denoised_clamp=c).predict(views) for c in (None, 0.5))
+    assert free.abs().max() > 0.5
+    torch.testing.assert_close(clamped, free.clamp(-0.5, 0.5))
+
+
+@pytest.mark.parametrize("noise", ["shared", "fresh"])
+def test_no_tensor_of_the_caller_is_changed(make_energy, views, noise):
+    tensors = {f.name: getattr(views, f.name) for f in fields(views)}
+    before = {k: v.clone() for k, v in tensors.items() if isinstance(v, torch.Tensor)}
+    make_energy(noise=noise, mask_with_opacity=True, denoised_clamp=1.0)(views)
+    for name, value in before.items():
+        assert torch.equal(tensors[name], value), name
+
+
+def test_no_graph_but_the_residuals_is_built(make_energy, views):
+    energy = make_energy(noise="fresh")
+    assert not energy.predict(views).requires_grad
+    assert energy(views).requires_grad
+
+
+def test_fresh_noise_is_added_to_the_clean_latents(make_energy, views, mv_folder):
+    energy = make_energy(noise="fresh", guidance_scale=7.5)
+    torch.manual_seed(3)
+    prediction = energy.predict(views)
+    torch.manual_seed(3)
+    eps = torch.randn(8, 4, 16, 16).unflatten(0, (2, 4))
+    x_t = views.schedule.add_noise(views.latents, eps, views.t)
+    expected, _ = denoise_directly(mv_folder, views, x_t, 7.5, 0.5)
+    torch.testing.assert_close(prediction, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_smaller_model_sees_renders_at_its_own_size(make_energy, views, tmp_path):
+    energy = make_energy(
+        noise="fresh", pretrained_model_name_or_path=str(build_mvdream(tmp_path, latent_size=8))
+    )
+    sizes = []
+
+    def encode(rgb, latent_size):
+        assert not torch.is_grad_enabled()
+        sizes.append((tuple(rgb.shape), latent_size))
+        return torch.zeros(8, 4, latent_size, latent_size)
+
+    prediction = energy.predict(replace(views, encode=encode))
+    assert sizes == [((8, 3, 20, 20), 8)]
+    assert prediction.shape == views.denoised.shape
+
+
+def test_a_vae_of_its_own_is_used_for_fresh_noise(make_energy, views, tmp_path, sd_folder):
+    def refuse(*args):
+        raise AssertionError("the 2D prior's VAE was used")
+
+    views = replace(views, encode=refuse)
+    own = build_mvdream(tmp_path, latent_size=8, with_vae=True)
+    assert make_energy(noise="fresh", pretrained_model_name_or_path=str(own)).model.vae is not None
+    named = make_energy(noise="fresh", vae_name_or_path=str(sd_folder))
+    assert named.predict(views).shape == views.denoised.shape
+    assert make_energy(noise="shared", vae_name_or_path=str(sd_folder)).model.vae is None
+
+
+def test_fresh_noise_needs_renders(make_energy, prior, tmp_path):
+    small = str(build_mvdream(tmp_path, latent_size=8))
+    with pytest.raises(ValueError, match="rgb_as_latents.*set energy.noise=shared"):
+        make_energy(noise="fresh", pretrained_model_name_or_path=small)(
+            random_views(prior, rgb=None)
+        )
+
+
+def test_shared_noise_of_another_size_is_refused(make_energy, views, tmp_path):
+    small = str(build_mvdream(tmp_path, latent_size=8))
+    with pytest.raises(ValueError, match=r"\(4, 8, 8\).*\(4, 16, 16\): set energy.noise=fresh"):
+        make_energy(pretrained_model_name_or_path=small)(views)
+
+
+def test_shared_noise_of_another_schedule_is_refused(make_energy, views):
+    other = NoiseSchedule(torch.linspace(0.999, 0.001, 1000))
+    with pytest.raises(ValueError, match="alphas_cumprod differ.*set energy.noise=fresh"):
+        make_energy()(replace(views, schedule=other))
+
+
+def test_another_number_of_timesteps_is_refused(make_energy, views):
+    other = NoiseSchedule(torch.linspace(0.999, 0.001, 500))
+    with pytest.raises(ValueError, match="1000 timesteps, the 2D prior 500"):
+        make_energy(noise="fresh")(replace(views, schedule=other))
+
+
+def test_any_number_of_views_is_taken_as_it_comes(make_energy, prior, mv_folder):
+    energy = make_energy(guidance_scale=1.0)
+    for n_view in (4, 2, 3):
+        views = random_views(prior, n_view=n_view)
+        _, plain = denoise_directly(mv_folder, views, views.noisy, 1.0, 0.0)
+        torch.testing.assert_close(energy.predict(views), plain)
+
+
+def test_a_2d_unet_is_refused(make_energy, sd_folder):
+    with pytest.raises(ValueError, match="holds no multi-view UNet.*class_embed_type=projection"):
+        make_energy(pretrained_model_name_or_path=str(sd_folder))
+
+
+def test_an_unknown_kind_of_noise_is_refused(make_energy):
+    with pytest.raises(ValueError, match="energy.noise='old': use one of shared, fresh"):
+        make_energy(noise="old")
+
+
+def test_missing_weights_name_the_energys_key(make_energy):
+    with pytest.raises(FileNotFoundError, match="energy.pretrained_model_name_or_path='/nowhere'"):
+        make_energy(pretrained_model_name_or_path="/nowhere")
+
+
+def test_compile_reaches_the_model(make_energy, monkeypatch):
+    calls = []
+    monkeypatch.setattr(torch, "compile", lambda m, dynamic: calls.append(dynamic) or m)
+    assert isinstance(make_energy(compile=True).model.unet.config.sample_size, int)
+    assert calls == [False]

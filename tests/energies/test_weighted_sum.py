@@ -1,0 +1,131 @@
+"""Sums of energies, and energies of one's own."""
+
+from dataclasses import dataclass
+
+import pytest
+import threestudio
+import torch
+from helpers.views import random_views
+from threestudio_jointdreamer.diffusion.loading import load_prior
+from threestudio_jointdreamer.energies import Energy
+from threestudio_jointdreamer.energies.find import find_energy
+
+
+@pytest.fixture
+def views(sd_folder):
+    return random_views(load_prior(sd_folder, torch.device("cpu")))
+
+
+@pytest.fixture
+def terms(register):
+    """Two energies; `seen` counts their evaluations and keeps the steps they are told."""
+    seen = {"power": 0, "step": None}
+
+    @register("test-power-energy")
+    class Power(Energy):
+        @dataclass
+        class Config(Energy.Config):
+            power: int = 2
+
+        def update_step(self, epoch, global_step, on_load_weights=False):
+            seen["step"] = global_step
+
+        def __call__(self, views):
+            seen["power"] += 1
+            return -(views.denoised**self.cfg.power).sum(dim=(1, 2, 3, 4))
+
+        def predict(self, views):
+            return torch.full_like(views.denoised, self.cfg.power)
+
+    @register("test-mean-energy")
+    class Mean(Energy):
+        def __call__(self, views):
+            return views.denoised.mean(dim=(1, 2, 3, 4))
+
+    return seen
+
+
+def make(**energies):
+    return threestudio.find("jsd-sum-energy")({"energies": energies})
+
+
+POWER = {"energy_type": "test-power-energy", "energy": {"power": 4}}
+MEAN = {"energy_type": "test-mean-energy"}
+
+
+def test_values_and_gradients_are_the_weighted_sums(terms, views):
+    energy = make(a=POWER | {"energy_weight": 0.5}, b=MEAN | {"energy_weight": -3.0}, c=MEAN)
+    x = views.denoised
+    expected = -0.5 * (x**4).flatten(1).sum(1) - 2.0 * x.flatten(1).mean(1)
+    torch.testing.assert_close(energy(views), expected)
+    g, g_expected = (torch.autograd.grad(C.sum(), x)[0] for C in (energy(views), expected))
+    torch.testing.assert_close(g, g_expected)
+
+
+def test_a_term_of_weight_zero_is_not_evaluated(terms, views):
+    energy = make(a=POWER | {"energy_weight": [5, 0.0, 1.0, 6]}, b=MEAN)
+    energy.do_update_step(0, 5)
+    energy(views)
+    assert energy.predict(views) is None
+    assert terms["power"] == 0
+    energy.do_update_step(0, 6)
+    energy(views)
+    assert terms["power"] == 1
+
+
+def test_a_sum_of_nothing_at_this_step_is_zero_with_a_gradient(terms, views):
+    energy = make(a=POWER | {"energy_weight": 0.0})
+    C = energy(views)
+    assert torch.equal(C, torch.zeros(2))
+    assert torch.autograd.grad(C.sum(), views.denoised)[0].abs().max() == 0
+
+
+def test_terms_are_told_the_step(terms):
+    make(a=POWER).do_update_step(0, 17)
+    assert terms["step"] == 17
+
+
+def test_the_first_term_in_use_gives_the_pictures(terms, views):
+    assert make(b=MEAN, a=POWER).predict(views).unique() == 4
+    assert make(b=MEAN).predict(views) is None
+
+
+def test_sums_nest(terms, views):
+    inner = {"energy_type": "jsd-sum-energy", "energy": {"energies": {"a": POWER, "b": MEAN}}}
+    nested = make(twice=inner | {"energy_weight": 2.0})
+    torch.testing.assert_close(nested(views), 2 * make(a=POWER, b=MEAN)(views))
+
+
+def test_the_zero_energy_is_zero_with_a_gradient(views):
+    C = threestudio.find("jsd-zero-energy")({})(views)
+    assert torch.equal(C, torch.zeros(2))
+    assert torch.autograd.grad(C.sum(), views.denoised)[0].abs().max() == 0
+
+
+@pytest.mark.parametrize(
+    ("energies", "message"),
+    [
+        ({}, "energy.energies={} names no term"),
+        ({"a": {"energy": {}}}, "energy.energies.a=.*is no term of a sum"),
+        ({"a": POWER | {"weight": 2}}, "energy.energies.a=.*is no term of a sum"),
+        ({"a": "test-power-energy"}, "energy.energies.a=.*is no term of a sum"),
+        ({"a": POWER | {"energy_weight": [1, 2]}}, "energy.energies.a.energy_weight=.*no schedule"),
+        ({"a": {"energy_type": "nil"}}, "energy.energies.a.energy_type='nil' is not registered"),
+    ],
+)
+def test_malformed_sums_are_refused_by_key(terms, energies, message):
+    with pytest.raises(ValueError, match=message):
+        make(**energies)
+
+
+def test_an_unknown_energy_lists_the_known_ones(terms):
+    with pytest.raises(ValueError, match="energy_type='jsd-zero' is not registered") as error:
+        find_energy("jsd-zero")
+    for name in ("jsd-multiview-energy", "jsd-sum-energy", "jsd-zero-energy", "test-mean-energy"):
+        assert name in str(error.value)
+
+
+def test_an_energy_has_no_value_and_no_pictures_of_its_own(views):
+    with pytest.raises(NotImplementedError):
+        Energy({})(views)
+    assert Energy({}).predict(views) is None

@@ -1,0 +1,50 @@
+"""Fixtures of these tests."""
+
+import pytest
+import threestudio
+from helpers.cameras import camera_ring
+from helpers.prior_fixtures import mv_folder, register, sd_folder  # noqa: F401
+from helpers.prompts import RandomPrompts
+
+
+@pytest.fixture
+def make_guidance(sd_folder):  # noqa: F811
+    def make(**cfg):
+        cfg = {"pretrained_model_name_or_path": str(sd_folder)} | cfg
+        return threestudio.find("jsd-guidance")(cfg)
+
+    return make
+
+
+@pytest.fixture
+def prompts():
+    return RandomPrompts()
+
+
+@pytest.fixture
+def cameras():
+    """Two objects, four views."""
+    return camera_ring(2, 4)
+
+
+@pytest.fixture
+def coherence(register):  # noqa: F811
+    """An energy that is neither quadratic nor symmetric in the views; counts its evaluations."""
+    from threestudio_jointdreamer.energies import Energy
+
+    @register("test-coherence-energy")
+    class Coherence(Energy):
+        evaluations = 0
+
+        @staticmethod
+        def of(x0):
+            """C of views [N V C h w]; any precision."""
+            deviation = x0 - x0.mean(dim=1, keepdim=True)
+            pairs = (x0 * x0.roll(1, dims=1)).sin()
+            return -deviation.square().sum(dim=(1, 2, 3, 4)) + 3 * pairs.sum(dim=(1, 2, 3, 4))
+
+        def __call__(self, views):
+            type(self).evaluations += 1
+            return self.of(views.denoised)
+
+    return Coherence

@@ -1,0 +1,165 @@
+"""The guidance's gradient against section 4 of the paper's equations, written again in float64."""
+
+import copy
+from itertools import product
+
+import pytest
+import torch
+from torch.nn.functional import interpolate
+
+S, LAMBDA = 7.5, 0.4
+# Moderate noise: x̂0 divides the UNet's float32 rounding, times 2 s + 1, by √ᾱ_t / σ_t.
+STEPS = {"min_step_percent": 0.1, "max_step_percent": 0.3}
+W = {"sds": lambda a: 1 - a, "uniform": lambda a: 1.0, "fantasia3d": lambda a: a**0.5 * (1 - a)}
+
+
+def in_float64(model):
+    return copy.deepcopy(model).double()
+
+
+def reference(guidance, x, t, eps, prompts, cameras, C, **cfg):
+    """∂L/∂x [N V C h w], view by view, with autograd for g; everything in float64.
+
+    Args:
+        x, eps: [N V C h w].
+        t: [N].
+        C: the energy of one object's x̂0 [V C h w].
+        cfg: the guidance's keys.
+    """
+    unet, table = in_float64(guidance.prior.unet), guidance.prior.schedule.alphas_cumprod.double()
+    angles = (cameras["elevation"], cameras["azimuth"], cameras["camera_distances"])
+    embeddings = prompts.get_text_embeddings(*angles).double()
+    y, empty = (e.unflatten(0, x.shape[:2]) for e in embeddings.chunk(2))
+    grads = []
+    for n in range(len(x)):
+        a = table[t[n]]
+        sigma = (1 - a).sqrt()
+        x_t = (a.sqrt() * x[n] + sigma * eps[n]).requires_grad_()
+        text, uncond = (unet(x_t, t[n], e[n]).sample for e in (y, empty))
+        guided = (1 + cfg["guidance_scale"]) * text - cfg["guidance_scale"] * uncond
+        phi = cfg.get("cfg_rescale", 0.0)
+        contrast = torch.stack([p.std() / q.std() for p, q in zip(text, guided, strict=True)])
+        guided = phi * contrast.view(-1, 1, 1, 1) * guided + (1 - phi) * guided
+        noise = {"text": text, "uncond": uncond, "cfg": guided}[cfg["denoised_from"]]
+        if cfg["energy_gradient"] == "denoised":
+            noise = noise.detach()
+        x0 = (x_t - sigma * noise) / a.sqrt()
+        if cfg.get("denoised_clamp") is not None:
+            x0 = x0.clamp(-cfg["denoised_clamp"], cfg["denoised_clamp"])
+        (g,) = torch.autograd.grad(C(x0[None]).sum(), x_t)
+        w = W[cfg.get("weighting_strategy", "sds")](a)
+        grads.append(w * (guided.detach() - cfg["energy_weight"] * sigma * g - eps[n]))
+    return torch.stack(grads)
+
+
+def relative_error(ours, expected):
+    return ((ours.double() - expected).norm() / expected.norm()).item()
+
+
+CASES = [
+    {"denoised_from": source, "energy_gradient": gradient}
+    for source, gradient in product(("uncond", "text", "cfg"), ("denoised", "unet"))
+] + [
+    {"denoised_from": "cfg", "energy_gradient": "unet", "weighting_strategy": "uniform"}
+    | {"cfg_rescale": 0.7},
+    {"denoised_from": "uncond", "energy_gradient": "denoised", "weighting_strategy": "fantasia3d"}
+    | {"denoised_clamp": 1.0},
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())))
+def test_gradient_in_the_latents_is_section_4(make_guidance, prompts, cameras, coherence, case):
+    cfg = case | {"guidance_scale": S, "energy_weight": LAMBDA}
+    guidance = make_guidance(energy_type="test-coherence-energy", **STEPS, **cfg)
+    latents = torch.randn(8, 16, 16, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    torch.manual_seed(11)
+    guidance(latents, prompts, **cameras, rgb_as_latents=True)["loss_sds"].backward()
+
+    torch.manual_seed(11)
+    t = torch.randint(100, 301, [2])
+    x = latents.detach().permute(0, 3, 1, 2)
+    eps = torch.randn_like(x)
+    expected = reference(
+        guidance,
+        x.double().unflatten(0, (2, 4)),
+        t,
+        eps.double().unflatten(0, (2, 4)),
+        prompts,
+        cameras,
+        coherence.of,
+        **cfg,
+    )
+    ours = 8 * latents.grad.permute(0, 3, 1, 2).unflatten(0, (2, 4))
+    assert relative_error(ours, expected) < 1e-5
+
+
+def test_gradient_in_the_renders_goes_through_the_encoder(
+    make_guidance, prompts, cameras, coherence
+):
+    cfg = {"denoised_from": "uncond", "energy_gradient": "denoised"}
+    cfg |= {"guidance_scale": S, "energy_weight": LAMBDA}
+    guidance = make_guidance(energy_type="test-coherence-energy", **STEPS, **cfg)
+    rgb = torch.rand(8, 32, 32, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    torch.manual_seed(11)
+    guidance(rgb, prompts, **cameras)["loss_sds"].backward()
+
+    layout = guidance.prior.encode(torch.rand(8, 32, 32, 3).permute(0, 3, 1, 2))
+    torch.manual_seed(11)
+    z = torch.randn(8, 4, 16, 16)  # the VAE's sample comes first
+    t = torch.randint(100, 301, [2])
+    eps = torch.randn_like(layout)  # random numbers depend on the memory layout
+    vae = in_float64(guidance.prior.vae)
+    pixels = rgb.detach().double().requires_grad_()
+    images = interpolate(pixels.permute(0, 3, 1, 2), (64, 64), mode="bilinear")
+    posterior = vae.encode(2 * images - 1).latent_dist
+    x = vae.config.scaling_factor * (posterior.mean + posterior.std * z.double())
+    grad = reference(
+        guidance,
+        x.detach().unflatten(0, (2, 4)),
+        t,
+        eps.double().unflatten(0, (2, 4)),
+        prompts,
+        cameras,
+        coherence.of,
+        **cfg,
+    )
+    x.backward(grad.flatten(0, 1) / 8)
+    assert relative_error(rgb.grad, pixels.grad) < 1e-5
+
+
+def test_the_multiview_energy_is_a_reconstruction_pull_and_a_drift_correction(
+    make_guidance, prompts, cameras, mv_folder
+):
+    """With κ = 2 λ σ/√ᾱ, JSD's bracket is SDS's plus κ (x − x_mv) + κ (σ/√ᾱ)(ε − ε_∅)."""
+    guidance = make_guidance(
+        guidance_scale=S,
+        energy_weight=LAMBDA,
+        weighting_strategy="uniform",
+        energy_type="jsd-multiview-energy",
+        energy={"pretrained_model_name_or_path": str(mv_folder), "noise": "shared"},
+    )
+    latents = torch.randn(8, 16, 16, 4, generator=torch.Generator().manual_seed(0))
+
+    def bracket(energy_weight):
+        guidance.energy_weight = energy_weight
+        x = latents.clone().requires_grad_()
+        torch.manual_seed(2)
+        out = guidance(x, prompts, **cameras, rgb_as_latents=True)
+        out["loss_sds"].backward()
+        return 8 * x.grad.permute(0, 3, 1, 2)
+
+    seen, energy = [], guidance.energy.__class__.predict
+    guidance.energy.predict = lambda views: seen.append(views) or energy(guidance.energy, views)
+    difference = bracket(LAMBDA) - bracket(0.0)
+
+    (views,) = seen
+    x_mv = energy(guidance.energy, views).flatten(0, 1)
+    x, eps, x_t = (v.flatten(0, 1) for v in (views.latents, views.noise, views.noisy))
+    t = views.t.repeat_interleave(4)
+    a = views.schedule.alphas_cumprod[t].view(-1, 1, 1, 1)
+    sigma, kappa = (1 - a).sqrt(), 2 * LAMBDA * (1 - a).sqrt() / a.sqrt()
+    with torch.no_grad():
+        empty = prompts.uncond_text_embeddings.expand(8, -1, -1)
+        eps_uncond = guidance.prior.unet(x_t, t, empty).sample
+    expected = kappa * (x - x_mv) + kappa * sigma / a.sqrt() * (eps - eps_uncond)
+    assert relative_error(difference, expected.double()) < 1e-4  # a difference of two gradients

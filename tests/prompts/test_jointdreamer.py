@@ -1,0 +1,190 @@
+"""The timed negative prompt, and the cache of text embeddings."""
+
+import os
+from pathlib import Path
+
+import pytest
+import threestudio
+import torch
+from helpers.random_priors import build_stable_diffusion
+from threestudio_jointdreamer.prompts import jointdreamer
+from threestudio_jointdreamer.prompts.cache import EmbeddingCache, default_folder
+from transformers import AutoTokenizer, CLIPTextModel
+
+PROMPT, NEGATIVE = "a green bear", "a blue cat"
+
+
+@pytest.fixture
+def make(sd_folder, tmp_path):
+    def processor(**changes):
+        config = {
+            "pretrained_model_name_or_path": str(sd_folder),
+            "prompt": PROMPT,
+            "negative_prompt": NEGATIVE,
+            "cache_dir": str(tmp_path / "cache"),
+        }
+        return threestudio.find("jointdreamer-prompt-processor")({**config, **changes})
+
+    return processor
+
+
+def encode(folder, prompt: str) -> torch.Tensor:
+    """The embedding [1 L D] of a prompt, by transformers alone."""
+    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+    encoder = CLIPTextModel.from_pretrained(folder / "text_encoder")
+    tokens = tokenizer([prompt], padding="max_length", max_length=24, return_tensors="pt")
+    with torch.no_grad():
+        return encoder(tokens.input_ids)[0]
+
+
+@pytest.fixture
+def count_encodings(monkeypatch):
+    encoded = []
+
+    def counting(name, prompts, device):
+        encoded.extend(prompts)
+        return original(name, prompts, device)
+
+    original = jointdreamer.encode_prompts
+    monkeypatch.setattr(jointdreamer, "encode_prompts", counting)
+    return encoded
+
+
+def test_empty_prompt_is_the_negative_until_start_neg(make, sd_folder):
+    processor = make(start_neg=5)
+    text, empty, negative = (encode(sd_folder, p) for p in (PROMPT, "", NEGATIVE))
+    for step, expected in [(0, empty), (4, empty), (5, negative), (9, negative), (2, empty)]:
+        processor.do_update_step(0, step)
+        out = processor()
+        torch.testing.assert_close(out.text_embeddings, text)
+        torch.testing.assert_close(out.uncond_text_embeddings, expected)
+        torch.testing.assert_close(
+            out.uncond_text_embeddings_vd, expected.expand_as(out.uncond_text_embeddings_vd)
+        )
+
+
+def test_before_any_step_it_is_step_zero(make, sd_folder):
+    torch.testing.assert_close(make(start_neg=5)().uncond_text_embeddings, encode(sd_folder, ""))
+    torch.testing.assert_close(make()().uncond_text_embeddings, encode(sd_folder, NEGATIVE))
+
+
+def test_view_dependent_prompts_are_threestudios(make, sd_folder):
+    out = make(front_threshold=45.0)()
+    both = out.get_text_embeddings(
+        torch.zeros(2), torch.tensor([0.0, 180.0]), torch.ones(2), view_dependent_prompting=True
+    )
+    torch.testing.assert_close(both[:1], encode(sd_folder, f"{PROMPT}, front view"))
+    torch.testing.assert_close(both[1:2], encode(sd_folder, f"{PROMPT}, back view"))
+    plain = out.get_text_embeddings(
+        torch.zeros(1), torch.zeros(1), torch.ones(1), view_dependent_prompting=False
+    )
+    torch.testing.assert_close(plain[:1], encode(sd_folder, PROMPT))
+
+
+def test_nothing_is_written_to_the_working_directory(make, tmp_path, monkeypatch):
+    folder = tmp_path / "cwd"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    make()
+    assert list(folder.iterdir()) == []
+    assert list((tmp_path / "cache").glob("*.safetensors"))
+
+
+def test_default_cache_is_the_users(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_folder() == tmp_path / "jointdreamer" / "text_embeddings"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert default_folder() == Path.home() / ".cache" / "jointdreamer" / "text_embeddings"
+
+
+def test_cached_prompts_are_not_encoded_again(make, count_encodings):
+    first = make()()
+    assert "" in count_encodings and PROMPT in count_encodings
+    assert len(count_encodings) == len(set(count_encodings))
+    count_encodings.clear()
+    assert torch.equal(make()().text_embeddings, first.text_embeddings)
+    assert count_encodings == []
+    make(negative_prompt="a red dog")
+    assert count_encodings == ["a red dog"]
+    count_encodings.clear()
+    make(use_cache=False)
+    assert PROMPT in count_encodings
+
+
+def test_another_model_at_the_same_path_is_another_key(make, tmp_path, count_encodings):
+    folder = build_stable_diffusion(tmp_path / "model")
+    first = make(pretrained_model_name_or_path=str(folder))()
+    count_encodings.clear()
+    build_stable_diffusion(folder, seed=1)
+    again = make(pretrained_model_name_or_path=str(folder))()
+    assert PROMPT in count_encodings
+    assert not torch.equal(first.text_embeddings, again.text_embeddings)
+
+
+def test_a_damaged_cache_file_is_written_again(make, tmp_path, sd_folder):
+    make()
+    path = EmbeddingCache(tmp_path / "cache", str(sd_folder)).path(PROMPT)
+    os.truncate(path, 20)
+    torch.testing.assert_close(make()().text_embeddings, encode(sd_folder, PROMPT))
+    assert path.stat().st_size > 20
+
+
+def test_cache_leaves_no_temporary_files(make, tmp_path):
+    make()
+    assert {path.suffix for path in (tmp_path / "cache").rglob("*")} == {".safetensors"}
+
+
+def test_unknown_words_are_named_with_the_known_ones_also_from_the_cache(make, caplog):
+    for _ in range(2):
+        caplog.clear()
+        with caplog.at_level("WARNING"):
+            make(prompt="a green Zebra wearing a kimono")
+        assert "Zebra, kimono" in caplog.text and "backpack, bear" in caplog.text
+
+
+def test_the_end_of_a_long_prompt_is_named_as_ignored(make, caplog):
+    with caplog.at_level("WARNING"):
+        make(prompt="a red bear " * 7 + "wearing a hat on the back", negative_prompt="")
+    assert "ignores its end, 'a hat on the back'" in caplog.text
+
+
+def test_known_prompts_give_no_warning(make, caplog):
+    with caplog.at_level("WARNING"):
+        make(prompt="A Green BEAR, wearing a hat")
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"spawn": True}, ValueError, "prompt_processor.spawn=true"),
+        (
+            {"pretrained_model_name_or_path": "load/nowhere"},
+            FileNotFoundError,
+            "prompt_processor.pretrained_model_name_or_path='load/nowhere'",
+        ),
+        ({"cache_dir": "/proc/nowhere"}, ValueError, "prompt_processor.cache_dir"),
+        ({"start_negative": 3}, ValueError, "start_negative"),
+    ],
+)
+def test_mistakes_are_named(make, changes, error, message):
+    with pytest.raises(error, match=message):
+        make(**changes)
+
+
+def test_a_model_without_text_encoder_is_named(make, mv_folder):
+    with pytest.raises(FileNotFoundError, match=r"no folder tokenizer/"):
+        make(pretrained_model_name_or_path=str(mv_folder))
+
+
+def test_truncated_text_encoder_is_named(make, tmp_path):
+    folder = build_stable_diffusion(tmp_path / "model")
+    os.truncate(folder / "text_encoder" / "model.safetensors", 1000)
+    with pytest.raises(ValueError, match=r"text encoder in .* does not load"):
+        make(pretrained_model_name_or_path=str(folder))
+
+
+def test_a_hub_name_without_network_says_what_to_do(make, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(FileNotFoundError, match=r"somebody/some-model.*point the key"):
+        make(pretrained_model_name_or_path="somebody/some-model")

@@ -1,0 +1,76 @@
+"""The regularisers against their formulas, worked by hand."""
+
+import math
+
+import pytest
+import torch
+from threestudio_jointdreamer.systems.losses import (
+    check_loss_keys,
+    opaque,
+    orientation,
+    sparsity,
+    z_variance,
+)
+
+
+def test_orientation_counts_only_normals_that_face_away():
+    out = {
+        "normal": torch.tensor([[0.0, 0, 1], [0, 0, -1], [0, 0.6, 0.8]]),
+        "t_dirs": torch.tensor([[0.0, 0, 1]]).expand(3, 3),  # the camera looks along +z
+        "weights": torch.tensor([[0.5], [0.3], [0.2]]),
+        "opacity": torch.tensor([0.8, 0.2, 0.0]).view(1, 3, 1, 1),  # two rays see something
+    }
+    assert orientation(out).item() == pytest.approx((0.5 * 1 + 0.2 * 0.64) / 2)
+
+
+def test_orientation_does_not_move_the_weights():
+    weights = torch.tensor([[0.5]], requires_grad=True)
+    normal = torch.tensor([[0.0, 0, 1]], requires_grad=True)
+    opacity = torch.ones(1, 1, 1, 1)
+    out = {"normal": normal, "t_dirs": torch.tensor([[0.0, 0, 1]]), "weights": weights}
+    orientation({**out, "opacity": opacity}).backward()
+    assert weights.grad is None and normal.grad[0, 2].item() == pytest.approx(1.0)
+
+
+def test_orientation_of_an_empty_render_is_zero():
+    out = {
+        "normal": torch.zeros(0, 3),
+        "t_dirs": torch.zeros(0, 3),
+        "weights": torch.zeros(0, 1),
+        "opacity": torch.zeros(1, 2, 2, 1),
+    }
+    assert orientation(out).item() == 0.0
+
+
+def test_orientation_without_normals_names_the_key():
+    with pytest.raises(ValueError, match=r"system\.loss\.lambda_orient"):
+        orientation({"opacity": torch.ones(1)})
+
+
+def test_sparsity_is_the_mean_smoothed_opacity():
+    opacity = torch.tensor([0.0, math.sqrt(0.24)])
+    assert sparsity({"opacity": opacity}).item() == pytest.approx((0.1 + 0.5) / 2)
+
+
+def test_opaque_is_binary_entropy_in_nats():
+    assert opaque({"opacity": torch.tensor([0.5])}).item() == pytest.approx(math.log(2))
+    assert opaque({"opacity": torch.tensor([0.0, 1.0])}).item() == pytest.approx(
+        -(0.999 * math.log(0.999) + 0.001 * math.log(0.001)), rel=1e-4
+    )
+
+
+def test_z_variance_is_averaged_over_rays_that_hit():
+    out = {
+        "opacity": torch.tensor([0.9, 0.6, 0.4]),
+        "z_variance": torch.tensor([1.0, 2.0, 50.0]),
+    }
+    assert z_variance(out).item() == pytest.approx(1.5)
+
+
+def test_z_variance_of_an_empty_render_is_zero_and_not_nan():
+    assert z_variance({"opacity": torch.zeros(3), "z_variance": torch.ones(3)}).item() == 0.0
+
+
+def test_unknown_loss_key_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"system\.loss\.lambda_orientt.*lambda_orient,"):
+        check_loss_keys(["lambda_sds", "lambda_orientt"])
