@@ -5,6 +5,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -30,21 +31,28 @@ def as_plain_errors() -> Iterator[None]:
         raise ValueError(f"trainer or checkpoint settings: {error}") from error
 
 
-def is_user_error(error: BaseException) -> bool:
-    """Whether the user can mend it: wrong settings, missing files, no permission, a full disk."""
-    return isinstance(error, ValueError | OSError)
+@dataclass
+class Outcome:
+    """How a program ends."""
+
+    code: int = 0
 
 
-def report(error: BaseException, verbose: bool) -> int:
-    """Writes `error: ...` to standard error, after the traceback if `verbose`.
+@contextmanager
+def reported(verbose: bool) -> Iterator[Outcome]:
+    """Ends what the user can mend (wrong settings, missing files, a full disk) with one line.
 
-    Returns:
-        The program's exit code.
+    That line is `error: ...` on standard error, after the traceback if `verbose`; the outcome's
+    code is then 2. Other errors, which are ours, pass through.
     """
-    if verbose:
-        traceback.print_exception(error)
-    print(f"error: {_one_line(error)}", file=sys.stderr)
-    return EXIT_CODE
+    outcome = Outcome()
+    try:
+        yield outcome
+    except (ValueError, OSError) as error:
+        if verbose:
+            traceback.print_exception(error)
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        outcome.code = EXIT_CODE
 
 
 def _one_line(error: BaseException) -> str:

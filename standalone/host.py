@@ -9,6 +9,8 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
+from . import errors
+
 HERE = Path(__file__).resolve().parent
 EXTENSION = "threestudio_jointdreamer"
 EXTENSIONS_FOLDER = HERE.parent / "custom"
@@ -151,10 +153,16 @@ def _load_extension_file(name: str, entry: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The `jointdreamer` command."""
-    ensure_host()
-    load_extension()
-    from .trainer import run  # it imports the host
+    """The `jointdreamer` command.
 
-    cli = importlib.import_module(f"{EXTENSION}.cli")
-    return cli.main(sys.argv[1:] if argv is None else argv, run=run)
+    Returns:
+        The program's exit code: 2 after one line `error: ...` about something the user can mend.
+    """
+    from .trainer import run  # the extension does not know its host, and so not the launcher
+
+    argv = sys.argv[1:] if argv is None else argv
+    with errors.reported(verbose="--verbose" in argv) as outcome:
+        ensure_host()
+        load_extension()
+        outcome.code = importlib.import_module(f"{EXTENSION}.cli").main(argv, run=run)
+    return outcome.code

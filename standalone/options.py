@@ -92,9 +92,10 @@ def _check_overrides(overrides: list[str]) -> None:
         try:
             OmegaConf.from_cli([item])
         except (YAMLError, OmegaConfBaseException) as error:
+            reason = getattr(error, "problem", None) or str(error).partition("\n")[0]
             raise ValueError(
-                f"{item} cannot be read as YAML: put quotes inside the shell's, as in "
-                f"""{key}='"..."'."""
+                f"{item} cannot be read as YAML ({reason}). A text goes into quotes inside the "
+                f"""shell's, as in {key}='"..."'; a list is [1, 2], a dict {{a: 1}}."""
             ) from error
 
 

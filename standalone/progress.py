@@ -112,7 +112,9 @@ class RunProgress(ProgressBar):
         self._next_line = first - first % self._line_every + self._line_every
         stream = self._stream or sys.stdout
         if self._enabled and stream.isatty():
-            self._bar = tqdm(desc=name, total=total, initial=first, file=stream, dynamic_ncols=True)
+            self._bar = tqdm(
+                desc=name, total=total, initial=first, unit=unit, file=stream, dynamic_ncols=True
+            )
 
     def _advance(self, done: int, metrics: dict[str, Any] | None = None) -> None:
         self._meter.step(done)

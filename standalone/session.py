@@ -49,7 +49,12 @@ def execute(options: Options, n_gpus: int) -> dict[str, Any]:
     system.set_save_dir(save_dir)
     trainer = make_trainer(cfg, options, system)
     if options.action == "train":
-        trainer.fit(system, datamodule=datamodule, ckpt_path=cfg.resume)
+        try:
+            trainer.fit(system, datamodule=datamodule, ckpt_path=cfg.resume)
+        except SystemExit:  # which is what Lightning makes of Ctrl-C
+            if _newest_checkpoint(cfg) is not None:
+                rank_zero_info(f"Interrupted. To go on, add resume={cfg.trial_dir}")
+            raise
         trainer.test(system, datamodule=datamodule)
     else:
         ckpt = read_checkpoint(cfg.resume, mmap=True)

@@ -48,10 +48,6 @@ def main(argv: list[str] | None = None) -> int:
         0, or 2 after one line `error: ...` about something that the user can mend.
     """
     argv = sys.argv[1:] if argv is None else argv
-    try:
+    with errors.reported(verbose="--verbose" in argv) as outcome:
         run(argv)
-    except Exception as error:
-        if not errors.is_user_error(error):
-            raise
-        return errors.report(error, verbose="--verbose" in argv)
-    return 0
+    return outcome.code

@@ -1,4 +1,4 @@
-"""Puts a host on the path and makes `threestudio_jointdreamer` importable before any test imports it."""
+"""Puts a host on the path and makes `threestudio_jointdreamer` importable for every test."""
 
 import sys
 from pathlib import Path

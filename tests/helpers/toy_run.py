@@ -66,6 +66,7 @@ class ToySystem(BaseSystem):
         size: int = 4
         fail_at_step: int = -1  # raises there
         kill_at_step: int = -1  # the process dies there, before the step
+        interrupt_at_step: int = -1  # Ctrl-C there
 
     cfg: Config
 
@@ -80,6 +81,8 @@ class ToySystem(BaseSystem):
             os.kill(os.getpid(), signal.SIGKILL)
         if step == self.cfg.fail_at_step:
             raise ValueError("system.fail_at_step: the toy was told to fail.")
+        if step == self.cfg.interrupt_at_step:
+            raise KeyboardInterrupt
         self.steps.append((step, batch["batch"]))
         noise = torch.randn(1, generator=torch.Generator().manual_seed(step))
         loss = ((self.layer(batch["x"]) - noise) ** 2).mean()

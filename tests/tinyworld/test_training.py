@@ -51,9 +51,7 @@ def test_training_learns_and_leaves_averaged_weights(tmp_path):
     before = (layer.weight - 1).abs().mean().item()
     trainer.run("learn")
     assert (layer.weight - 1).abs().mean().item() < before
-    assert all(
-        torch.equal(p, a) for p, a in zip(trainer.parameters, trainer.averages, strict=True)
-    )
+    assert all(torch.equal(p, a) for p, a in zip(trainer.parameters, trainer.averages, strict=True))
 
 
 def test_training_that_diverges_says_so(tmp_path):

@@ -1,4 +1,4 @@
-"""Turns a stock UNet2DConditionModel into a multi-view one (MVDream, Shi et al. 2023, arXiv 2308.16512)."""
+"""Turns a stock UNet2DConditionModel into a multi-view one (MVDream, arXiv 2308.16512)."""
 
 import torch
 import torch.nn.functional as F

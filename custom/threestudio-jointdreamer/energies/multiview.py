@@ -5,7 +5,7 @@ from typing import Any
 
 import threestudio
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..diffusion.latent_prior import resize
@@ -124,7 +124,7 @@ class MultiviewEnergy(Energy):
         return x0.unflatten(0, (views.n_object, views.n_view))
 
     def _denoise(
-        self, x_t: Float[Tensor, "NV C h w"], t: Float[Tensor, " NV"], views: Views
+        self, x_t: Float[Tensor, "NV C h w"], t: Int[Tensor, " NV"], views: Views
     ) -> Float[Tensor, "NV C h w"]:
         s = self.guidance_scale
         prompts = [views.text_embeddings, views.uncond_text_embeddings][: 1 if s == 1 else 2]

@@ -141,7 +141,7 @@ class JSDGuidance(BaseObject):
 
     def __call__(
         self,
-        rgb: Float[Tensor, "B H W C"],
+        rgb: Float[Tensor, "B H W Cin"],
         prompt_utils,
         elevation: Float[Tensor, " B"],
         azimuth: Float[Tensor, " B"],
@@ -230,7 +230,7 @@ class JSDGuidance(BaseObject):
         return out
 
     def _encode(
-        self, rgb: Float[Tensor, "B H W C"], rgb_as_latents: bool
+        self, rgb: Float[Tensor, "B H W Cin"], rgb_as_latents: bool
     ) -> Float[Tensor, "B C h w"]:
         rgb = rgb.float().permute(0, 3, 1, 2)
         return resize(rgb, self.prior.latent_size) if rgb_as_latents else self.prior.encode(rgb)

@@ -148,3 +148,9 @@ def test_the_command_line_gets_the_launcher_handed_in(site):
     cli = "def main(argv, run):\n    print(argv, run.__name__, run.__module__)\n    return 3\n"
     (site / "threestudio_jointdreamer" / "cli.py").write_text(cli)
     assert ask(site, "print(main(['demo']))")[1:] == ["['demo'] run standalone.trainer", "3"]
+
+
+def test_the_command_line_tells_mistakes_in_one_line(site, tmp_path):
+    code = "import contextlib\nwith contextlib.redirect_stderr(sys.stdout): print(main(['demo']))"
+    line, exit_code = ask(site, code, THREESTUDIO_ROOT=tmp_path)
+    assert line.startswith("error: THREESTUDIO_ROOT=") and exit_code == "2"

@@ -39,7 +39,9 @@ def test_what_is_no_override_is_told(config, item):
 
 
 def test_a_prompt_that_is_no_yaml_is_told_how_to_be_quoted(config):
-    with pytest.raises(ValueError, match=r"cannot be read as YAML: put quotes inside the shell's"):
+    with pytest.raises(
+        ValueError, match=r"cannot be read as YAML \(.*\)\. A text goes into quotes"
+    ):
         parse_arguments(["--config", config, "--train", 'prompt="big" bear'])
 
 

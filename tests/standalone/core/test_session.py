@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import signal
 
 import pytest
 import torch
@@ -162,6 +163,18 @@ def test_a_mistake_ends_the_program_with_one_line_and_code_2(config, capsys):
     assert main([*argv, "--verbose"]) == 2
     assert "Traceback" in capsys.readouterr().err
     assert main(["--config", config, "--train", "trainer.max_steps=1", "tag=fine"]) == 0
+
+
+def test_an_interrupted_run_says_how_to_go_on(config, monkeypatch, tmp_path):
+    said = []
+    monkeypatch.setattr(session, "rank_zero_info", said.append)
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit):
+            go(config, "train", "system.interrupt_at_step=7")
+    finally:
+        signal.signal(signal.SIGINT, handler)  # Lightning ignores further ones
+    assert said[-1] == f"Interrupted. To go on, add resume={tmp_path}/outputs/toy/run"
 
 
 def test_a_bug_is_not_taken_for_a_mistake(monkeypatch):
