@@ -27,8 +27,12 @@ from standalone.host import ensure_host, load_extension  # noqa: E402
 ensure_host()
 load_extension()
 
-from threestudio_jointdreamer.evaluation.contact_sheet import compare_runs  # noqa: E402
+from threestudio_jointdreamer.evaluation.contact_sheet import (  # noqa: E402
+    compare_runs,
+    turntable_tiles,
+)
 from threestudio_jointdreamer.evaluation.runs import Run  # noqa: E402
+from threestudio_jointdreamer.systems.pictures import picture_grid, save_picture  # noqa: E402
 
 
 @dataclass
@@ -113,6 +117,21 @@ def run_all(jobs: list[Job], at_once: int, gpus: list[str], overrides: list[str]
     return failed
 
 
+def side_by_side(jobs: list[Job], path: Path) -> str:
+    """A row per prompt, four azimuths per config; of prompts that every config has finished."""
+    configs = list(dict.fromkeys(job.config.stem for job in jobs))
+    by_prompt: dict[str, dict[str, Job]] = {}
+    for job in jobs:
+        by_prompt.setdefault(job.prompt, {})[job.config.stem] = job
+    shared = {prompt: found for prompt, found in by_prompt.items() if len(found) == len(configs)}
+    rows = [
+        [tile for config in configs for tile in turntable_tiles(Run(found[config].folder))[::2]]
+        for found in shared.values()
+    ]
+    columns = [f"{config} {azimuth}°" for config in configs for azimuth in (0, 90, 180, 270)]
+    return save_picture(path, picture_grid(rows, row_labels=list(shared), column_labels=columns))
+
+
 def visible_gpus() -> list[str]:
     import torch
 
@@ -149,6 +168,10 @@ def main() -> int:
         chosen = [job for job in finished if job.name == name]
         labels = [job.prompt for job in chosen]
         print(compare_runs([Run(j.folder) for j in chosen], args.out / f"{name}.png", labels))
+    for seed in args.seeds:
+        chosen = [job for job in finished if job.seed == seed]
+        if len({job.config for job in chosen}) > 1:
+            print(side_by_side(chosen, args.out / f"side-by-side-seed{seed}.png"))
     for job in failed:
         print(f"failed: {job.name} {job.prompt!r}, see {job.folder / 'log.txt'}")
     return 1 if failed else 0

@@ -108,25 +108,9 @@ def _show(args: argparse.Namespace) -> int:
     return 0
 
 
-def _save_grid(rows, path: Path, labels: list[str], scale: int = 2) -> None:
-    """Writes pictures [R C 3 H W] as one labelled PNG, whole or not at all."""
-    import os
+def _save_grid(rows, path: Path, labels: list[str]) -> None:
+    """Writes pictures [R C 3 H W] in [0, 1] as one sheet, a labelled row per prompt."""
+    from ..systems.pictures import picture_grid, save_picture, to_tile
 
-    from PIL import Image, ImageDraw
-
-    n_rows, n_columns, _, height, width = rows.shape
-    height, width, margin = height * scale, width * scale, 14
-    sheet = Image.new("RGB", (n_columns * width, n_rows * (height + margin)), "white")
-    draw = ImageDraw.Draw(sheet)
-    pixels = (rows * 255).round().byte().permute(0, 1, 3, 4, 2).cpu().numpy()
-    for r in range(n_rows):
-        top = r * (height + margin)
-        draw.text((4, top + 1), labels[r], fill="black")
-        for c in range(n_columns):
-            tile = Image.fromarray(pixels[r, c]).resize((width, height), Image.Resampling.NEAREST)
-            sheet.paste(tile, (c * width, top + margin))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    sheet.save(temporary, format="PNG")
-    os.replace(temporary, path)
-    print(path)
+    tiles = [[to_tile(image.permute(1, 2, 0)) for image in row] for row in rows]
+    print(save_picture(path, picture_grid(tiles, row_labels=labels)))
