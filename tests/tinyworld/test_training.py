@@ -94,7 +94,6 @@ def test_tokenizer_lower_cases_drops_punctuation_and_marks_unknown_words():
     assert tokenizer("a red dragon").input_ids.count(tokenizer.unk_token_id) == 1
 
 
-@pytest.mark.skipif(not SHIPPED.exists(), reason="load/tiny is not in this checkout")
 class TestShippedWeights:
     def test_whole_shipment_is_within_its_budget(self):
         sizes = [f.stat().st_size for f in SHIPPED.rglob("*") if f.is_file()]

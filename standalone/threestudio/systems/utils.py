@@ -43,6 +43,7 @@ def parse_optimizer(config: DictConfig, model: nn.Module) -> Optimizer:
         ValueError: for unknown names, paths and arguments.
     """
     if config.get("params"):
+        _check_disjoint(list(config.params))
         params = [
             {"params": get_parameters(model, name), "name": name, **(args or {})}
             for name, args in config_to_primitive(config.params).items()
@@ -51,6 +52,18 @@ def parse_optimizer(config: DictConfig, model: nn.Module) -> Optimizer:
         params = model.parameters()
     make = _class_named(torch.optim, Optimizer, config, "optimizer")
     return _construct(make, config, params)
+
+
+def _check_disjoint(names: list[str]) -> None:
+    """No group may lie inside another one, as `geometry.encoding` does in `geometry`."""
+    for outer in names:
+        inner = next((name for name in names if name.startswith(f"{outer}.")), None)
+        if inner is not None:
+            raise ValueError(
+                f"optimizer.params.{outer} contains optimizer.params.{inner}, which would be "
+                "trained twice: keep one of them. On the command line a path with dots goes in "
+                f"brackets: system.optimizer.params[{inner}].lr=0.01"
+            )
 
 
 def parse_scheduler(config: DictConfig, optimizer: Optimizer) -> dict[str, Any]:

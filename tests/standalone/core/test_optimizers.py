@@ -97,3 +97,9 @@ def test_mistakes_about_schedules_are_told():
         rates({"name": "StepRL", "args": {"step_size": 1}}, 1)
     with pytest.raises(ValueError, match="does not fit StepLR"):
         rates({"name": "StepLR", "args": {"size": 1}}, 1)
+
+
+def test_a_group_inside_another_is_refused_with_the_way_to_write_it():
+    params = {"geometry.encoding": {"lr": 0.01}, "geometry": {"encoding": {"lr": 0.02}}}
+    with pytest.raises(ValueError, match=r"params\[geometry\.encoding\]\.lr"):
+        optimizer(params=params)
