@@ -148,7 +148,7 @@ def test_a_loss_whose_weight_is_zero_now_is_not_computed(monkeypatch, finished, 
         {"lambda_orient": 1.0, "lambda_sparsity": 0.0, "lambda_opaque": [0, 0.0, 1.0, 1]},
         step,
     )
-    monkeypatch.setattr(system, "log", lambda *args: None)
+    monkeypatch.setattr(system, "_log_scalars", lambda *args: None)
     system._regularisation({})
     assert called == computed
 

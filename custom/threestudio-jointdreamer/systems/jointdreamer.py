@@ -120,7 +120,7 @@ class JointDreamer(ViewingMixin, BaseLift3DSystem):
         for name, loss_of in REGULARISERS.items():
             if (weight := self._weight(name)) != 0:
                 loss = loss_of(out)
-                self.log(f"train/loss_{name}", loss)
+                self._log_scalars("train", {f"loss_{name}": loss})
                 total = total + weight * loss
         return total
 
@@ -130,6 +130,9 @@ class JointDreamer(ViewingMixin, BaseLift3DSystem):
         return now
 
     def _log_scalars(self, group: str, values: dict[str, Any]) -> None:
+        # Lightning would copy every value to the device at every step and drop most of them
+        if (self.true_global_step + 1) % self.trainer.log_every_n_steps:
+            return
         for name, value in values.items():
             if isinstance(value, Tensor):
                 if value.numel() == 1:
