@@ -60,8 +60,8 @@ def test_face_is_on_plus_x_only(species):
     def white_of_eyes(azimuth):
         return (look(f"a purple {species}", azimuth).amin(0) > 0.7).sum().item()
 
-    assert white_of_eyes(0.0) > 20
-    tail = {"rabbit": 60}.get(species, 0)  # a rabbit's white tail is no eye
+    tail = 60 if species == "rabbit" else 0  # a rabbit's white tail is no eye
+    assert white_of_eyes(0.0) >= 12
     assert white_of_eyes(180.0) <= tail
 
 
