@@ -2,9 +2,12 @@
 
 import copy
 from itertools import product
+from types import SimpleNamespace
 
 import pytest
 import torch
+from threestudio_jointdreamer.guidance.classifier_free import Prompts
+from threestudio_jointdreamer.guidance.jsd import joint_score_distillation
 from torch.nn.functional import interpolate
 
 S, LAMBDA = 7.5, 0.4
@@ -91,6 +94,42 @@ def test_gradient_in_the_latents_is_section_4(make_guidance, prompts, cameras, c
     )
     ours = 8 * latents.grad.permute(0, 3, 1, 2).unflatten(0, (2, 4))
     assert relative_error(ours, expected) < 1e-5
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())))
+@pytest.mark.parametrize("step", [20, 500, 979])
+def test_gradient_is_section_4_at_every_noise_level(
+    make_guidance, prompts, cameras, coherence, case, step
+):
+    """The equations in float64 on both sides, where no rounding of the UNet hides a mistake."""
+    cfg = case | {"guidance_scale": S, "energy_weight": LAMBDA}
+    guidance = make_guidance(energy_type="test-coherence-energy", **STEPS, **cfg)
+    expected_from = copy.deepcopy(guidance)
+    prior = guidance.prior
+    prior.unet.double()
+    prior.dtype = torch.float64
+    x = torch.randn(8, 4, 16, 16, generator=torch.Generator().manual_seed(0)).double()
+    t = torch.full((8,), step)
+    angles = (cameras["elevation"], cameras["azimuth"], cameras["camera_distances"])
+    method = {"weighting_strategy": "sds", "cfg_rescale": 0.0, "denoised_clamp": None} | cfg
+    torch.manual_seed(5)
+    ours = joint_score_distillation(
+        x,
+        t,
+        prior,
+        Prompts.for_views(prompts, *angles, guidance.cfg.view_dependent_prompting),
+        guidance.energy,
+        lambda x0_hat, *_: SimpleNamespace(denoised=x0_hat.unflatten(0, (2, 4)), n_object=2),
+        **method,
+    )
+    torch.manual_seed(5)
+    eps = torch.randn_like(x).unflatten(0, (2, 4))
+    x = x.unflatten(0, (2, 4))
+    steps = torch.full((2,), step)
+    expected = reference(expected_from, x, steps, eps, prompts, cameras, coherence.of, **cfg)
+    # cfg_rescale divides by a standard deviation plus 1e-8, the equations by the deviation
+    tolerance = 1e-5 if method["cfg_rescale"] else 1e-9
+    assert relative_error(ours.grad.unflatten(0, (2, 4)), expected) < tolerance
 
 
 def test_gradient_in_the_renders_goes_through_the_encoder(

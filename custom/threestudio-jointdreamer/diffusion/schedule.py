@@ -43,8 +43,9 @@ class NoiseSchedule:
         return NoiseSchedule(self.alphas_cumprod.to(device), self.prediction_type)
 
     def alpha_bar(self, t: Int[Tensor, " B"], like: Tensor) -> Tensor:
-        """ᾱ_t as `[B, 1, ..., 1]`, ready to multiply `like` [B ...]."""
-        return self.alphas_cumprod[t].view(-1, *[1] * (like.ndim - 1))
+        """ᾱ_t as `[B, 1, ..., 1]` to multiply `like` [B ...] with, in its precision or float32."""
+        alphas = self.alphas_cumprod.to(torch.promote_types(like.dtype, torch.float32))
+        return alphas[t].view(-1, *[1] * (like.ndim - 1))
 
     def sigma(self, t: Int[Tensor, " B"], like: Tensor) -> Tensor:
         """σ_t = √(1 − ᾱ_t) as `[B, 1, ..., 1]`."""
