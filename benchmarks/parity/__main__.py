@@ -1,0 +1,96 @@
+"""Prints how far our priors are from their reference implementations, on the same random weights.
+
+    MVDREAM_ROOT=... WONDER3D_ROOT=... THREESTUDIO_ROOT=... DINO_ROOT=... \\
+        python -m benchmarks.parity --size reduced full --csv outputs/parity.csv
+    python -m benchmarks.parity mvdream --write-fixtures
+
+Each variable names a checkout; models whose variable is not set are compared with the committed
+fixtures at reduced width instead. Everything is float64 on the CPU; at full width one model at a
+time is in memory (a UNet takes 8 GB).
+"""
+
+import argparse
+import csv
+import gc
+import importlib
+import os
+import sys
+from pathlib import Path
+
+from .comparison import (
+    MODULES,
+    TARGETS,
+    cases,
+    compare_with_fixture,
+    relative_error,
+    run_ours,
+    run_reference,
+    write_fixture,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.parity", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"of {', '.join(MODULES)}")
+    parser.add_argument("--size", nargs="+", choices=list(TARGETS), default=["reduced"])
+    parser.add_argument("--write-fixtures", action="store_true", help="anew from the references")
+    parser.add_argument("--csv", type=Path, help="where the table is written too")
+    args = parser.parse_args()
+    if unknown := set(args.models) - set(MODULES):
+        parser.error(f"unknown models {', '.join(unknown)}: choose from {', '.join(MODULES)}")
+    return args
+
+
+def compare(module, case: str, size: str, write: bool) -> dict:
+    root = os.environ.get(module.ENVIRONMENT)
+    row = {"model": case, "size": size, "against": "fixture", "keys": "", "seconds": ""}
+    if root is None:
+        row["output_error"], row["gradient_error"] = compare_with_fixture(module, case)
+    else:
+        state_dict, theirs = run_reference(module, root, case, size)
+        row |= {"against": module.ENVIRONMENT, "keys": len(state_dict)}
+        if write and size == "reduced":
+            write_fixture(case, state_dict, theirs, module.SOURCE)
+        gc.collect()
+        ours = run_ours(module, state_dict, case, size)
+        row["seconds"] = f"{ours.seconds:.1f}"
+        row["output_error"] = relative_error(ours.output, theirs.output)
+        row["gradient_error"] = relative_error(ours.gradient, theirs.gradient)
+    row["passes"] = max(row["output_error"], row["gradient_error"]) < TARGETS[size]
+    return row
+
+
+def main() -> int:
+    args = parse_arguments()
+    sys.path.insert(0, str(ROOT))
+    host = importlib.import_module("standalone.host")
+    host.ensure_host()
+    host.load_extension()
+    print(f"{'model':20}{'size':10}{'against':22}{'keys':>6}{'output':>10}{'gradient':>10}  passes")
+    rows = []
+    for case, module in cases(tuple(args.models) or MODULES).items():
+        for size in args.size:
+            if size == "full" and module.ENVIRONMENT not in os.environ:
+                print(f"{case:20}{size:10}needs {module.ENVIRONMENT}")
+                continue
+            row = compare(module, case, size, args.write_fixtures)
+            errors = f"{row['output_error']:10.1e}{row['gradient_error']:10.1e}"
+            print(
+                f"{case:20}{size:10}{row['against']:22}{row['keys']!s:>6}{errors}  {row['passes']}",
+                flush=True,
+            )
+            rows.append(row)
+    if args.csv and rows:
+        args.csv.parent.mkdir(parents=True, exist_ok=True)
+        with open(args.csv, "w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    return 0 if all(row["passes"] for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
