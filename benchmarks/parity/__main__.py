@@ -1,12 +1,13 @@
 """Prints how far our priors are from their reference implementations, on the same random weights.
 
-    MVDREAM_ROOT=... WONDER3D_ROOT=... THREESTUDIO_ROOT=... DINO_ROOT=... \\
+    MVDREAM_ROOT=... WONDER3D_ROOT=... ZERO123_ROOT=... DINO_ROOT=... \\
         python -m benchmarks.parity --size reduced full --csv outputs/parity.csv
     python -m benchmarks.parity mvdream --write-fixtures
 
-Each variable names a checkout; models whose variable is not set are compared with the committed
-fixtures at reduced width instead. Everything is float64 on the CPU; at full width one model at a
-time is in memory (a UNet takes 8 GB).
+Each variable names a checkout (ZERO123_ROOT one of threestudio, which has Zero-1-to-3 in extern/;
+the references also need einops, and Zero-1-to-3's image encoder OpenAI's clip). Models whose
+variable is not set are compared with the committed fixtures at reduced width instead. Everything is
+float64 on the CPU; at full width one model at a time is in memory (a UNet takes 8 GB).
 """
 
 import argparse

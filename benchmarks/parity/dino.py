@@ -1,8 +1,8 @@
 """DINO's ViT-S/16: facebookresearch/dino's vision_transformer.py against ours.
 
-The gradient is that of the class token's features with respect to the image. The sizes besides 224
-pixels hold our interpolation of position embeddings to the reference's: smaller, larger, not square,
-and not a whole number of patches.
+The output is the class token's features, the gradient that with respect to the image. Sizes other
+than 224 pixels hold our interpolation of position embeddings to the reference's: smaller, larger,
+not square, and no whole number of patches.
 """
 
 import importlib
@@ -24,6 +24,7 @@ from .recipe import noise
 
 NAME = "dino"
 ENVIRONMENT = "DINO_ROOT"
+SOURCE = "github.com/facebookresearch/dino at 7c446df, vision_transformer.py"
 SIZES = {  # all twelve blocks; an attention head has 64 channels in each of DINO's models
     "reduced": {"embed_dim": 128, "num_heads": 2},
     "full": {"embed_dim": 384, "num_heads": 6},
@@ -62,8 +63,9 @@ def run_reference(module: nn.Module, inputs: dict[str, Tensor]) -> Float64[Tenso
 
 
 def build_ours(state_dict: dict[str, Tensor], case: str, size: str) -> nn.Module:
-    """Converted, written as a folder in transformers' layout, and loaded from there."""
+    """Converted, written as a folder in the layout of facebook/dino-vits16, loaded from there."""
     config, weights = to_transformers(state_dict)
+    config["layer_norm_eps"] = 1e-12  # what the published config says
     with tempfile.TemporaryDirectory() as folder:
         ViTConfig(**config).save_pretrained(folder)
         save_file(weights, f"{folder}/model.safetensors")

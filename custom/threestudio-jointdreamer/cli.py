@@ -1,4 +1,4 @@
-"""The `jointdreamer` command: demo, curves, compare, tinyworld.
+"""The `jointdreamer` command: reads the command line and calls what it names.
 
 The extension does not know its host, so whoever calls `main` hands in the function that runs a
 config (`run(argv) -> {"trial_dir": ...}`, with threestudio's command line).
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import demo
+from . import convert, demo, doctor, download
 from .demo import RunConfig
 
 
@@ -48,8 +48,14 @@ def _parser(argv: list[str]) -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     demo.add_arguments(commands)
+    convert.add_arguments(commands)
+    download.add_arguments(commands)
+    doctor.add_arguments(commands)
+    evaluate.add_arguments(commands)
+    sweep.add_arguments(commands)
     _add_curves(commands)
     _add_compare(commands)
+    _add_janus(commands)
     if "tinyworld" in argv[:1]:  # its modules are loaded only where they are wanted
         from .tinyworld.commands import add_arguments
 

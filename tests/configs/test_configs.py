@@ -16,7 +16,9 @@ from standalone.trainer import run
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENTS = sorted(
-    path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name != "energies"
+    path
+    for path in (ROOT / "configs").rglob("*.yaml")
+    if path.parent.name not in ("energies", "sweeps")
 )
 ENERGIES = sorted((ROOT / "configs" / "energies").glob("*.yaml"))
 PARTS = (

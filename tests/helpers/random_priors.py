@@ -45,7 +45,10 @@ def build_mvdream(
 
 
 def build_full_size(path: Path | str, seed: int = 0, multiview: bool = False) -> Path:
-    """Stable Diffusion 2.1 base without its text encoder, or MVDream, with random fp16 weights."""
+    """Stable Diffusion 2.1 base or MVDream, with random fp16 weights.
+
+    Its text encoder is as wide as the original, but has one layer and the tiny models' tokenizer.
+    """
     path = Path(path)
     torch.manual_seed(seed)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
@@ -67,6 +70,8 @@ def build_full_size(path: Path | str, seed: int = 0, multiview: bool = False) ->
                 sample_size=512,
             )
             vae.half().save_pretrained(path / "vae")
+    if not multiview:
+        _text_encoder(path, width=1024)
     _scheduler("epsilon").save_pretrained(path / "scheduler")
     return path
 
@@ -110,7 +115,7 @@ def _scheduler(prediction_type: str) -> DDIMScheduler:
     )
 
 
-def _text_encoder(path: Path) -> None:
+def _text_encoder(path: Path, width: int = TEXT_WIDTH) -> None:
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
@@ -134,8 +139,8 @@ def _text_encoder(path: Path) -> None:
     tokenizer.save_pretrained(path / "tokenizer")
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
-        hidden_size=TEXT_WIDTH,
-        intermediate_size=2 * TEXT_WIDTH,
+        hidden_size=width,
+        intermediate_size=2 * width,
         num_hidden_layers=1,
         num_attention_heads=4,
         max_position_embeddings=TOKENS,

@@ -1,13 +1,17 @@
 """The timed negative prompt, and the cache of text embeddings."""
 
+import gc
 import os
+import weakref
 from pathlib import Path
 
+import huggingface_hub.constants
 import pytest
 import threestudio
 import torch
 from helpers.random_priors import build_stable_diffusion
-from threestudio_jointdreamer.prompts import jointdreamer
+from threestudio_jointdreamer.diffusion.loading import load_model
+from threestudio_jointdreamer.prompts import jointdreamer, text_encoder
 from threestudio_jointdreamer.prompts.cache import EmbeddingCache, default_folder
 from transformers import AutoTokenizer, CLIPTextModel
 
@@ -180,11 +184,33 @@ def test_a_model_without_text_encoder_is_named(make, mv_folder):
 def test_truncated_text_encoder_is_named(make, tmp_path):
     folder = build_stable_diffusion(tmp_path / "model")
     os.truncate(folder / "text_encoder" / "model.safetensors", 1000)
-    with pytest.raises(ValueError, match=r"text encoder in .* does not load"):
+    with pytest.raises(
+        ValueError,
+        match=r"name_or_path=.*text_encoder/model.safetensors \(1000 bytes\) is truncated",
+    ):
         make(pretrained_model_name_or_path=str(folder))
 
 
+def test_a_single_file_is_no_text_encoder(make):
+    with pytest.raises(FileNotFoundError, match=r"'MVDream/MVDream/x.pt' is one file"):
+        make(pretrained_model_name_or_path="MVDream/MVDream/x.pt")
+
+
+def test_the_text_encoder_is_gone_after_use(make, monkeypatch):
+    loaded = []
+
+    def remember(*args):
+        model = load_model(*args)
+        loaded.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(text_encoder, "load_model", remember)
+    make()
+    gc.collect()
+    assert [model() for model in loaded] == [None]
+
+
 def test_a_hub_name_without_network_says_what_to_do(make, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(FileNotFoundError, match=r"somebody/some-model.*point the key"):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(FileNotFoundError, match=r"somebody/some-model.*hf download"):
         make(pretrained_model_name_or_path="somebody/some-model")

@@ -3,10 +3,15 @@
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from .schedule import NoiseSchedule
+
+# Channels of a head, above which PyTorch's fused attention has no fast backward: SD's VAE, with one
+# head of 512, takes less time with the plain product of matrices.
+WIDEST_FUSED_HEAD = 256
 
 
 class LatentPrior:
@@ -19,6 +24,8 @@ class LatentPrior:
         unet: predicts noise (or v) in latents.
         schedule: the noise schedule `unet` was trained with.
         vae: needed by `encode`, `decode`, `image_size` and `downsampling` only.
+        condition_channels: how many channels of the UNet's input, after the noisy latents, hold a
+            condition, as an image-to-image model's do.
     """
 
     def __init__(
@@ -26,13 +33,14 @@ class LatentPrior:
         unet: UNet2DConditionModel,
         schedule: NoiseSchedule,
         vae: AutoencoderKL | None = None,
+        condition_channels: int = 0,
     ) -> None:
         self.unet = unet
         self.vae = vae
         self.schedule = schedule.to(unet.device)
         self.device = unet.device
         self.dtype = unet.dtype
-        self.latent_channels: int = unet.config.in_channels
+        self.latent_channels: int = unet.config.in_channels - condition_channels
         self.latent_size: int = _square_size(unet.config.sample_size)
         self.text_dim: int = unet.config.cross_attention_dim
         if vae is not None and vae.config.latent_channels != self.latent_channels:
@@ -40,6 +48,8 @@ class LatentPrior:
                 f"The UNet takes {self.latent_channels} latent channels but the VAE makes "
                 f"{vae.config.latent_channels}: load both from one model's folder."
             )
+        if vae is not None:
+            _use_fast_attention(vae)
 
     @property
     def downsampling(self) -> int:
@@ -82,8 +92,14 @@ class LatentPrior:
         t: Int[Tensor, " B"],
         text_embeddings: Float[Tensor, "B L D"],
         class_labels: Float[Tensor, "B K"] | None = None,
+        condition: Float[Tensor, "B c h w"] | None = None,
+        cross_attention_kwargs: dict | None = None,
     ) -> Float[Tensor, "B C h w"]:
         """ε_φ(x_t; y, t), whatever the model itself predicts.
+
+        Args:
+            condition: what fills the condition channels, if the model has any.
+            cross_attention_kwargs: what the UNet's transformer blocks are told, as in diffusers.
 
         Raises:
             ValueError: the text embeddings are not as wide as the model's cross-attention.
@@ -94,11 +110,13 @@ class LatentPrior:
                 f"{self.text_dim}: set prompt_processor.pretrained_model_name_or_path to the text "
                 "encoder this UNet was trained with."
             )
+        sample = latents if condition is None else torch.cat([latents, condition], dim=1)
         output = self.unet(
-            latents.to(self.dtype),
+            sample.to(self.dtype),
             t,
             encoder_hidden_states=text_embeddings.to(self.dtype),
             class_labels=None if class_labels is None else class_labels.to(self.dtype),
+            cross_attention_kwargs=cross_attention_kwargs,
         ).sample
         return self.schedule.to_epsilon(output.to(latents.dtype), latents, t)
 
@@ -115,6 +133,12 @@ def resize(images: Float[Tensor, "B C H W"], size: int) -> Float[Tensor, "B C si
     if images.shape[-2:] == (size, size):
         return images
     return F.interpolate(images, (size, size), mode="bilinear", align_corners=False)
+
+
+def _use_fast_attention(vae: AutoencoderKL) -> None:
+    for attention in vae.encoder.mid_block.attentions:  # only the encoder is differentiated
+        if attention is not None and attention.inner_dim // attention.heads > WIDEST_FUSED_HEAD:
+            attention.set_processor(AttnProcessor())
 
 
 def _square_size(sample_size: int | tuple[int, int]) -> int:

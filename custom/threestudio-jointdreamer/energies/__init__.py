@@ -1,6 +1,12 @@
 """The energies that couple the views of an object; `base` is the interface."""
 
-from . import multiview, weighted_sum, zero  # noqa: F401  (registers them)
+from . import (  # noqa: F401  (registers them)
+    classifier,
+    multiview,
+    translation,
+    weighted_sum,
+    zero,
+)
 from .base import Energy, Views
 
 __all__ = ["Energy", "Views"]

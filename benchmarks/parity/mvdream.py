@@ -1,0 +1,148 @@
+"""MVDream: bytedance/MVDream's multi-view UNets and autoencoder against ours.
+
+The checkout needs einops beside our own requirements. Its UNet is compared with the stock UNet and
+our cross-view attention, for both published architectures: on Stable Diffusion 2.1 (heads of 64
+channels, linear projections) and on 1.5 (8 heads, 1x1 kernels).
+"""
+
+import importlib
+import io
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from threestudio_jointdreamer.diffusion.multiview import (
+    CAMERA_DIM,
+    camera_condition,
+    use_cross_view_attention,
+)
+from threestudio_jointdreamer.diffusion.originals.checkpoint import sort_weights
+from threestudio_jointdreamer.diffusion.originals.reading import Hints, convert_part
+from threestudio_jointdreamer.diffusion.weights.assembling import assemble
+from torch import Tensor, nn
+
+from .checkouts import importing_from
+from .ldm import BLOCKS, in_float64
+from .recipe import noise
+
+NAME = "mvdream"
+ENVIRONMENT = "MVDREAM_ROOT"
+SOURCE = "github.com/bytedance/MVDream at 618f844, mvdream/ldm"
+SIZES = {
+    "reduced": {"width": 32, "text": 48, "vae": 32, "heads": 8, "head_dim": 16},
+    "full": {"width": 320, "text": None, "vae": 128, "heads": 8, "head_dim": 64},
+}
+CASES = {
+    "mvdream-sd21": {"text": 1024, "linear": True},
+    "mvdream-sd15": {"text": 768, "linear": False},
+    "mvdream-vae": {},
+}
+N_VIEW, TOKENS, TIMESTEP, SEED = 4, 5, 400, 30
+OBJECTS = {"reduced": 2, "full": 1}
+PREFIX = {"unet": "model.diffusion_model.", "vae": "first_stage_model."}  # in the published file
+
+
+def inputs(case: str, size: str) -> dict[str, Tensor]:
+    """Noisy latents of 8x8 of the views of two objects (one at full width), texts, cameras.
+
+    For the autoencoder a picture.
+    """
+    if case == "mvdream-vae":
+        return {"sample": noise(f"{case}.sample", (1, 3, 32, 32), SEED)}
+    batch = OBJECTS[size] * N_VIEW
+    text = SIZES[size]["text"] or CASES[case]["text"]
+    return {
+        "sample": noise(f"{case}.sample", (batch, 4, 8, 8), SEED),
+        "timestep": torch.full((batch,), TIMESTEP),
+        "text": noise(f"{case}.text", (batch, TOKENS, text), SEED),
+        "camera": camera_condition(noise(f"{case}.camera", (batch, 4, 4), SEED)),
+    }
+
+
+def build_reference(root: str | Path, case: str, size: str) -> nn.Module:
+    """The checkout's MultiViewUNetModel, or its AutoencoderKL, in float64 throughout."""
+    talk = redirect_stdout(io.StringIO())  # of its layers about themselves
+    with talk, importing_from(root, bare=["mvdream"]):
+        if case == "mvdream-vae":
+            return _reference_vae(SIZES[size]["vae"])
+        unet = importlib.import_module("mvdream.ldm.modules.diffusionmodules.openaimodel")
+        util = importlib.import_module("mvdream.ldm.modules.diffusionmodules.util")
+        attention = importlib.import_module("mvdream.ldm.modules.attention")
+    in_float64(util, unet)
+    attention._ATTN_PRECISION = "as it is"  # instead of float32
+    attention.XFORMERS_IS_AVAILBLE = False  # which has no float64
+    linear = CASES[case]["linear"]
+    heads = {"num_head_channels" if linear else "num_heads": _heads(size, linear)}
+    model = unet.MultiViewUNetModel(
+        in_channels=4,
+        out_channels=4,
+        model_channels=SIZES[size]["width"],
+        context_dim=SIZES[size]["text"] or CASES[case]["text"],
+        use_linear_in_transformer=linear,
+        camera_dim=CAMERA_DIM,
+        **heads,
+        **BLOCKS,
+    )
+    model.dtype = torch.float64  # to which it casts its input
+    return model
+
+
+def run_reference(module: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+    if "camera" not in inputs:
+        return module.decode(module.encode(inputs["sample"]).mode())
+    return module(
+        inputs["sample"],
+        inputs["timestep"],
+        context=inputs["text"],
+        camera=inputs["camera"],
+        num_frames=N_VIEW,
+    )
+
+
+def build_ours(state_dict: dict[str, Tensor], case: str, size: str) -> nn.Module:
+    """Converted as a checkpoint file of these weights would be."""
+    part = "vae" if case == "mvdream-vae" else "unet"
+    published = {PREFIX[part] + name: tensor for name, tensor in state_dict.items()}
+    checkpoint = sort_weights(published, Path(case))
+    if part == "vae":
+        config, weights = convert_part(checkpoint, part)
+        return assemble(AutoencoderKL, config, weights)
+    linear = CASES[case]["linear"]
+    hints = Hints(**{"head_dim" if linear else "num_heads": _heads(size, linear)})
+    config, weights = convert_part(checkpoint, part, hints)
+    return use_cross_view_attention(assemble(UNet2DConditionModel, config, weights), N_VIEW)
+
+
+def run_ours(module: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+    if "camera" not in inputs:
+        return module.decode(module.encode(inputs["sample"]).latent_dist.mode()).sample
+    return module(
+        inputs["sample"],
+        inputs["timestep"],
+        encoder_hidden_states=inputs["text"],
+        class_labels=inputs["camera"],
+    ).sample
+
+
+def _heads(size: str, linear: bool) -> int:
+    return SIZES[size]["head_dim" if linear else "heads"]
+
+
+def _reference_vae(width: int) -> nn.Module:
+    autoencoder = importlib.import_module("mvdream.ldm.models.autoencoder")
+    layers = importlib.import_module("mvdream.ldm.modules.diffusionmodules.model")
+    layers.XFORMERS_IS_AVAILBLE = False
+    config = {
+        "double_z": True,
+        "z_channels": 4,
+        "resolution": 256,
+        "in_channels": 3,
+        "out_ch": 3,
+        "ch": width,
+        "ch_mult": [1, 2, 4, 4],
+        "num_res_blocks": 2,
+        "attn_resolutions": [],
+        "dropout": 0.0,
+    }
+    return autoencoder.AutoencoderKL(config, {"target": "torch.nn.Identity"}, embed_dim=4)

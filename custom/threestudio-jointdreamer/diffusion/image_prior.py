@@ -1,0 +1,265 @@
+"""Makes any image-to-image diffusion model look the same to an energy: a view from a picture."""
+
+import json
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import CLIPVisionModelWithProjection
+
+from .latent_prior import LatentPrior, resize
+from .loading import find_folder, is_original, load_model, load_schedule, locate, read_original
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of the pictures that CLIP was trained on
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class Cameras:
+    """Where each object's views and its reference are seen from, all looking at the object.
+
+    Attributes:
+        views, reference: elevation and azimuth in degrees, then the distance.
+    """
+
+    views: Float[Tensor, "N V 3"]
+    reference: Float[Tensor, "N 1 3"]
+
+    @property
+    def elevation(self) -> Float[Tensor, "N V"]:
+        """Degrees above the horizon."""
+        return self.views[..., 0]
+
+    @property
+    def azimuth_offset(self) -> Float[Tensor, "N V"]:
+        """Degrees from the reference, counter-clockwise seen from above, in [0, 360)."""
+        return (self.views[..., 1] - self.reference[..., 1]) % 360
+
+    @property
+    def raised(self) -> Float[Tensor, "N V"]:
+        """Degrees of elevation above the reference."""
+        return self.views[..., 0] - self.reference[..., 0]
+
+    @property
+    def farther(self) -> Float[Tensor, "N V"]:
+        """How much farther from the object than the reference."""
+        return self.views[..., 2] - self.reference[..., 2]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The picture that the views are made from, as the model takes it in.
+
+    Attributes:
+        embedding: CLIP's image embedding.
+        latents: what is joined to the noisy latents as further channels.
+    """
+
+    embedding: Float[Tensor, "N D"]
+    latents: Float[Tensor, "N C h w"]
+
+
+@dataclass(frozen=True)
+class ImagePriorOptions:
+    """What a user may choose; a kind of model takes what concerns it.
+
+    Attributes:
+        cross_domain: Wonder3D predicts normals and colours together, not colours alone.
+        azimuth_tolerance, elevation_tolerance: degrees that a view may be away from where Wonder3D
+            assumes it.
+    """
+
+    cross_domain: bool = False
+    azimuth_tolerance: float = 5.0
+    elevation_tolerance: float = 15.0
+
+
+class ImagePrior(ABC):
+    """A latent diffusion model that predicts views of an object from one picture of it.
+
+    A kind of your own is a subclass with what is abstract here, under `@register_image_prior`.
+
+    Args:
+        prior: UNet, schedule and VAE; images are encoded by it as by any other.
+        image_encoder: CLIP's image tower.
+        options: of the user.
+        parts: what `load_parts` returned, by name.
+
+    Attributes:
+        kind: its name in messages.
+        joint: whether the views of an object are predicted together. If not, the reference view
+            is never asked for.
+        crosses_domains: whether `cross_domain` may be chosen.
+        unet_class: what `unet/` is loaded as.
+    """
+
+    kind: ClassVar[str]
+    joint: ClassVar[bool] = False
+    crosses_domains: ClassVar[bool] = False
+    unet_class: ClassVar[type[UNet2DConditionModel]] = UNet2DConditionModel
+
+    def __init__(
+        self,
+        prior: LatentPrior,
+        image_encoder: CLIPVisionModelWithProjection,
+        options: ImagePriorOptions,
+    ) -> None:
+        self.prior = prior
+        self.image_encoder = image_encoder
+        self.options = options
+        width = self.token_width()
+        if width != prior.text_dim:
+            raise ValueError(
+                f"The UNet attends to tokens of {prior.text_dim} numbers, but image_encoder/ and "
+                f"what follows it make {width}: load all parts from one model."
+            )
+
+    def token_width(self) -> int:
+        """How wide the tokens are that the UNet attends to."""
+        return self.image_encoder.config.projection_dim
+
+    @staticmethod
+    @abstractmethod
+    def recognises(unet_config: dict[str, Any]) -> bool:
+        """Whether a model with this unet/config.json is of this kind."""
+
+    @classmethod
+    def load_parts(
+        cls, name_or_path: str, device: torch.device, dtype: torch.dtype, key: str
+    ) -> dict[str, nn.Module]:
+        """Models of this kind beside UNet, VAE and image encoder, for the constructor."""
+        return {}
+
+    @abstractmethod
+    def look_at(self, rgb: Float[Tensor, "N 3 H W"]) -> Reference:
+        """Takes in the reference pictures, in [0, 1] and of any size."""
+
+    @abstractmethod
+    def predict_noise(
+        self,
+        x_t: Float[Tensor, "N V C h w"],
+        t: Int[Tensor, " N"],
+        reference: Reference,
+        cameras: Cameras,
+        guided: bool,
+    ) -> tuple[Float[Tensor, "N V C h w"], Float[Tensor, "N V C h w"] | None]:
+        """ε for the noisy views given the reference, and without it if `guided`, in one call.
+
+        Raises:
+            ValueError: cameras that this model was not made for.
+        """
+
+    def _embed(
+        self, pixels: Float[Tensor, "N 3 H W"], align_corners: bool, antialias: bool
+    ) -> Float[Tensor, "N D"]:
+        """CLIP's embedding of pictures in [0, 1], resized (bicubic) to its own size."""
+        size = self.image_encoder.config.image_size
+        pixels = F.interpolate(
+            pixels, (size, size), mode="bicubic", align_corners=align_corners, antialias=antialias
+        )
+        if antialias:  # an image library's resizing, which cannot leave the range of colours
+            pixels = pixels.clamp(0, 1)
+        mean, std = (pixels.new_tensor(x).view(3, 1, 1) for x in (CLIP_MEAN, CLIP_STD))
+        pixels = ((pixels - mean) / std).to(self.image_encoder.dtype)
+        return self.image_encoder(pixels).image_embeds.to(mean.dtype)
+
+    def _mode(self, pixels: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N C h w"]:
+        """The most likely latents of pictures in [0, 1], not scaled."""
+        posterior = self.prior.vae.encode((pixels * 2 - 1).to(self.prior.dtype)).latent_dist
+        return posterior.mode().to(pixels.dtype)
+
+    def _at_size(self, rgb: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N 3 H W"]:
+        return resize(rgb, self.prior.image_size)
+
+
+KINDS: list[type[ImagePrior]] = []
+
+
+def register_image_prior(cls: type[ImagePrior]) -> type[ImagePrior]:
+    """Makes a kind of image-to-image model known; a class decorator.
+
+    Kinds that were registered later are asked first whether they recognise a model.
+    """
+    KINDS.insert(0, cls)
+    return cls
+
+
+def load_image_prior(
+    name_or_path: str,
+    device: torch.device,
+    half_precision_weights: bool = True,
+    vae_from: str | None = None,
+    key: str = "pretrained_model_name_or_path",
+    options: ImagePriorOptions | None = None,
+) -> ImagePrior:
+    """A frozen image-to-image model, of the kind that its own unet/config.json tells.
+
+    Args:
+        name_or_path: a folder with unet/, vae/, image_encoder/ and scheduler/, a hub name, or an
+            original checkpoint file.
+        half_precision_weights: fp16 on a GPU. The CPU always computes in fp32.
+        vae_from: another model whose VAE is used.
+        key: the config key to name in errors.
+
+    Raises:
+        FileNotFoundError: a folder, a file, or a hub name that cannot be fetched.
+        ValueError: a model of no known kind, an option that its kind lacks, or weights that are
+            truncated or do not fit the config.
+    """
+    options = options or ImagePriorOptions()
+    half = half_precision_weights and torch.device(device).type == "cuda"
+    dtype = torch.float16 if half else torch.float32
+    config = _unet_config(name_or_path, key, half)
+    kind = next((kind for kind in KINDS if kind.recognises(config)), None)
+    if kind is None:
+        raise ValueError(
+            f"{key}={str(name_or_path)!r} holds no image-to-image model: its unet/config.json has "
+            f"_class_name={config.get('_class_name')}, in_channels={config.get('in_channels')} "
+            f"and class_embed_type={config.get('class_embed_type')}. Use a model of one of these "
+            f"kinds: {', '.join(sorted(kind.kind for kind in KINDS))}."
+        )
+    if options.cross_domain and not kind.crosses_domains:
+        raise ValueError(
+            f"energy.cross_domain=true, but {key}={str(name_or_path)!r} is a {kind.kind} model, "
+            "which predicts colours only: set energy.cross_domain=false."
+        )
+    parts = kind.load_parts(name_or_path, device, dtype, key)
+    unet = load_model(kind.unet_class, name_or_path, "unet", device, dtype, key)
+    vae = load_model(AutoencoderKL, vae_from or name_or_path, "vae", device, dtype, key)
+    encoder = load_model(
+        CLIPVisionModelWithProjection, name_or_path, "image_encoder", device, dtype, key
+    )
+    prior = LatentPrior(
+        unet,
+        load_schedule(name_or_path, key),
+        vae,
+        condition_channels=unet.config.in_channels - unet.config.out_channels,
+    )
+    return kind(prior, encoder, options, **parts)
+
+
+def _unet_config(name_or_path: str, key: str, half: bool) -> dict[str, Any]:
+    source = locate(name_or_path, "unet", key, half)
+    if is_original(source, "unet"):
+        return read_original(source, "unet")[0]
+    file = find_folder(name_or_path, "unet", key, half) / "config.json"
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{key}={str(name_or_path)!r}: there is no {file}. Download the model again."
+        )
+    try:
+        return json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(
+            f"{key}={str(name_or_path)!r}: {file} is no JSON ({error}). Download it again."
+        ) from error
+
+
+def repeat_views(x: Tensor, n_view: int) -> Tensor:
+    """One row per object, `N ...`, to one per view, `(N V) ...`."""
+    return x.repeat_interleave(n_view, dim=0)

@@ -1,0 +1,280 @@
+"""Weight files: read without running what they hold, hashed, and written whole or not at all."""
+
+import errno
+import hashlib
+import os
+import pickletools
+import re
+import shutil
+import tarfile
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+PICKLED = (".pt", ".pth", ".ckpt", ".bin")
+SUFFIXES = (".safetensors", *PICKLED)
+# where training code puts weights; DINO evaluates the teacher's
+NESTS = ("state_dict", "model", "module", "model_state_dict", "teacher")
+# What trainers leave beside the weights. An inert object of ours stands for each of them.
+BYSTANDERS = (
+    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+    "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
+    "lightning.pytorch.callbacks.model_checkpoint.ModelCheckpoint",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "numpy.core.multiarray._reconstruct",
+    "numpy._core.multiarray._reconstruct",
+    "numpy.ndarray",
+    "numpy.dtype",
+    "_codecs.encode",  # the bytes of a NumPy number
+    "argparse.Namespace",
+)
+HARMLESS = ("torch.", "collections.", *BYSTANDERS)
+ZIP_MAGIC, LFS_MAGIC = b"PK\x03\x04", b"version https://git-lfs"
+CHUNK = 1 << 23
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a weights file on the CPU, memory-mapped where its format allows it.
+
+    Reads .safetensors, and .pt, .pth, .ckpt and .bin with PyTorch's `weights_only` unpickler, to
+    which a short list of harmless names is known (`BYSTANDERS`, what Lightning leaves in its
+    checkpoints): nothing that the file names is imported or called. One level of nesting, as in
+    `{"state_dict": {...}, "epoch": 3}`, is unwrapped.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is truncated, corrupt, holds no weights, or would run code.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"{path} is no weights file: expected one of {', '.join(SUFFIXES)}.")
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}. Check the path, or download it again.")
+    with open(path, "rb") as file:
+        start = file.read(len(LFS_MAGIC))
+    if start == LFS_MAGIC:
+        raise ValueError(
+            f"{path} is a Git LFS pointer, not the weights: fetch them with git lfs pull, or "
+            "download the file itself."
+        )
+    if path.suffix.lower() == ".safetensors":
+        return _read_safetensors(path)
+    zipped = start.startswith(ZIP_MAGIC)
+    if zipped:
+        _check_sums(path)  # PyTorch maps the file without a look at them
+    return _state_dict(_unpickle(path, mapped=zipped), path)
+
+
+def sha256_of(path: str | Path, progress: Callable[[int], object] | None = None) -> str:
+    """The SHA-256 of a file in hexadecimal; `progress` is told the bytes of each chunk read."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+            if progress is not None:
+                progress(len(chunk))
+    return digest.hexdigest()
+
+
+@contextmanager
+def replacing_folder(target: str | Path, overwrite: bool = False) -> Iterator[Path]:
+    """An empty folder beside `target` that takes its name when the block ends well.
+
+    After an error, or Ctrl-C, nothing new is left and an old `target` is as it was.
+
+    Args:
+        overwrite: let the new folder take the place of one that is not empty.
+
+    Raises:
+        ValueError: `target` exists, is not empty, and `overwrite` is off; or it is a file.
+        OSError: the disk is full, or the place cannot be written to.
+
+    Example:
+        >>> with replacing_folder("converted") as folder:
+        ...     (folder / "config.json").write_text("{}")
+    """
+    target = Path(target).expanduser().absolute()
+    if target.is_file() or (target.is_dir() and not overwrite and any(target.iterdir())):
+        remedy = "choose another name" + ("" if target.is_file() else ", or overwrite it")
+        raise ValueError(f"{target} exists already: {remedy}.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    room = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+    try:
+        new = room / "new"
+        new.mkdir()  # unlike mkdtemp's own folder, with the user's usual permissions
+        yield new
+        _swap(new, target, room / "old")
+    except (OSError, SafetensorError) as error:
+        if _disk_is_full(error):
+            raise OSError(
+                errno.ENOSPC, f"The disk is full: free some room for {target} and try again"
+            ) from error
+        raise
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
+
+
+def _swap(new: Path, target: Path, old: Path) -> None:
+    try:
+        if target.exists():
+            os.replace(target, old)
+        os.replace(new, target)
+    except BaseException:  # Ctrl-C between the two as well
+        if old.exists() and not target.exists():
+            os.replace(old, target)
+        raise
+
+
+def _disk_is_full(error: Exception) -> bool:
+    return getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in str(error)
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise _unreadable(path, error) from error
+    if not tensors:
+        raise ValueError(f"{path} holds no weights. Download it again.")
+    return tensors
+
+
+def _check_sums(path: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception as error:  # of a damaged archive all sorts
+        raise _unreadable(path, error) from error
+    if damaged:
+        raise _unreadable(path, ValueError(f"the checksum of {damaged} is wrong"))
+
+
+def _unpickle(path: Path, mapped: bool) -> Any:
+    _refuse_programs(path, mapped)
+    try:
+        with _only_bystanders(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about what is refused anyhow
+            return torch.load(str(path), map_location="cpu", weights_only=True, mmap=mapped)
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged pickle raises whatever its bytes happen to mean
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        names = [named.group(1)] if named else _foreign_names(path)
+        if names:
+            raise ValueError(
+                f"{path} is refused: unpickling it would run or import {names[0]}, which is no "
+                "part of a weights file. Use a .safetensors file, or one from a source you trust."
+            ) from error
+        raise _unreadable(path, error) from error
+
+
+def _refuse_programs(path: Path, zipped: bool) -> None:
+    """Refuses what `torch.load` hands on to other loaders, `weights_only` or not."""
+    if zipped and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            program = any(name.endswith("/constants.pkl") for name in archive.namelist())
+        what = "it is a TorchScript program" if program else None
+    else:  # before 2.6, PyTorch unpickles these unsafely
+        what = "it is a tar archive, PyTorch's format of 2016" if tarfile.is_tarfile(path) else None
+    if what:
+        raise ValueError(
+            f"{path} is refused: {what}, which can run code. Use a .safetensors file, or save its "
+            "state_dict() anew."
+        )
+
+
+def _unreadable(path: Path, error: Exception) -> ValueError:
+    lines = str(error).split("WeightsUnpickler error:")[-1].strip().splitlines() or [""]
+    reason = f"{type(error).__name__}: {lines[0].split('. ')[0][:120]}".rstrip(": .")
+    return ValueError(
+        f"{path} ({path.stat().st_size} bytes) is truncated, corrupt or no weights file "
+        f"({reason}). Delete it and download it again."
+    )
+
+
+class _Inert:
+    """Stands for an object that a weights file refers to and nobody needs; does nothing."""
+
+    def __init__(self, *args: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+def _stand_in(name: str) -> type:
+    module, _, attribute = name.rpartition(".")
+    return type(attribute, (_Inert,), {"__module__": module})
+
+
+STAND_INS = [_stand_in(name) for name in BYSTANDERS]
+
+
+@contextmanager
+def _only_bystanders() -> Iterator[None]:
+    """Allows our stand-ins and, while it lasts, nothing that others have allowed before."""
+    before = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    torch.serialization.add_safe_globals(STAND_INS)
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
+
+
+def _foreign_names(path: Path) -> list[str]:
+    """What a pickle refers to beyond PyTorch's own names, found without unpickling it."""
+    names: list[str] = []
+    strings: list[str] = []
+    try:
+        with _pickle_stream(path) as stream:
+            while True:  # older files hold several pickles in a row
+                for opcode, argument, _ in pickletools.genops(stream):
+                    if opcode.name == "GLOBAL":
+                        names.append(argument.replace(" ", "."))
+                    elif opcode.name == "STACK_GLOBAL":
+                        names.append(".".join(strings[-2:]))
+                    elif isinstance(argument, str):
+                        strings.append(argument)
+    except Exception:  # the end of the stream, or of what is intact of it
+        return [name for name in names if not name.startswith(HARMLESS)]
+
+
+@contextmanager
+def _pickle_stream(path: Path):
+    if not zipfile.is_zipfile(path):
+        with open(path, "rb") as stream:
+            yield stream
+        return
+    with zipfile.ZipFile(path) as archive:
+        inner = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+        with archive.open(inner) as stream:
+            yield stream
+
+
+def _state_dict(loaded: Any, path: Path) -> dict[str, Tensor]:
+    nested = [loaded.get(key) for key in NESTS] if isinstance(loaded, Mapping) else []
+    for candidate in (loaded, *nested):
+        if isinstance(candidate, Mapping) and candidate and _is_state_dict(candidate):
+            return {name: tensor.detach() for name, tensor in candidate.items()}
+    raise ValueError(
+        f"{path} holds no weights: expected a dictionary of named tensors, or one under "
+        f"{', '.join(NESTS)}. Check that it is the right file."
+    )
+
+
+def _is_state_dict(candidate: Mapping) -> bool:
+    return all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in candidate.items()
+    )

@@ -1,0 +1,114 @@
+"""Zero-1-to-3 (Liu et al. 2023, arXiv 2303.11328): any view of an object from one picture."""
+
+from typing import Any
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import CLIPVisionModelWithProjection
+
+from .image_prior import (
+    Cameras,
+    ImagePrior,
+    ImagePriorOptions,
+    Reference,
+    register_image_prior,
+    repeat_views,
+)
+from .latent_prior import LatentPrior
+from .loading import load_model
+
+POSE_DIM = 4
+
+
+class CCProjection(ModelMixin, ConfigMixin):
+    """A linear layer from CLIP's embedding and the relative pose back to CLIP's width."""
+
+    @register_to_config
+    def __init__(self, in_channel: int = 768 + POSE_DIM, out_channel: int = 768) -> None:
+        super().__init__()
+        self.projection = nn.Linear(in_channel, out_channel)
+
+    def forward(self, x: Float[Tensor, "... K"]) -> Float[Tensor, "... D"]:
+        return self.projection(x)
+
+
+@register_image_prior
+class Zero123(ImagePrior):
+    """Predicts each view on its own from the reference and the relative pose.
+
+    Made for white backgrounds. Stable Zero123, which has the same layers, is told the reference's
+    polar angle in place of the distance, and is not served.
+
+    Args:
+        cc_projection: makes CLIP's embedding and the pose one token.
+    """
+
+    kind = "zero123"
+
+    def __init__(
+        self,
+        prior: LatentPrior,
+        image_encoder: CLIPVisionModelWithProjection,
+        options: ImagePriorOptions,
+        cc_projection: CCProjection,
+    ) -> None:
+        self.cc_projection = cc_projection
+        super().__init__(prior, image_encoder, options)
+
+    def token_width(self) -> int:
+        return self.cc_projection.config.out_channel
+
+    @staticmethod
+    def recognises(unet_config: dict[str, Any]) -> bool:
+        channels = (unet_config.get("in_channels"), unet_config.get("out_channels", 4))
+        return channels == (8, 4) and unet_config.get("class_embed_type") is None
+
+    @classmethod
+    def load_parts(cls, name_or_path, device, dtype, key) -> dict[str, nn.Module]:
+        projection = load_model(CCProjection, name_or_path, "cc_projection", device, dtype, key)
+        return {"cc_projection": projection}
+
+    def look_at(self, rgb: Float[Tensor, "N 3 H W"]) -> Reference:
+        pixels = self._at_size(rgb)
+        embedding = self._embed(pixels, align_corners=True, antialias=False)
+        return Reference(embedding, self._mode(pixels))  # not scaled, as in its training
+
+    def predict_noise(
+        self,
+        x_t: Float[Tensor, "N V C h w"],
+        t: Int[Tensor, " N"],
+        reference: Reference,
+        cameras: Cameras,
+        guided: bool,
+    ) -> tuple[Float[Tensor, "N V C h w"], Float[Tensor, "N V C h w"] | None]:
+        n_view = x_t.shape[1]
+        embedding, latents = (
+            repeat_views(x, n_view) for x in (reference.embedding, reference.latents)
+        )
+        seen = torch.cat([embedding, relative_pose(cameras).flatten(0, 1)], dim=1)
+        token = self.cc_projection(seen.to(self.prior.dtype))[:, None]
+        branches = [(token, latents)]
+        if guided:
+            branches.append((torch.zeros_like(token), torch.zeros_like(latents)))
+        eps = self.prior.predict_noise(
+            torch.cat([x_t.flatten(0, 1)] * len(branches)),
+            repeat_views(t, n_view).repeat(len(branches)),
+            torch.cat([token for token, _ in branches]),
+            condition=torch.cat([latents for _, latents in branches]),
+        )
+        with_it, *without = eps.unflatten(0, (len(branches), *x_t.shape[:2]))
+        return with_it, (without[0] if guided else None)
+
+
+def relative_pose(cameras: Cameras) -> Float[Tensor, "N V 4"]:
+    """Polar angle beyond the reference's, sine and cosine of the azimuth beyond it, distance too.
+
+    Radians; the polar angle is counted from the top, so that a higher view has a negative one.
+    """
+    azimuth = cameras.azimuth_offset.deg2rad()
+    return torch.stack(
+        [-cameras.raised.deg2rad(), azimuth.sin(), azimuth.cos(), cameras.farther], dim=-1
+    )
