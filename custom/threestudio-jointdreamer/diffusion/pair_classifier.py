@@ -9,6 +9,7 @@ cosine, so a logit of theirs stays within ±1 and no probability leaves 27 to 73
 input multiplies one matrix with the transpose of the other, not with its inverse.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,9 +22,10 @@ from torch import Tensor, nn
 from transformers import ViTModel
 
 from .dino import IMAGE_MEAN, IMAGE_STD, cls_features, load_dino
-from .loading import load_model
+from .loading import find_local, load_model
 from .multiview import CAMERA_DIM, camera_condition
 from .weights.files import replacing_folder
+from .weights.hub import cached_part, parse_name
 
 
 class PairHead(ModelMixin, ConfigMixin):
@@ -208,6 +210,20 @@ def load_pair_classifier(
         raise ValueError(
             f"{key}={name_or_path!r}, {backbone_key}={elsewhere!r}: {error}"
         ) from error
+
+
+def named_backbone(name_or_path: str) -> str | None:
+    """The published DINO that a head names, as far as its config is on this machine."""
+    root = find_local(name_or_path) if name_or_path else None
+    config = root / "head" / "config.json" if root else None
+    hub_name = None if root else parse_name(name_or_path)
+    if hub_name:
+        files = cached_part(hub_name, "head", half=False)
+        config = next((file for file in files if file.name == "config.json"), None)
+    try:
+        return json.loads(config.read_text()).get("backbone") if config else None
+    except (OSError, ValueError):
+        return None
 
 
 def relative_pose(

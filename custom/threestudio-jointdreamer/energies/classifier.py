@@ -1,7 +1,9 @@
 """Coherence by a classifier: any two views should pass for views of one object."""
 
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import threestudio
 import torch
@@ -11,7 +13,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..diffusion.gradient_range import within_half_range
-from ..diffusion.pair_classifier import load_pair_classifier, relative_pose
+from ..diffusion.pair_classifier import load_pair_classifier, named_backbone, relative_pose
+from ..diffusion.weights.requirements import Requirement, is_half, parts_of
 from .base import Energy, Views
 
 OUTPUTS = {"logit": lambda logit: logit, "log_sigmoid": F.logsigmoid}
@@ -52,6 +55,17 @@ class ClassifierEnergy(Energy):
         gradient_checkpointing: bool = False
 
     cfg: Config
+
+    @classmethod
+    def required_weights(cls, cfg: Mapping[str, Any], key: str) -> Iterator[Requirement]:
+        """What is loaded, for `jointdreamer download` and `doctor`."""
+        yield from parts_of(cfg, key, ["head"], half=False)
+        backbone = cfg["backbone_name_or_path"]
+        backbone = backbone or named_backbone(str(cfg["pretrained_model_name_or_path"] or ""))
+        if backbone:
+            yield Requirement(f"{key}.backbone_name_or_path", str(backbone), "", is_half(cfg))
+        else:
+            yield from parts_of(cfg, key, ["backbone"], is_half(cfg), optional=True)
 
     def configure(self) -> None:
         if self.cfg.output not in OUTPUTS:

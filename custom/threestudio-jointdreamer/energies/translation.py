@@ -1,5 +1,6 @@
 """Coherence by an image-to-image model: views should be what it makes of one of them."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from ..diffusion import wonder3d, zero123  # noqa: F401  (makes them known)
 from ..diffusion.image_prior import Cameras, ImagePriorOptions, load_image_prior
 from ..diffusion.latent_prior import LatentPrior
+from ..diffusion.weights.requirements import Requirement, is_half, parts_of, vae_of
 from .base import Views
 from .reconstruction import KEY, ReconstructionEnergy
 
@@ -51,6 +53,14 @@ class TranslationEnergy(ReconstructionEnergy):
         elevation_tolerance: float = 15.0
 
     cfg: Config
+
+    @classmethod
+    def required_weights(cls, cfg: Mapping[str, Any], key: str) -> Iterator[Requirement]:
+        """What is loaded, for `jointdreamer download` and `doctor`."""
+        half = is_half(cfg)
+        yield from parts_of(cfg, key, ["unet", "scheduler", "image_encoder"], half)
+        yield from parts_of(cfg, key, ["cc_projection"], half, optional=True)
+        yield from vae_of(cfg, key, half, own_is_optional=False)
 
     def _load(self) -> LatentPrior:
         if self.cfg.reference not in REFERENCES:

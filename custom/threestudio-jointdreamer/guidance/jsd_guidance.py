@@ -1,5 +1,6 @@
 """`jsd-guidance`: Joint Score Distillation for any threestudio system; equations are in `jsd`."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from ..diffusion.latent_prior import resize
 from ..diffusion.loading import load_prior
 from ..diffusion.step_schedule import StepSchedule
+from ..diffusion.weights.requirements import Requirement, is_half, of_block, parts_of
 from ..energies.base import Energy, Views
 from ..energies.find import find_energy
 from .classifier_free import Prompts, predict_noise
@@ -85,6 +87,13 @@ class JSDGuidance(BaseObject):
         compile: bool = False
 
     cfg: Config
+
+    @classmethod
+    def required_weights(cls, cfg: Mapping[str, Any], key: str) -> Iterator[Requirement]:
+        """What is loaded, for `jointdreamer download` and `doctor`."""
+        yield from parts_of(cfg, key, ["unet", "vae", "scheduler"], is_half(cfg))
+        if cfg["energy_type"]:
+            yield from of_block(cfg["energy_type"], cfg.get("energy"), f"{key}.energy")
 
     def configure(self) -> None:
         self._check_config()

@@ -4,7 +4,9 @@ A negative prompt helps late, when colours and detail form, and disturbs the ear
 the shape. Embeddings are cached per user, never in the working directory.
 """
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import threestudio
 import torch
@@ -16,6 +18,7 @@ from threestudio.models.prompt_processors.stable_diffusion_prompt_processor impo
 from threestudio.utils.misc import barrier, cleanup
 from torch import Tensor
 
+from ..diffusion.weights.requirements import Requirement, parts_of
 from .cache import Embedding, EmbeddingCache
 from .text_encoder import encode_prompts
 
@@ -40,6 +43,12 @@ class JointDreamerPromptProcessor(StableDiffusionPromptProcessor):
         spawn: bool = False
 
     cfg: Config
+
+    @classmethod
+    def required_weights(cls, cfg: Mapping[str, Any], key: str) -> Iterator[Requirement]:
+        """What is loaded, for `jointdreamer download` and `doctor`."""
+        parts = ["tokenizer", "text_encoder"]
+        yield from parts_of(cfg, key, parts, half=False, resident=False)
 
     def configure(self) -> None:
         if self.cfg.spawn:

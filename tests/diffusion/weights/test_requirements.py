@@ -107,7 +107,10 @@ def test_a_type_that_is_not_registered_is_named():
         needed({"energy_type": "none"})
 
 
-@pytest.mark.parametrize("path", sorted(p for p in (ROOT / "configs").rglob("*.yaml") if p.parent.name != "sweeps"), ids=str)
+CONFIGS = sorted(p for p in (ROOT / "configs").rglob("*.yaml") if p.parent.name != "sweeps")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_committed_config_says_what_it_needs(path):
     found = requirements(read_experiment(path))
     assert found and all(item.name and item.key.startswith("system.") for item in found)

@@ -7,18 +7,13 @@ A class of your own, registered with threestudio, says what it loads by a class 
         yield Requirement(f"{key}.my_model", cfg["my_model"], "unet", half=True)
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import threestudio
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-
-from ..loading import find_local
-from .hub import cached_part, parse_name
 
 
 @dataclass(frozen=True)
@@ -109,9 +104,14 @@ def _block(parent: Mapping, name: str) -> DictConfig | None:
     return value if OmegaConf.is_dict(value) else None
 
 
-def _parts(
-    block: Block, key: str, parts: Iterable[str], half: bool, **more: bool
+def parts_of(
+    block: Mapping, key: str, parts: Iterable[str], half: bool, **more: bool
 ) -> Iterator[Requirement]:
+    """Parts of the model that a block's `pretrained_model_name_or_path` names.
+
+    Args:
+        more: further attributes of `Requirement`.
+    """
     name = block.get("pretrained_model_name_or_path")
     for part in parts:
         yield Requirement(
@@ -119,83 +119,29 @@ def _parts(
         )
 
 
-def _vae(block: Block, key: str, half: bool, own_is_optional: bool) -> Iterator[Requirement]:
+def vae_of(block: Mapping, key: str, half: bool, own_is_optional: bool) -> Iterator[Requirement]:
+    """The VAE that `vae_name_or_path` names, or else the model's own."""
     if block.get("vae_name_or_path"):
         yield Requirement(f"{key}.vae_name_or_path", str(block["vae_name_or_path"]), "vae", half)
     else:
-        yield from _parts(block, key, ["vae"], half, optional=own_is_optional)
+        yield from parts_of(block, key, ["vae"], half, optional=own_is_optional)
 
 
-def _half(block: Block) -> bool:
+def is_half(block: Mapping) -> bool:
+    """Whether a block asks for half precision on a GPU."""
     return bool(block.get("half_precision_weights", True))
 
 
 def _of_guidance(block: Block, key: str) -> Iterator[Requirement]:
-    yield from _parts(block, key, ["unet", "vae", "scheduler"], _half(block))
-    if block.get("energy_type"):
-        yield from of_block(block["energy_type"], block.get("energy"), f"{key}.energy")
+    yield from parts_of(block, key, ["unet", "vae", "scheduler"], is_half(block))
 
 
 def _of_prompt_processor(block: Block, key: str) -> Iterator[Requirement]:
-    yield from _parts(block, key, ["tokenizer", "text_encoder"], half=False, resident=False)
+    yield from parts_of(block, key, ["tokenizer", "text_encoder"], half=False, resident=False)
 
 
-def _of_multiview(block: Block, key: str) -> Iterator[Requirement]:
-    yield from _parts(block, key, ["unet", "scheduler"], _half(block))
-    if block.get("noise") != "shared":
-        yield from _vae(block, key, _half(block), own_is_optional=True)
-
-
-def _of_translation(block: Block, key: str) -> Iterator[Requirement]:
-    half = _half(block)
-    yield from _parts(block, key, ["unet", "scheduler", "image_encoder"], half)
-    yield from _parts(block, key, ["cc_projection"], half, optional=True)
-    yield from _vae(block, key, half, own_is_optional=False)
-
-
-def _of_classifier(block: Block, key: str) -> Iterator[Requirement]:
-    yield from _parts(block, key, ["head"], half=False)
-    name = str(block.get("pretrained_model_name_or_path") or "")
-    backbone = block.get("backbone_name_or_path")
-    if backbone or (backbone := _named_backbone(name)):
-        yield Requirement(f"{key}.backbone_name_or_path", str(backbone), "", _half(block))
-    else:
-        yield from _parts(block, key, ["backbone"], _half(block), optional=True)
-
-
-def _named_backbone(name: str) -> str | None:
-    """The DINO that a pair classifier's head names, if the head is here already."""
-    root = find_local(name) if name else None
-    hub_name = parse_name(name)
-    config = root / "head" / "config.json" if root else None
-    if root is None and hub_name:
-        files = cached_part(hub_name, "head", half=False)
-        config = next((file for file in files if file.name == "config.json"), None)
-    return _read(config).get("backbone") if config else None
-
-
-def _read(config: Path) -> dict:
-    try:
-        return json.loads(config.read_text())
-    except (OSError, ValueError):
-        return {}
-
-
-def _of_sum(block: Block, key: str) -> Iterator[Requirement]:
-    for name, term in (block.get("energies") or {}).items():
-        if OmegaConf.is_dict(term) and "energy_type" in term:
-            yield from of_block(
-                term["energy_type"], term.get("energy"), f"{key}.energies.{name}.energy"
-            )
-
-
+# threestudio's own classes, which say nothing of themselves
 LOADERS: dict[str, Callable[[Block, str], Iterator[Requirement]]] = {
-    "jsd-guidance": _of_guidance,
     "stable-diffusion-guidance": _of_guidance,
-    "jointdreamer-prompt-processor": _of_prompt_processor,
     "stable-diffusion-prompt-processor": _of_prompt_processor,
-    "jsd-multiview-energy": _of_multiview,
-    "jsd-translation-energy": _of_translation,
-    "jsd-classifier-energy": _of_classifier,
-    "jsd-sum-energy": _of_sum,
 }
