@@ -51,11 +51,8 @@ def _parser(argv: list[str]) -> argparse.ArgumentParser:
     convert.add_arguments(commands)
     download.add_arguments(commands)
     doctor.add_arguments(commands)
-    evaluate.add_arguments(commands)
-    sweep.add_arguments(commands)
     _add_curves(commands)
     _add_compare(commands)
-    _add_janus(commands)
     if "tinyworld" in argv[:1]:  # its modules are loaded only where they are wanted
         from .tinyworld.commands import add_arguments
 
