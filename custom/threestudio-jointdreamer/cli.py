@@ -11,6 +11,8 @@ from pathlib import Path
 
 from . import convert, demo, doctor, download
 from .demo import RunConfig
+from .evaluation import evaluate
+from .evaluation.sweeps import command as sweep
 
 
 def main(argv: Sequence[str] | None = None, run: RunConfig | None = None) -> int:
@@ -51,8 +53,11 @@ def _parser(argv: list[str]) -> argparse.ArgumentParser:
     convert.add_arguments(commands)
     download.add_arguments(commands)
     doctor.add_arguments(commands)
+    evaluate.add_arguments(commands)
+    sweep.add_arguments(commands)
     _add_curves(commands)
     _add_compare(commands)
+    _add_janus(commands)
     if "tinyworld" in argv[:1]:  # its modules are loaded only where they are wanted
         from .tinyworld.commands import add_arguments
 
@@ -98,3 +103,21 @@ def _compare(args: argparse.Namespace) -> None:
     from .evaluation.runs import Run
 
     print(compare_runs([Run(folder) for folder in args.runs], args.out, args.labels))
+
+
+def _add_janus(commands: argparse._SubParsersAction) -> None:
+    text = "Count the faces of assets all round, with pictures that show why."
+    parser = _add_command(commands, "janus", text, _janus)
+    parser.add_argument("assets", type=Path, nargs="+", help="runs, or folders of a turntable")
+    parser.add_argument("--out", type=Path, default=Path("outputs/janus"), help="results go there")
+    parser.add_argument(
+        "--detector", default="tiny", help="tiny, or open_clip:MODEL/PRETRAINED for real assets"
+    )
+    parser.add_argument("--size", type=int, default=128, help="pixels; default: %(default)s")
+    parser.add_argument("--device", help="default: a GPU if there is one")
+
+
+def _janus(args: argparse.Namespace) -> None:
+    from .evaluation.janus.command import run
+
+    run(args)

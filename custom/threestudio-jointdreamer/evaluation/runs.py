@@ -27,9 +27,10 @@ class Run:
                 f"{self.folder}/save has no it<step>-{pattern}. Has this run been tested and "
                 "exported?"
             )
-        return max(found, key=self._step_of)
+        return max(found, key=self.step_of)
 
-    def _step_of(self, path: Path) -> int:
+    def step_of(self, path: Path) -> int:
+        """The training step in the name of something in `save/`; -1 if there is none."""
         name = path.relative_to(self.folder / "save").parts[0]
         match = re.match(r"it(\d+)-", name)
         return int(match.group(1)) if match else -1

@@ -288,3 +288,12 @@ def build(creatures: Creatures) -> Ellipsoids:
     return Ellipsoids(
         table["center"] + torch.tensor(_OFFSET, device=device), inverse, color, present
     )
+
+
+def slots_named(names: tuple[str, ...]) -> Bool[Tensor, "S K"]:
+    """For every species, which of the slots that `build` fills hold the parts of these names."""
+    table = torch.zeros(len(SPECIES), MAX_PARTS, dtype=torch.bool)
+    for s, species in enumerate(SPECIES):
+        for k, (name, _) in enumerate(_slots(species)):
+            table[s, k] = name in names
+    return table

@@ -1,0 +1,137 @@
+"""The report opens from disk without a network; a headless Chromium looks at it."""
+
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.finished_runs import write_run
+from PIL import Image
+from threestudio_jointdreamer.evaluation.assets import find_runs, read_asset
+from threestudio_jointdreamer.evaluation.measure import Evaluation
+from threestudio_jointdreamer.evaluation.report import write_report
+from threestudio_jointdreamer.evaluation.rows import AssetRow, by_method
+
+MAGENTA, CYAN = (255, 0, 255), (0, 255, 255)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+ROW = AssetRow(
+    run="",
+    method="",
+    seed=0,
+    prompt="",
+    step=20,
+    views=8,
+    clip="tiny",
+    clip_score=0.0,
+    r_precision=50.0,
+    rank=1,
+    candidates=4,
+    roughness=0.1,
+    faces=1,
+    face_views=8,
+    face_extents_deg="60",
+    janus=False,
+    faceless=False,
+)
+
+
+@pytest.fixture
+def evaluation(tmp_path) -> Evaluation:
+    """Two assets, one magenta and one cyan, the second with a prompt and folder that bite."""
+    curve = [1.0, 5.0, 2.0, 4.0]
+    for name, colour, prompt in (
+        ("a", MAGENTA, "a plain cat"),
+        ("b<b>", CYAN, '<script>alert("x")</script> & a $cat'),
+    ):
+        pictures = [np.full((40, 60, 3), colour, np.uint8)] * 13
+        write_run(tmp_path / name, prompt, pictures, name=name, grad_norms=curve)
+    assets = [read_asset(run) for run in find_runs([tmp_path])]
+    rows = [
+        replace(ROW, method=asset.method, prompt=asset.prompt, clip_score=score, janus=janus)
+        for asset, score, janus in zip(assets, (9.5, 10.25), (False, True), strict=True)
+    ]
+    return Evaluation(assets, rows, by_method(rows, {}), {"CLIP": "<tiny>"}, ["c was not tested"])
+
+
+@pytest.fixture
+def report(evaluation, tmp_path) -> Path:
+    path = tmp_path / "a folder" / "report.html"
+    write_report(path, evaluation)
+    assert [p.name for p in path.parent.iterdir()] == ["report.html"]
+    return path
+
+
+def browse(*arguments: str) -> str:
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+    done = subprocess.run(
+        [*command, "--virtual-time-budget=3000", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return done.stdout
+
+
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to look with")
+
+
+def test_page_refers_to_nothing_outside_itself(report):
+    page = report.read_text()
+    sources = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert len(sources) == 4 and all(source.startswith("data:image/") for source in sources)
+    assert "http" not in page.replace("http-equiv", "") and "url(" not in page
+    assert "default-src 'none'" in page
+
+
+def test_prompts_cannot_break_the_page(report):
+    page = report.read_text()
+    assert page.count("<script>") == 1 and "alert(&quot;x&quot;)" in page
+    assert "&amp; a $cat" in page and "b&lt;b&gt;" in page and "&lt;tiny&gt;" in page
+    assert "c was not tested" in page
+
+
+@needs_chromium
+def test_browser_shows_the_pictures(report, tmp_path):
+    shot = tmp_path / "shot.png"
+    browse("--window-size=2400,900", f"--screenshot={shot}", report.as_uri())
+    pixels = np.asarray(Image.open(shot).convert("RGB")).astype(int)
+    for colour in (MAGENTA, CYAN):
+        near = (np.abs(pixels - colour).max(axis=-1) < 12).sum()
+        assert near > 8 * 56 * 84  # eight views of 60 x 90 pixels, less what borders cost
+
+
+@needs_chromium
+def test_browser_decodes_every_picture_and_runs_no_script_of_a_prompt(report):
+    watch = """<script>
+    window.alert = () => { document.body.dataset.alerted = "yes"; };
+    Promise.all([...document.images].map((image) => { image.loading = "eager";
+      return image.decode(); }))
+      .then(() => { document.body.dataset.widths =
+        [...document.images].map((image) => image.naturalWidth).join(" "); });
+    </script>"""
+    report.write_text(report.read_text().replace("</html>", watch + "</html>"))
+    dom = browse("--dump-dom", report.as_uri())
+    assert 'data-widths="576 144 576 144"' in dom and "data-alerted" not in dom
+
+
+@needs_chromium
+def test_a_click_sorts_by_number_and_a_second_one_turns_the_order(report):
+    page = report.read_text()
+    for clicks, expected in ((1, ["9.50", "10.25"]), (2, ["10.25", "9.50"])):
+        click = 'document.querySelector("#assets [data-key=clip_score] button").click();' * clicks
+        report.write_text(page.replace("</html>", f"<script>{click}</script></html>"))
+        table = browse("--dump-dom", report.as_uri()).partition('id="assets"')[2]
+        assert re.findall(r"<td data-order=\"[\d.]+\">(\d+\.\d\d)</td>", table) == expected
+
+
+def test_report_is_written_whole_or_not_at_all(evaluation, tmp_path):
+    evaluation.assets[1].frames[6].path.write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"6\.png"):
+        write_report(tmp_path / "out" / "report.html", evaluation)
+    assert not (tmp_path / "out").exists()
