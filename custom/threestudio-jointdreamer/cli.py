@@ -13,6 +13,7 @@ from . import convert, demo, doctor, download
 from .demo import RunConfig
 from .evaluation import evaluate
 from .evaluation.sweeps import command as sweep
+from .training import command as train_classifier
 
 
 def main(argv: Sequence[str] | None = None, run: RunConfig | None = None) -> int:
@@ -55,6 +56,7 @@ def _parser(argv: list[str]) -> argparse.ArgumentParser:
     doctor.add_arguments(commands)
     evaluate.add_arguments(commands)
     sweep.add_arguments(commands)
+    train_classifier.add_arguments(commands)
     _add_curves(commands)
     _add_compare(commands)
     _add_janus(commands)

@@ -31,9 +31,11 @@ from .weights.hub import cached_part, parse_name
 class PairHead(ModelMixin, ConfigMixin):
     """From the features of two views and their relative camera to one logit.
 
-    Both views' features are projected together; the camera then modulates every residual block by a
-    scale and a shift (as DiT's conditions do, Peebles and Xie 2023), because what it must decide is
-    whether *this* camera explains the change from one view to the other: a product, not a sum.
+    Both views' features and their squared difference are projected together (without the latter,
+    whether two objects are alike is learnt much more slowly); the camera then modulates every
+    residual block by a scale and a shift (as DiT's conditions do, Peebles and Xie 2023), because
+    what it must decide is whether *this* camera explains the change from one view to the other: a
+    product, not a sum.
 
     Args:
         feature_dim: width of the backbone's features.
@@ -62,7 +64,7 @@ class PairHead(ModelMixin, ConfigMixin):
         if not scales or not all(0 < scale <= 1 for scale in scales):
             raise ValueError(f"scales={list(scales)}: give at least one, each in (0, 1].")
         self.feature_norm = nn.LayerNorm(feature_dim)
-        self.project = nn.Linear(2 * feature_dim, hidden_dim)
+        self.project = nn.Linear(3 * feature_dim, hidden_dim)
         self.camera = nn.Sequential(
             nn.Linear(CAMERA_DIM, hidden_dim), nn.SiLU(), nn.Linear(hidden_dim, hidden_dim)
         )
@@ -77,7 +79,8 @@ class PairHead(ModelMixin, ConfigMixin):
         pose: Float[Tensor, "B 16"],
     ) -> Float[Tensor, " B"]:
         """The logit of "the second view is the first one's object, seen from `pose`"."""
-        x = self.project(torch.cat([self.feature_norm(first), self.feature_norm(second)], dim=1))
+        first, second = self.feature_norm(first), self.feature_norm(second)
+        x = self.project(torch.cat([first, second, (first - second).square()], dim=1))
         camera = self.camera(pose)
         for block in self.blocks:
             x = block(x, camera)

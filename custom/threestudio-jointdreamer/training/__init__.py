@@ -1,0 +1,1 @@
+"""Training of what an energy needs and nobody publishes: the pair classifier."""
