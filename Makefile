@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
+JOBS ?= 2
 
 .PHONY: demo test lint format clean
 
@@ -14,8 +15,8 @@ $(VENV)/.installed: pyproject.toml
 demo: $(VENV)/.installed  ## a prompt becomes a turning creature; ARGS='--prompt "a blue cat wearing a red hat"'
 	$(BIN)/jointdreamer demo $(ARGS)
 
-test: $(VENV)/.installed  ## the whole test suite, on CPU
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.installed  ## the whole test suite, on CPU, JOBS files at a time
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
 lint: $(VENV)/.installed  ## ruff, as CI runs it
 	$(BIN)/ruff check .
