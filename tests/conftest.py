@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -15,3 +16,8 @@ from standalone.host import ensure_host, load_extension  # noqa: E402
 torch.set_num_threads(min(2, torch.get_num_threads()))
 ensure_host()
 load_extension()
+
+
+@pytest.fixture(autouse=True)
+def same_random_numbers_in_any_order():
+    torch.manual_seed(0)
