@@ -102,7 +102,8 @@ def test_an_unreadable_object_is_left_out_with_a_warning(tmp_path):
     folder = open_folder(root, held_out_share=0.0, n_view=5)
     with pytest.warns(UserWarning, match="object-001 is left out"):
         item = folder[1]
-    assert torch.equal(item["images"][0, :, 8, 8], folder[2]["images"][0, :, 8, 8])  # its colour
+    shown, wanted = (x["images"][0, :, 8, 8].int() for x in (item, folder[2]))
+    assert (shown - wanted).abs().max() <= 2  # its colour, but for the rounding of resized pictures
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
