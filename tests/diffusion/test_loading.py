@@ -134,6 +134,10 @@ def test_truncated_weights_are_named(folder, keep):
             r"misshapen conv_in.bias \(7,\) instead of \(32,\)",
         ),
         (lambda w: w.update({"camera.weight": torch.zeros(7)}), "unknown camera.weight"),
+        (
+            lambda w: w.update({"conv_in.bias": torch.zeros(32, dtype=torch.int8)}),
+            "conv_in.bias of torch.int8 instead of floating point",
+        ),
     ],
 )
 def test_weights_that_do_not_fit_the_config_are_refused_by_name(folder, change, message):

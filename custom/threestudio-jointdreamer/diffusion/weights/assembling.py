@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from .state_dicts import some
+
 # names of attention layers in VAEs that were written before diffusers 0.12, as SD 1.5's and 2.1's
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
@@ -138,27 +140,21 @@ def _with_new_names(tensors: dict[str, Tensor], expected: set[str]) -> dict[str,
 def _check_fit(info: dict) -> None:
     problems = []
     if info["missing_keys"]:
-        problems.append(f"missing {_some(info['missing_keys'])}")
+        problems.append(f"missing {some(info['missing_keys'])}")
     if info["unexpected_keys"]:
-        problems.append(f"unknown {_some(info['unexpected_keys'])}")
+        problems.append(f"unknown {some(info['unexpected_keys'])}")
     if info["mismatched_keys"]:
-        shapes = (
+        shapes = [
             f"{name} {tuple(found)} instead of {tuple(wanted)}"
             for name, found, wanted in info["mismatched_keys"]
-        )
-        problems.append(f"misshapen {_some(shapes)}")
+        ]
+        problems.append(f"misshapen {some(shapes)}")
     problems += info.get("error_msgs") or []
     if problems:
         raise Misfit(
             f"the weights do not fit config.json: {'; '.join(problems)}. "
             "The two files are not of one model; download both again."
         )
-
-
-def _some(names, most: int = 5) -> str:
-    names = sorted(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 @contextmanager
