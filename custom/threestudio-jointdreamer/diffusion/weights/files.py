@@ -12,6 +12,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         return _read_safetensors(path)
     zipped = start.startswith(ZIP_MAGIC)
     if zipped:
-        _check_sums(path)  # PyTorch maps the file without a look at them
+        stat = path.stat()
+        _check_sums(path, stat.st_size, stat.st_mtime_ns)  # PyTorch maps without a look at them
     return _state_dict(_unpickle(path, mapped=zipped), path)
 
 
@@ -149,7 +151,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _check_sums(path: Path) -> None:
+@cache  # a checkpoint is read once for each of its parts; a changed file is another
+def _check_sums(path: Path, size: int, modified: int) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
