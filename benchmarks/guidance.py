@@ -12,10 +12,8 @@ CUDA context, and on a CPU the resident size. Runs on a GPU if there is one.
 """
 
 import argparse
-import csv
 import importlib
 import logging
-import os
 import resource
 import statistics
 import subprocess
@@ -26,6 +24,7 @@ from pathlib import Path
 
 import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
+from tables import write_csv
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -190,17 +189,6 @@ def run_rounds(args: argparse.Namespace) -> list[dict]:
         for i in range(args.rounds)
         for name, variant in variants.items()
     ]
-
-
-def write_csv(path: str, rows: list[dict]) -> None:
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_suffix(".tmp")
-    with open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(temporary, target)
 
 
 def main() -> None:

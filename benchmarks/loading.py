@@ -10,10 +10,8 @@ second prior whose VAE equals the first one's. Runs on a GPU if there is one.
 """
 
 import argparse
-import csv
 import importlib
 import json
-import os
 import shutil
 import statistics
 import subprocess
@@ -24,6 +22,7 @@ import time
 from pathlib import Path
 
 import torch
+from tables import write_csv
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -120,17 +119,6 @@ def run(way: str, prior: str, multiview: str) -> dict[str, float]:
     command = [sys.executable, __file__, "--only", way, "--prior", prior, "--multiview", multiview]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def write_csv(path: str, rows: list[dict]) -> None:
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_suffix(".tmp")
-    with open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(temporary, target)
 
 
 def main() -> None:

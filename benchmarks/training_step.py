@@ -10,7 +10,6 @@ runs configs/jointdreamer.yaml with random weights of the published sizes.
 """
 
 import argparse
-import csv
 import importlib
 import logging
 import statistics
@@ -22,6 +21,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
+from tables import write_csv
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -139,11 +139,7 @@ def main() -> None:
         rows.append(row | {"torch": torch.__version__, "random": args.random or "none"})
         print(f"{phase:26}{row['ms']:10.1f}{row['peak_gib']:7.1f}")
     if args.csv:
-        args.csv.parent.mkdir(parents=True, exist_ok=True)
-        with open(args.csv, "w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(args.csv, rows)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,13 @@ float64 on the CPU; at full width one model at a time is in memory (a UNet takes
 """
 
 import argparse
-import csv
 import gc
 import importlib
 import os
 import sys
 from pathlib import Path
 
+from ..tables import write_csv
 from .comparison import (
     MODULES,
     TARGETS,
@@ -85,11 +85,7 @@ def main() -> int:
             )
             rows.append(row)
     if args.csv and rows:
-        args.csv.parent.mkdir(parents=True, exist_ok=True)
-        with open(args.csv, "w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(args.csv, rows)
     return 0 if all(row["passes"] for row in rows) else 1
 
 
