@@ -10,10 +10,12 @@ from pathlib import Path
 from types import ModuleType
 
 from . import errors
+from .checkout import link_load_folder
 
 HERE = Path(__file__).resolve().parent
 EXTENSION = "threestudio_jointdreamer"
 EXTENSIONS_FOLDER = HERE.parent / "custom"
+MENDING = ("doctor", "install")  # commands that help where threestudio cannot be imported
 
 
 def ensure_host() -> Path:
@@ -23,11 +25,13 @@ def ensure_host() -> Path:
     installed one, or else the standalone host beside this file. `tinycudann` is an installed one
     that works on this machine, or else the standalone host's. Calling it again changes nothing.
 
+    A checkout stays as it is; what it keeps in load/ is linked into ours (see `checkout`).
+
     Returns:
         The folder of the `threestudio` package.
 
     Raises:
-        ValueError: if THREESTUDIO_ROOT is no checkout of threestudio.
+        ValueError: if THREESTUDIO_ROOT is no checkout of threestudio, or cannot be used so.
     """
     root = os.environ.get("THREESTUDIO_ROOT")
     if root and "threestudio" not in sys.modules:
@@ -37,16 +41,13 @@ def ensure_host() -> Path:
                 "of threestudio, or unset it to use the standalone host."
             )
         _put_on_path(str(Path(root).resolve()), first=True)
-    installed = _find("tinycudann") is not None and not _is_ours("tinycudann")
-    encodings = _working_tinycudann() if installed else None
-    if encodings is None or _find("threestudio") is None:
+        link_load_folder(Path(root).resolve())
+    encodings = _encodings()
+    if _find("tinycudann") is None or _find("threestudio") is None:
         _put_on_path(str(HERE), first=False)
-    if installed and encodings is None:
-        _load_package("tinycudann", HERE / "tinycudann")  # the path would find the broken one
     folder = Path(_find("threestudio").origin).resolve().parent
     host = "the standalone host" if _is_ours("threestudio") else str(folder.parent)
-    where = "in PyTorch" if encodings is None else str(Path(encodings.__file__).parent)
-    _say_once(f"threestudio: {host}; tinycudann: {where}")
+    _say_once(f"threestudio: {host}; tinycudann: {encodings}")
     return folder
 
 
@@ -71,12 +72,18 @@ def _is_ours(name: str) -> bool:
     return Path(_find(name).origin).resolve().is_relative_to(HERE)
 
 
-def _working_tinycudann() -> ModuleType | None:
-    try:
-        return importlib.import_module("tinycudann")
-    except Exception as error:  # built for another GPU or another torch: it raises all sorts
-        _say_once(f"The installed tinycudann does not work here ({error}).")
-        return None
+def _encodings() -> str:
+    """Where `tinycudann` is, once it is settled that a broken one is not imported."""
+    module = sys.modules.get("tinycudann")
+    if module is None:
+        found, ours = _find("tinycudann"), HERE / "tinycudann"
+        if found is None or Path(found.origin).parent == ours:
+            return "in PyTorch"
+        # an installed one, or a checkout's link to ours: ours gives way to one that works here
+        module = _load_package("tinycudann", ours)
+    if not hasattr(module, "why_not_other"):
+        return str(Path(module.__file__).parent)
+    return f"in PyTorch ({module.why_not_other})" if module.why_not_other else "in PyTorch"
 
 
 def _load_package(name: str, folder: Path) -> ModuleType:
@@ -107,8 +114,8 @@ def load_extension() -> ModuleType:
             raise
         raise ValueError(
             f"threestudio in THREESTUDIO_ROOT={os.environ['THREESTUDIO_ROOT']} cannot be imported "
-            f"({error}): install what it needs, or unset THREESTUDIO_ROOT to use the standalone "
-            "host."
+            f"({error}): install what it needs (`jointdreamer doctor` names it), or unset "
+            "THREESTUDIO_ROOT to use the standalone host."
         ) from error
     if EXTENSION in sys.modules:
         return sys.modules[EXTENSION]
@@ -152,6 +159,17 @@ def _load_extension_file(name: str, entry: Path) -> None:
     sys.modules[name] = module
 
 
+def _stand_in_for_a_broken_host() -> None:
+    try:
+        importlib.import_module("threestudio")
+    except Exception as error:  # what is missing, too new, or built for another machine
+        broken = Path(_find("threestudio").origin).parent
+        _say_once(f"{broken} cannot be imported ({error}): the standalone host stands in for it.")
+        for name in [name for name in sys.modules if name.split(".")[0] == "threestudio"]:
+            del sys.modules[name]
+        _load_package("threestudio", HERE / "threestudio")
+
+
 def main(argv: list[str] | None = None) -> int:
     """The `jointdreamer` command.
 
@@ -163,6 +181,8 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     with errors.reported(verbose="--verbose" in argv) as outcome:
         ensure_host()
+        if argv[:1] and argv[0] in MENDING:
+            _stand_in_for_a_broken_host()
         load_extension()
         outcome.code = importlib.import_module(f"{EXTENSION}.cli").main(argv, run=run)
     return outcome.code

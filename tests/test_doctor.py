@@ -1,6 +1,7 @@
 """`jointdreamer doctor`: what it says, and its exit status."""
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 
 import huggingface_hub.constants as constants
@@ -8,14 +9,23 @@ import pytest
 from helpers.hub_server import serve_hub
 from helpers.prior_fixtures import mv_folder, sd_folder  # noqa: F401
 from helpers.tiny_run import write_tiny_config
-from threestudio_jointdreamer import machine, memory
+from threestudio_jointdreamer import machine, memory, threestudio_check, threestudio_needs
 from threestudio_jointdreamer.cli import main
 from threestudio_jointdreamer.experiment import read_experiment
+from threestudio_jointdreamer.threestudio_check import HERE, MISSING, WRONG, examine
+from threestudio_jointdreamer.threestudio_needs import Need
 
 ROOT = Path(__file__).resolve().parents[1]
 FULL = ROOT / "configs" / "jointdreamer.yaml"
 TINY = ROOT / "configs" / "tiny" / "jointdreamer.yaml"
 GIB = 2**30
+
+
+@pytest.fixture(autouse=True)
+def no_checkout(monkeypatch):
+    """Whatever the tests run in: trying what a real threestudio imports takes long."""
+    monkeypatch.delenv("THREESTUDIO_ROOT", raising=False)
+    monkeypatch.setattr("threestudio_jointdreamer.threestudio_check._installed", lambda: None)
 
 
 @pytest.fixture
@@ -122,8 +132,120 @@ def test_a_type_of_another_host_is_named(doctor):
     assert "system.renderer_type='nvdiff-rasterizer' is not registered" in report["problems"][0]
 
 
+def make_checkout(folder: Path, code: str = "import working") -> Path:
+    """A stand-in for threestudio, with stand-ins for what it imports beside it."""
+    (folder / "threestudio").mkdir(parents=True)
+    (folder / "threestudio" / "__init__.py").write_text(f"__version__ = '0.2.3'\n{code}\n")
+    (folder / "launch.py").touch()
+    (folder / "working.py").write_text("def wanted(): ...")
+    (folder / "broken.py").write_text("raise OSError('another\\nCUDA')")
+    (folder / "needy.py").write_text("import absent_one")
+    (folder / "deadly.py").write_text("import os; os._exit(3)")
+    (folder / "chatty.py").write_text("print('hello'); print(1); print('{}')")
+    return folder
+
+
+def need(module: str, **more) -> Need:
+    return Need(module, module, **{"mend": f"get {module}", "reason": "because", **more})
+
+
 @pytest.mark.parametrize(
-    "arguments", [["nowhere.yaml"], ["a=1"], [str(TINY), "system.guidance.energy_type=none"]]
+    "asked, line",
+    [
+        (need("working"), "working FOLDER (because)"),
+        (need("chatty", reason=""), "chatty FOLDER"),
+        (need("absent"), "absent missing: get absent (because)"),
+        (need("broken"), "broken does not fit, OSError: another CUDA: get broken (because)"),
+        (need("needy"), "needy does not fit, No module named 'absent_one': get needy (because)"),
+        (need("deadly"), "deadly does not fit, importing it ends Python: get deadly (because)"),
+        (
+            need("working", names=("wanted", "renamed")),
+            "working FOLDER does not fit, it has no renamed: get working (because)",
+        ),
+        (
+            Need("packaging", "packaging", fits="<1", mend="get it"),
+            f"packaging {version('packaging')} does not fit, it should be <1: get it",
+        ),
+        (Need("packaging", "packaging", fits=">1"), f"packaging {version('packaging')}"),
+    ],
+)
+def test_each_package_of_threestudio_is_tried_and_gets_a_line(tmp_path, asked, line):
+    (finding,), _ = examine(make_checkout(tmp_path / "threestudio"), (asked,))
+    assert finding.line() == line.replace("FOLDER", str(tmp_path / "threestudio"))
+
+
+def test_what_follows_a_deadly_import_is_not_called_here(tmp_path):
+    needs = (need("working"), need("deadly"), need("broken"))
+    findings, why_not = examine(make_checkout(tmp_path), needs)
+    assert [f.state for f in findings] == [HERE, WRONG, WRONG] and why_not
+    assert findings[2].why == "not tried"
+
+
+def test_threestudio_itself_is_tried_last(tmp_path):
+    assert examine(make_checkout(tmp_path / "good"), (need("working"),))[1] is None
+    _, why_not = examine(make_checkout(tmp_path / "bad", "import nowhere"), (need("working"),))
+    assert why_not == "No module named 'nowhere'"
+
+
+def test_our_launcher_provides_tinycudann_and_threestudios_does_not(tmp_path):
+    encodings = need("tinycudann", names=("Encoding",))
+    checkout = make_checkout(tmp_path)
+    assert examine(checkout, (encodings,), own_launcher=True)[0][0].state == HERE
+    assert examine(checkout, (encodings,), own_launcher=False)[0][0].state == MISSING
+
+
+def test_doctor_names_what_a_checkout_lacks(doctor, tmp_path, monkeypatch):
+    monkeypatch.setattr(threestudio_check, "NEEDS", (need("working"), need("absent")))
+    checkout = make_checkout(tmp_path)
+    status, report = doctor("--threestudio", checkout)
+    assert status == 1 and report["problems"] == ["absent missing: get absent (because)"]
+    assert [row["state"] for row in report["threestudio"]["packages"]] == [HERE, MISSING]
+    assert any("requirements.txt" in note for note in report["notes"])
+
+
+@pytest.mark.parametrize("how", ["named", "environment", "folder"])
+def test_doctor_finds_the_checkout(doctor, tmp_path, monkeypatch, how):
+    monkeypatch.setattr(threestudio_check, "NEEDS", (need("working"),))
+    checkout, more = make_checkout(tmp_path), []
+    if how == "named":
+        more = ["--threestudio", checkout]
+    elif how == "environment":
+        monkeypatch.setenv("THREESTUDIO_ROOT", str(checkout))
+    else:
+        monkeypatch.chdir(checkout)
+    status, report = doctor(*more)
+    assert status == 0 and report["threestudio"]["checkout"] == str(checkout)
+
+
+def test_a_threestudio_that_fails_for_another_reason_is_told(doctor, tmp_path, monkeypatch):
+    monkeypatch.setattr(threestudio_check, "NEEDS", (need("working"),))
+    status, report = doctor("--threestudio", make_checkout(tmp_path, "raise OSError('why')"))
+    assert status == 1 and report["problems"][0].endswith("cannot be imported: OSError: why")
+
+
+def test_doctors_text_shows_what_is_here_and_what_is_not(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(threestudio_check, "NEEDS", (need("working"), need("absent")))
+    assert main(["doctor", "--threestudio", str(make_checkout(tmp_path))]) == 1
+    printed = capsys.readouterr().out
+    assert f"What threestudio at {tmp_path} imports\n  working {tmp_path} (because)" in printed
+    assert "Problem: absent missing: get absent (because)" in printed
+
+
+def test_every_need_has_its_own_command_or_comes_with_the_extra():
+    extra = (ROOT / "pyproject.toml").read_text().lower().replace("-", "_")
+    for each in threestudio_needs.NEEDS:
+        by_extra = each.mend == threestudio_needs.EXTRA
+        assert not by_extra or f'"{each.package.lower().replace("-", "_")}' in extra, each.package
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nowhere.yaml"],
+        ["a=1"],
+        ["--threestudio", "nowhere"],
+        [str(TINY), "system.guidance.energy_type=none"],
+    ],
 )
 def test_mistakes_are_one_line_and_status_2(arguments, capsys):
     assert main(["doctor", *arguments]) == 2

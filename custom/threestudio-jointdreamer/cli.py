@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import convert, demo, doctor, download
+from . import convert, demo, doctor, download, install
 from .demo import RunConfig
 from .evaluation import evaluate
 from .evaluation.sweeps import command as sweep
@@ -54,6 +54,7 @@ def _parser(argv: list[str]) -> argparse.ArgumentParser:
     convert.add_arguments(commands)
     download.add_arguments(commands)
     doctor.add_arguments(commands)
+    install.add_arguments(commands)
     evaluate.add_arguments(commands)
     sweep.add_arguments(commands)
     train_classifier.add_arguments(commands)

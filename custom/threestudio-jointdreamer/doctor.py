@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import shlex
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,6 +23,12 @@ def add_arguments(commands: argparse._SubParsersAction) -> None:
         "well, 1 if something that the config needs is not here, 2 after a mistake.",
     )
     parser.add_argument("config", type=Path, nargs="?", help="a YAML config")
+    parser.add_argument(
+        "--threestudio",
+        type=Path,
+        metavar="PATH",
+        help="a checkout of threestudio; default: THREESTUDIO_ROOT, or the folder this starts in",
+    )
     parser.add_argument("--json", action="store_true", help="for scripts")
     parser.add_argument("--verbose", action="store_true", help="show tracebacks")
     parser.set_defaults(handler=doctor, takes_overrides=True)
@@ -34,6 +41,7 @@ class Report:
     Attributes:
         weights: state, name, part and size of everything that the config loads.
         memory: what the config needs on the GPU, by what needs it, and in `total`.
+        threestudio: where its checkout is and, for each package that it imports, the state.
         problems: what is not here, each with its remedy; notes: what is good to know.
     """
 
@@ -42,6 +50,7 @@ class Report:
     gpus: list[dict[str, Any]]
     weights: list[dict[str, Any]] = field(default_factory=list)
     memory: dict[str, float] = field(default_factory=dict)
+    threestudio: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
@@ -56,7 +65,9 @@ def doctor(args: argparse.Namespace) -> int:
         FileNotFoundError, ValueError: there is no such config, or it is none.
     """
     from . import machine
+    from .threestudio_check import find_checkout
 
+    checkout = find_checkout(args.threestudio)
     gpus = [
         {"name": g.name, "total": g.total / GIB, "free": g.free / GIB, "capability": g.capability}
         for g in machine.gpus()
@@ -64,10 +75,29 @@ def doctor(args: argparse.Namespace) -> int:
     report = Report(machine.versions(), machine.compiled_parts(), gpus)
     if not gpus:
         report.notes.append("PyTorch sees no GPU: runs take place on the CPU, in fp32.")
+    if checkout is not None:
+        _examine_threestudio(checkout, args.threestudio is None, report)
     if args.config is not None:
         _examine(args.config, args.overrides, report)
     print(json.dumps(asdict(report), indent=2) if args.json else _text(report))
     return 1 if report.problems else 0
+
+
+def _examine_threestudio(checkout: Path, unnamed: bool, report: Report) -> None:
+    from .threestudio_check import HERE, examine
+    from .threestudio_needs import NOT_NEEDED
+
+    own_launcher = unnamed and "THREESTUDIO_ROOT" in os.environ
+    findings, why_not = examine(checkout, own_launcher=own_launcher)
+    packages = [
+        {"package": f.need.package, "version": f.version, "state": f.state, "line": f.line()}
+        for f in findings
+    ]
+    report.threestudio = {"checkout": str(checkout), "packages": packages}
+    report.problems += [f.line() for f in findings if f.state != HERE]
+    if why_not and all(f.state == HERE for f in findings):
+        report.problems.append(f"threestudio at {checkout} cannot be imported: {why_not}")
+    report.notes += NOT_NEEDED
 
 
 def _examine(path: Path, overrides: list[str], report: Report) -> None:
@@ -152,6 +182,10 @@ def _text(report: Report) -> str:
         f"compute capability {gpu['capability']}"
         for index, gpu in enumerate(report.gpus)
     ]
+    if report.threestudio:
+        lines += ["", f"What threestudio at {report.threestudio['checkout']} imports"]
+        packages = report.threestudio["packages"]
+        lines += [f"  {p['line']}" for p in packages if p["state"] == "here"]
     if report.weights:
         lines += ["", "Weights"]
         lines += [_weight_line(row) for row in report.weights]

@@ -100,9 +100,33 @@ def test_an_installed_tinycudann_that_does_not_work_here_is_replaced(site):
     package(site, "threestudio")
     package(site, "tinycudann", "raise OSError('no such GPU')")
     lines = ask(site, f"{FOLDER}\nimport tinycudann\nprint(tinycudann.Encoding.__module__)")
-    assert lines[0] == "log: The installed tinycudann does not work here (no such GPU)."
-    assert lines[1].endswith("tinycudann: in PyTorch")
-    assert lines[2] == str(site / "threestudio") and lines[3].startswith("tinycudann")
+    why = f"(the one at {site / 'tinycudann'} does not work here: no such GPU)"
+    assert lines[0].endswith(f"tinycudann: in PyTorch {why}")
+    assert lines[1:] == [str(site / "threestudio"), "tinycudann.encoding"]
+
+
+def test_a_checkout_with_our_encodings_linked_in_is_told_once(site, tmp_path):
+    checkout = package(tmp_path / "checkout", "threestudio")
+    (checkout / "tinycudann").symlink_to(STANDALONE / "tinycudann")
+    code = f"{FOLDER}\n{FOLDER}\nimport tinycudann\nprint(tinycudann.__file__)"
+    lines = ask(site, code, THREESTUDIO_ROOT=checkout)
+    assert lines == [
+        f"log: threestudio: {checkout}; tinycudann: in PyTorch",
+        *[str(checkout / "threestudio")] * 2,
+        str(STANDALONE / "tinycudann" / "__init__.py"),
+    ]
+
+
+def test_a_command_that_mends_runs_beside_a_broken_threestudio(site, tmp_path):
+    checkout = package(tmp_path / "checkout", "threestudio", "import nvdiffrast_is_missing")
+    stand_in = package(tmp_path / "stand-in", "threestudio")  # imports faster than ours
+    package(site, "threestudio_jointdreamer", "import threestudio; print(threestudio.__file__)")
+    cli = "def main(argv, run):\n    return 0\n"
+    (site / "threestudio_jointdreamer" / "cli.py").write_text(cli)
+    code = f"import standalone.host as host\nhost.HERE = Path({str(stand_in)!r})\n"
+    lines = ask(site, code + "print(main(['doctor']))", THREESTUDIO_ROOT=checkout)
+    assert "cannot be imported (No module named 'nvdiffrast_is_missing')" in lines[1]
+    assert lines[2:] == [str(stand_in / "threestudio" / "__init__.py"), "0"]
 
 
 def test_a_wrong_checkout_is_told(site, tmp_path):
