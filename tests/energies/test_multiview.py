@@ -199,12 +199,20 @@ def test_a_vae_of_its_own_is_used_for_fresh_noise(make_energy, views, tmp_path, 
     assert make_energy(noise="shared", vae_name_or_path=str(sd_folder)).model.vae is None
 
 
-def test_fresh_noise_needs_renders(make_energy, prior, tmp_path):
+def test_fresh_noise_of_rendered_latents_is_added_to_what_they_decode_to(
+    make_energy, prior, tmp_path
+):
     small = str(build_mvdream(tmp_path, latent_size=8))
-    with pytest.raises(ValueError, match="rgb_as_latents.*set energy.noise=shared"):
-        make_energy(noise="fresh", pretrained_model_name_or_path=small)(
-            random_views(prior, rgb=None)
-        )
+    energy = make_energy(noise="fresh", pretrained_model_name_or_path=small)
+    latents = random_views(prior, rgb=None)
+    with torch.no_grad():
+        pictures = prior.decode(latents.latents.flatten(0, 1)).permute(0, 2, 3, 1)
+    renders = replace(latents, rgb=pictures.unflatten(0, latents.latents.shape[:2]))
+    results = []
+    for views in (latents, renders):
+        torch.manual_seed(0)
+        results.append(energy(views))
+    assert results[0].requires_grad and torch.equal(*results)
 
 
 def test_shared_noise_of_another_size_is_refused(make_energy, views, tmp_path):

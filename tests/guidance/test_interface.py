@@ -110,6 +110,17 @@ def test_an_energy_sees_objects_by_views_with_their_cameras(
     assert seen[1].rgb is None and seen[1].opacity is None
 
 
+def test_latents_are_decoded_at_the_size_that_a_threestudio_system_asks_for(make_guidance):
+    guidance = make_guidance()
+    latents = torch.randn(2, 4, 12, 12)
+    own = guidance.decode_latents(latents)  # as LatentNeRF does
+    larger = guidance.decode_latents(latents, latent_height=32, latent_width=24)  # as SJC does
+    assert own.shape == (2, 3, 64, 64) and larger.shape == (2, 3, 128, 96)
+    assert 0 <= own.min() < own.max() <= 1
+    same = guidance.prior.decode(latents, latent_size=16)
+    assert torch.equal(own, same)
+
+
 def test_cfg_switching_changes_the_scale_exactly_at_the_step(make_guidance, prompts, cameras, rgb):
     guidance = make_guidance(guidance_scale=[5000, 30.0, 50.0, 5001])
     for step, expected in [(0, 30.0), (4999, 30.0), (5000, 30.0), (5001, 50.0), (9000, 50.0)]:

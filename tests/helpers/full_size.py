@@ -28,21 +28,23 @@ def _unet(width, heads, text_width: int, latent_size: int, camera: bool) -> UNet
     )
 
 
-def build_small_stable_diffusion(path: Path) -> None:
-    """All of SD 2.1's blocks, at a tenth of its width, for images of 64 and latents of 8 pixels."""
+def build_small_stable_diffusion(path: Path, latent_size: int = 8) -> None:
+    """All of SD 2.1's blocks, at a tenth of its width; images have 8 times the latents' size."""
     build_stable_diffusion(path)  # tokenizer and scheduler
     torch.manual_seed(0)
-    _unet(LOW_WIDTH, (1, 2, 2, 4), TEXT_WIDTH, 8, camera=False).save_pretrained(path / "unet")
+    unet = _unet(LOW_WIDTH, (1, 2, 2, 4), TEXT_WIDTH, latent_size, camera=False)
+    unet.save_pretrained(path / "unet")
     _vae().save_pretrained(path / "vae")
     config = CLIPTextConfig.from_pretrained(path / "text_encoder")
     config.num_hidden_layers, config.hidden_act = 2, "gelu"  # OpenCLIP's activation, as SD 2.1
     CLIPTextModel(config).save_pretrained(path / "text_encoder")
 
 
-def build_small_mvdream(path: Path) -> None:
+def build_small_mvdream(path: Path, latent_size: int = 4) -> None:
     """MVDream's blocks at the same width; its latents are half as large as SD 2.1's."""
     torch.manual_seed(1)
-    _unet(LOW_WIDTH, (1, 2, 2, 4), TEXT_WIDTH, 4, camera=True).save_pretrained(path / "unet")
+    unet = _unet(LOW_WIDTH, (1, 2, 2, 4), TEXT_WIDTH, latent_size, camera=True)
+    unet.save_pretrained(path / "unet")
     DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False
     ).save_pretrained(path / "scheduler")

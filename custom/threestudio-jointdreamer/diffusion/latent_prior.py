@@ -82,7 +82,8 @@ class LatentPrior:
         Args:
             latent_size: latents are resized (bilinear) to this first; unchanged by default.
         """
-        latents = resize(latents, latent_size or latents.shape[-1])
+        if latent_size is not None:
+            latents = resize(latents, latent_size)
         decoded = self.vae.decode((latents / self.vae.config.scaling_factor).to(self.dtype)).sample
         return (decoded.to(latents.dtype) / 2 + 0.5).clamp(0, 1)
 

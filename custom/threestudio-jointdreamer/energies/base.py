@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float, Int
 from threestudio.utils.base import BaseObject
 from torch import Tensor
@@ -60,6 +61,14 @@ class Views:
     @property
     def n_view(self) -> int:
         return self.denoised.shape[1]
+
+    def pictures(self) -> Float[Tensor, "N V H W 3"]:
+        """The renders; where the system renders latents, what those decode to, without a graph."""
+        if self.rgb is not None:
+            return self.rgb
+        with torch.no_grad():
+            decoded = self.decode(self.latents.flatten(0, 1))
+        return decoded.permute(0, 2, 3, 1).unflatten(0, (self.n_object, self.n_view))
 
 
 class Energy(BaseObject):

@@ -27,7 +27,8 @@ class ReconstructionEnergy(Energy):
         vae_name_or_path: whose VAE encodes the renders, where not the model's own.
         noise: `shared` denoises the 2D prior's own x_t, so that M and x̂0 are estimates from one
             noisy latent; latent size and noise schedule must be equal. `fresh` encodes the renders
-            at this model's image size and adds noise of its own.
+            at this model's image size and adds noise of its own; rendered latents are decoded
+            for it first.
         guidance_scale: s in ε_∅ + s (ε_y − ε_∅), which is 1 more than jsd-guidance's: 1 is the
             plain conditional prediction, and costs half. May be a schedule.
         recon_std_rescale: how far M is rescaled to the standard deviation, over an object's views,
@@ -113,12 +114,7 @@ class ReconstructionEnergy(Energy):
         same_size = views.latents.shape[-1] == self.model.latent_size
         if self.model.vae is None and same_size:
             return views.latents.flatten(0, 1)
-        if views.rgb is None:
-            raise ValueError(
-                "energy.noise='fresh' encodes renders of its own, but with rgb_as_latents there "
-                "are none: set energy.noise=shared."
-            )
-        rgb = views.rgb.flatten(0, 1).permute(0, 3, 1, 2)
+        rgb = views.pictures().flatten(0, 1).permute(0, 3, 1, 2)
         encode = views.encode if self.model.vae is None else self.model.encode
         return encode(rgb, self.model.latent_size)
 

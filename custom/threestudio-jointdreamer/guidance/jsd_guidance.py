@@ -238,6 +238,17 @@ class JSDGuidance(BaseObject):
                 out["eval"] = self._evaluate(distilled, prompts, *cameras)
         return out
 
+    def decode_latents(
+        self,
+        latents: Float[Tensor, "B C h w"],
+        latent_height: int | None = None,
+        latent_width: int | None = None,
+    ) -> Float[Tensor, "B 3 H W"]:
+        """Images in [0, 1] of rendered latents, resized first: threestudio's latent systems ask."""
+        size = (latent_height or self.prior.latent_size, latent_width or self.prior.latent_size)
+        with torch.autocast(self.device.type, enabled=False):
+            return self.prior.decode(F.interpolate(latents.float(), size, mode="bilinear"))
+
     def _encode(
         self, rgb: Float[Tensor, "B H W Cin"], rgb_as_latents: bool
     ) -> Float[Tensor, "B C h w"]:
@@ -262,8 +273,7 @@ class JSDGuidance(BaseObject):
             "energy_weight": float(self.energy_weight),
         }
         if distilled.energy is not None:
-            out["energy"] = distilled.energy.mean()
-            out["energy_grad_norm"] = distilled.g.norm()
+            out |= {"energy": distilled.energy.mean(), "energy_grad_norm": distilled.g.norm()}
         return out
 
     @torch.no_grad()
