@@ -11,6 +11,8 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from threestudio.utils.config import ExperimentConfig
 
+from .elsewhere import why_not_here
+
 SET_BY_THE_LAUNCHER = ("callbacks", "logger", "plugins")
 
 
@@ -22,7 +24,8 @@ def check_config(cfg: DictConfig) -> None:
     Lightning's `Trainer` and `ModelCheckpoint`.
 
     Raises:
-        ValueError: naming the full key, the class, and similar names.
+        ValueError: naming the full key, the class, and similar names; or where to run what this
+            host does not have.
     """
     _check_keys("", cfg, ExperimentConfig.__name__, _field_names(ExperimentConfig))
     trainer = set(inspect.signature(Trainer.__init__).parameters) - {"self", *SET_BY_THE_LAUNCHER}
@@ -57,6 +60,8 @@ def _find(key: str, name: str) -> type:
     try:
         return threestudio.find(name)
     except (ValueError, KeyError) as error:
+        if elsewhere := why_not_here(key, name):
+            raise ValueError(elsewhere) from error
         names = sorted(threestudio.__modules__)
         close = difflib.get_close_matches(name, names, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else f"names: {', '.join(names)}."

@@ -23,6 +23,7 @@ RESERVE = 0.1  # of what is in use, that PyTorch's allocator holds beyond it
 GEOMETRY = 0.3  # GiB: a hash grid of 12.6 M numbers, its gradient and Adam's two moments
 RAY = 50 / 2**20  # GiB a ray of 512 samples with analytic normals, with its graph; measured
 RAY_SAMPLES = 512
+PIXEL = 2 / 2**20  # GiB a pixel of nvdiff-rasterizer, if the object fills the picture; not measured
 ENCODE_GRAPH = 1.6  # GiB a view of 512x512 in SD's VAE with its graph; measured: 12.7 for 8 views
 ENCODE_GRAPH_COMPILED = 1.08  # the same under torch.compile; measured: 8.6 for 8 views
 ENCODE = 0.38  # GiB a view of 512x512 without a graph; measured: 0.75 for 8 of 256x256
@@ -114,6 +115,8 @@ def _stage(cfg: DictConfig, items: list[Item], views: int, pixels: int) -> dict[
     system = cfg.get("system") or {}
     renderer = Block(None, system.get("renderer"))
     samples = renderer.get("num_samples_per_ray") or RAY_SAMPLES
+    rasterized = system.get("renderer_type") == "nvdiff-rasterizer"
+    ray = PIXEL if rasterized else samples / RAY_SAMPLES * RAY
     guidance = Block(_class(system.get("guidance_type")), system.get("guidance"))
     prior = _sizes(items, "system.guidance.pretrained_model_name_or_path")
     encode = ENCODE_GRAPH_COMPILED if guidance.get("compile") else ENCODE_GRAPH
@@ -123,7 +126,7 @@ def _stage(cfg: DictConfig, items: list[Item], views: int, pixels: int) -> dict[
         _energy(name, block, key, items, views, prior) for name, block, key in _energies(guidance)
     ]
     return {
-        f"rendering {views} x {pixels} rays": views * pixels * samples / RAY_SAMPLES * RAY,
+        f"rendering {views} x {pixels} rays": views * pixels * ray,
         f"encoding {views} views": views * encode * prior.vae_factor(),
         "denoising, or an energy": max(passing),
     }

@@ -1,11 +1,11 @@
 """jointdreamer-system in whole runs of a few steps with random priors."""
 
-import csv
 from pathlib import Path
 
 import pytest
 import threestudio
 import torch
+from helpers.run_log import logged
 from helpers.tiny_run import FADING, STEPS, SWITCH, tiny_config, write_tiny_config
 from omegaconf import OmegaConf
 from PIL import Image
@@ -13,18 +13,6 @@ from threestudio_jointdreamer.systems.jointdreamer import JointDreamer
 from threestudio_jointdreamer.systems.losses import REGULARISERS
 
 from standalone.trainer import run
-
-
-def logged(trial_dir: str | Path) -> dict[str, dict[int, float]]:
-    """Every logged number, by name and step."""
-    values: dict[str, dict[int, float]] = {}
-    for log in Path(trial_dir).glob("csv_logs/version_*/metrics.csv"):
-        with open(log, newline="") as file:
-            for row in csv.DictReader(file):
-                for name, text in row.items():
-                    if text and name != "step":
-                        values.setdefault(name, {})[int(row["step"])] = float(text)
-    return values
 
 
 def weights(ckpt: str) -> dict[str, torch.Tensor]:

@@ -1,10 +1,12 @@
 """The regularisers against their formulas, worked by hand."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from threestudio_jointdreamer.systems.losses import (
+    REGULARISERS,
     check_loss_keys,
     opaque,
     orientation,
@@ -69,6 +71,20 @@ def test_z_variance_is_averaged_over_rays_that_hit():
 
 def test_z_variance_of_an_empty_render_is_zero_and_not_nan():
     assert z_variance({"opacity": torch.zeros(3), "z_variance": torch.ones(3)}).item() == 0.0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("normal_consistency", 2.0), ("laplacian_smoothness", 3.0)]
+)
+def test_losses_of_a_mesh_are_the_meshs_own(name, value):
+    mesh = SimpleNamespace(normal_consistency=lambda: 2.0, laplacian=lambda: 3.0)
+    assert REGULARISERS[name]({"mesh": mesh}) == value
+
+
+@pytest.mark.parametrize("name", ["normal_consistency", "laplacian_smoothness"])
+def test_losses_of_a_mesh_without_one_name_the_key_and_the_renderer(name):
+    with pytest.raises(ValueError, match=rf"system\.loss\.lambda_{name} .*nvdiff-rasterizer"):
+        REGULARISERS[name]({"opacity": torch.ones(1)})
 
 
 def test_unknown_loss_key_is_refused_with_the_known_ones():

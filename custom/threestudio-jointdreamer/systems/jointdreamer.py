@@ -3,7 +3,8 @@
 CFG switching and time annealing are schedules of the guidance (`guidance_scale`,
 `min_step_percent`, `max_step_percent`), the late energy one of `energy_weight`; geometry fading is
 a block of this system. All follow the global step alone, so one config is one run, and a run
-resumed on either side of a switch continues as if it had never stopped.
+resumed on either side of a switch continues as if it had never stopped. A stage that starts from
+another run's weights or geometry is a run of its own and counts from step 0.
 """
 
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from ..diffusion.step_schedule import StepSchedule
 from .geometry_fading import GeometryFading, GeometryFadingConfig, stepping_with
+from .handover import make_plain, take_weights
 from .losses import REGULARISERS, check_loss_keys
 from .seeding import StepSeeder
 from .viewing import ViewingMixin
@@ -56,6 +58,20 @@ class JointDreamer(ViewingMixin, BaseLift3DSystem):
             return None
         cfg = parse_structured(GeometryFadingConfig, self.cfg.geometry_fading)
         return GeometryFading(cfg, self.cfg.optimizer.get("params", {}))
+
+    def load_weights(self, weights: str, ignore_modules: list[str] | None = None) -> None:
+        """Starts from an earlier stage's checkpoint; a run that is resumed has weights of its own.
+
+        Raises:
+            ValueError: that stage had another geometry.
+        """
+        if not self.resumed:
+            epoch, global_step = take_weights(self, weights, ignore_modules)
+            self.do_update_step(epoch, global_step, on_load_weights=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        make_plain(checkpoint)
 
     def on_fit_start(self) -> None:
         super().on_fit_start()

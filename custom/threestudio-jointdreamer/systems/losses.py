@@ -1,7 +1,7 @@
-"""threestudio's regularisers of a rendered volume, as functions of the renderer's output.
+"""threestudio's regularisers of a volume or a mesh, as functions of the renderer's output.
 
 `lambda_<name>` in `system.loss` weighs `REGULARISERS[name]`. Definitions and scales are those of
-threestudio's DreamFusion system.
+threestudio's DreamFusion system, those of a mesh of its ProlificDreamer system.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,8 +23,9 @@ def orientation(out: Output) -> Float[Tensor, ""]:
     """
     if "normal" not in out:
         raise ValueError(
-            "system.loss.lambda_orient is above 0 but the render has no normals. Choose a "
-            "material that needs normals, or set system.loss.lambda_orient to 0."
+            "system.loss.lambda_orient is above 0 but the render has no normals along its rays. "
+            "Choose nerf-volume-renderer and a material that needs normals, or set "
+            "system.loss.lambda_orient to 0."
         )
     facing_away = (out["normal"] * out["t_dirs"]).sum(-1, keepdim=True).clamp_min(0.0)
     rays = (out["opacity"] > 0).sum().clamp_min(1)
@@ -57,11 +58,37 @@ def z_variance(out: Output) -> Float[Tensor, ""]:
     return (out["z_variance"] * hit).sum() / hit.sum().clamp_min(1)
 
 
+def normal_consistency(out: Output) -> Float[Tensor, ""]:
+    """Mean of 1 - cos of the angle between the normals at the two ends of each edge of the mesh."""
+    return _mesh(out, "normal_consistency").normal_consistency()
+
+
+def laplacian_smoothness(out: Output) -> Float[Tensor, ""]:
+    """Mean length of the uniform Laplacian: how far vertices are from among their neighbours."""
+    return _mesh(out, "laplacian_smoothness").laplacian()
+
+
+def _mesh(out: Output, name: str) -> Any:
+    """The host's `Mesh`.
+
+    Raises:
+        ValueError: the renderer draws no mesh.
+    """
+    if "mesh" not in out:
+        raise ValueError(
+            f"system.loss.lambda_{name} is above 0 but this renderer draws no mesh. "
+            f"Use nvdiff-rasterizer, or set system.loss.lambda_{name} to 0."
+        )
+    return out["mesh"]
+
+
 REGULARISERS: dict[str, Callable[[Output], Float[Tensor, ""]]] = {
     "orient": orientation,
     "sparsity": sparsity,
     "opaque": opaque,
     "z_variance": z_variance,
+    "normal_consistency": normal_consistency,
+    "laplacian_smoothness": laplacian_smoothness,
 }
 GUIDANCE_LOSSES = ("sds",)
 

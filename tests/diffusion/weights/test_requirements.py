@@ -7,7 +7,11 @@ import pytest
 from helpers.random_priors import build_stable_diffusion
 from omegaconf import OmegaConf
 from threestudio_jointdreamer.diffusion.weights.inventory import inventory_of
-from threestudio_jointdreamer.diffusion.weights.requirements import Requirement, requirements
+from threestudio_jointdreamer.diffusion.weights.requirements import (
+    Block,
+    Requirement,
+    requirements,
+)
 from threestudio_jointdreamer.energies.base import Energy
 from threestudio_jointdreamer.experiment import read_experiment
 
@@ -100,6 +104,13 @@ def test_energies_from_outside_say_what_they_load(register):
 
     found = needed({"energy_type": "needy-energy", "energy": {"mine": "e/mine"}})
     assert found == PRIOR | {("e/mine", "unet")}
+
+
+def test_keys_left_to_the_user_are_none():
+    block = Block(None, OmegaConf.create({"weights": "???", "geometry_type": "implicit-volume"}))
+    assert dict(block) == {"weights": None, "geometry_type": "implicit-volume"}
+    with pytest.raises(KeyError):
+        block["wieghts"]
 
 
 def test_a_type_that_is_not_registered_is_named():

@@ -57,6 +57,8 @@ class Block(Mapping):
                 return self._given[key]
         except OmegaConfBaseException:
             return None
+        if key in list(self._given):  # it is `???`
+            return self._defaults.get(key)
         return self._defaults[key]
 
     def __iter__(self) -> Iterator[str]:
