@@ -1,0 +1,1 @@
+"""The standalone host against the real threestudio: the same pieces on the same numbers."""

@@ -1,0 +1,103 @@
+"""Compares the standalone host with the real threestudio, piece by piece and as a whole.
+
+    THREESTUDIO_ROOT=... python -m benchmarks.hosts run --csv docs/results/threestudio-pieces.csv
+    THREESTUDIO_ROOT=... python -m benchmarks.hosts pictures --png docs/hosts-side-by-side.png
+    THREESTUDIO_ROOT=... python -m benchmarks.hosts suite      # tests/threestudio and their table
+
+`run` is `dump` once for each host, in a process of its own, and `compare`:
+
+    THREESTUDIO_ROOT=... python -m benchmarks.hosts dump --out outputs/theirs.pt
+    python -m benchmarks.hosts dump --out outputs/ours.pt --packages pytorch
+    python -m benchmarks.hosts compare outputs/theirs.pt outputs/ours.pt
+
+THREESTUDIO_ROOT names a checkout of threestudio 0.2.3 that imports on this machine.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from ..tables import write_csv
+from .compare import Row, as_table, compare, read, summary
+from .session import PACKAGES
+
+TESTS_TABLE = Path("docs/results/threestudio-tests.csv")
+
+
+def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.hosts", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    one = commands.add_parser("dump", help="run the pieces in the host of this environment")
+    one.add_argument("--out", type=Path, required=True)
+    one.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+    one.add_argument("--packages", choices=PACKAGES, default="compiled")
+    one.add_argument("--only", nargs="+", metavar="PIECE")
+
+    two = commands.add_parser("compare", help="two dumps: threestudio's first")
+    two.add_argument("reference", type=Path)
+    two.add_argument("other", type=Path)
+    two.add_argument("--csv", type=Path)
+
+    both = commands.add_parser("run", help="dump every host and compare")
+    both.add_argument("--device", nargs="+", choices=["cuda", "cpu"], default=["cuda", "cpu"])
+    both.add_argument("--folder", type=Path, help="keeps the dumps there")
+    both.add_argument("--csv", type=Path)
+
+    looks = commands.add_parser("pictures", help="train the tiny config in every host")
+    looks.add_argument("--steps", type=int, default=800)
+    looks.add_argument("--png", type=Path, default=Path("docs/hosts-side-by-side.png"))
+    looks.add_argument("--csv", type=Path)
+    looks.add_argument("--folder", type=Path, default=Path("outputs/hosts"))
+
+    suite = commands.add_parser("suite", help="tests/threestudio; further arguments are pytest's")
+    suite.add_argument("--table", type=Path, default=TESTS_TABLE)
+    return parser.parse_known_args()
+
+
+def show(rows: list[Row], csv: Path | None) -> int:
+    for row in rows:
+        if not row.within:
+            print(
+                f"over its limit: {row.device}, {row.packages}, {row.piece}/{row.row}: "
+                f"{row.largest:.1e} (limit {row.limit:.0e}), all but 1 %: {row.usual:.1e} "
+                f"(limit {row.usual_limit:.0e}) {row.note}"
+            )
+    print(summary(rows))
+    if csv:
+        write_csv(csv, as_table(rows))
+    return 0 if all(row.within for row in rows) else 1
+
+
+def main() -> int:
+    args, rest = parse_arguments()
+    if rest and args.command != "suite":
+        print(f"error: unrecognized arguments: {' '.join(rest)}", file=sys.stderr)
+        return 2
+    if args.command == "dump":
+        from .dump import dump
+
+        print(dump(args.out.absolute(), args.device, args.packages, args.only))
+        return 0
+    if args.command == "compare":
+        return show(compare(read(args.reference), read(args.other)), args.csv)
+    if args.command == "pictures":
+        from .pictures import compare_pictures
+
+        return compare_pictures(args.steps, args.folder, args.png, args.csv)
+    if args.command == "suite":
+        from .suite import run_suite
+
+        return run_suite(args.table, rest)
+    from .running import run_all
+
+    try:
+        return show(run_all(args.device, args.folder), args.csv)
+    except (ValueError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""Two dumps against each other: relative differences, row by row."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .limits import limit_of
+
+SIGNIFICANT = 1e-3  # of the largest gradient: where the first step of AdamW is compared
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tensor of both hosts.
+
+    Attributes:
+        packages: what the standalone host ran on: "compiled" or "pytorch".
+        largest: max |a - b| / max |b|, b being threestudio's.
+        usual: the same without the 1 % of the numbers that are furthest apart.
+        limit, usual_limit: what they may be.
+        note: why the limit is no smaller, or what is wrong.
+    """
+
+    device: str
+    packages: str
+    piece: str
+    row: str
+    numbers: int
+    largest: float
+    usual: float
+    limit: float
+    usual_limit: float
+    within: bool
+    note: str
+
+
+def read(path: Path) -> dict:
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def compare(reference: dict, other: dict) -> list[Row]:
+    """The rows of both dumps; one that only one of them has is not within its limit."""
+    about = other["about"]
+    theirs, ours = reference["rows"], other["rows"]
+    rows = []
+    for name in [*theirs, *(name for name in ours if name not in theirs)]:
+        if name in theirs and name in ours:
+            where = _where_significant(name, theirs)
+            differences = relative_difference(ours[name], theirs[name], where)
+            numbers = theirs[name].numel()
+            problem = "" if differences else f"{_shape(ours[name])}, not {_shape(theirs[name])}"
+        else:
+            missing = about["host"] if name in theirs else reference["about"]["host"]
+            differences, numbers, problem = None, 0, f"{missing} has no such row"
+        rows.append(_row(about, name, numbers, differences, problem))
+    for dump in (reference, other):
+        for piece, text in dump["failures"].items():
+            problem = f"{dump['about']['host']} failed: {text.strip().splitlines()[-1]}"
+            rows.append(_row(about, f"{piece}/(whole piece)", 0, None, problem))
+    return rows
+
+
+def _row(
+    about: dict, name: str, numbers: int, differences: tuple[float, float] | None, problem: str
+) -> Row:
+    limit = limit_of(about["packages"], name)
+    largest, usual = differences or (float("inf"), float("inf"))
+    piece, _, row = name.partition("/")
+    return Row(
+        device=about["device"],
+        packages=about["packages"],
+        piece=piece,
+        row=row,
+        numbers=numbers,
+        largest=largest,
+        usual=usual,
+        limit=limit.largest,
+        usual_limit=limit.usual,
+        within=largest <= limit.largest and usual <= limit.usual,
+        note=problem or limit.reason,
+    )
+
+
+def relative_difference(
+    ours: Tensor, theirs: Tensor, where: Tensor | None = None
+) -> tuple[float, float] | None:
+    """max |a - b| / max |b|, of all numbers and of the nearest 99 %; None for other shapes.
+
+    Numbers that are not finite count as infinitely far apart unless both are the same.
+    """
+    if ours.shape != theirs.shape:
+        return None
+    if where is not None:
+        ours, theirs = ours[where], theirs[where]
+    if not theirs.numel():
+        return 0.0, 0.0
+    apart = (ours.double() - theirs.double()).abs().flatten()
+    same = (ours == theirs) | (ours.isnan() & theirs.isnan())
+    apart = torch.where(same.flatten(), 0.0, apart.nan_to_num(float("inf"), float("inf")))
+    finite = theirs[theirs.isfinite()].double()
+    scale = float(finite.abs().max()) if finite.numel() else 0.0
+    scale = scale or 1.0  # both nothing but zeros: an absolute difference
+    nearest = apart.kthvalue(max(1, int(0.99 * len(apart)))).values
+    return float(apart.max()) / scale, float(nearest) / scale
+
+
+def _where_significant(name: str, theirs: dict[str, Tensor]) -> Tensor | None:
+    gradient = theirs.get(name.replace("/step/", "/gradient/")) if "/step/" in name else None
+    return None if gradient is None else gradient.abs() > SIGNIFICANT * gradient.abs().max()
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "one number"
+
+
+def as_table(rows: list[Row]) -> list[dict]:
+    """For a CSV; numbers with three digits."""
+    table = []
+    for row in rows:
+        cells = asdict(row)
+        for key in ("largest", "usual", "limit", "usual_limit"):
+            cells[key] = f"{cells[key]:.2e}"
+        table.append(cells)
+    return table
+
+
+def summary(rows: list[Row]) -> str:
+    """The worst row of each piece, a line each, as a Markdown table."""
+    lines = [
+        "| piece | device | standalone host with | rows | largest | all but 1 % | where |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        if "16-mixed" not in row.row:
+            groups.setdefault((row.piece, row.device, row.packages), []).append(row)
+    for (piece, device, packages), members in sorted(groups.items()):
+        worst = max(members, key=lambda row: row.largest)
+        usual = max(row.usual for row in members)
+        named = {"compiled": "the same compiled packages", "pytorch": "PyTorch alone"}[packages]
+        lines.append(
+            f"| {piece} | {device} | {named} | {len(members)} | {worst.largest:.1e} | "
+            f"{usual:.1e} | {worst.row} |"
+        )
+    return "\n".join(lines)

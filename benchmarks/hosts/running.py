@@ -1,0 +1,61 @@
+"""Runs every host in a process of its own and compares what they dumped."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from .compare import Row, compare, read
+from .session import ROOT
+
+ENVIRONMENT = "THREESTUDIO_ROOT"
+
+
+def run_all(devices: list[str], folder: Path | None = None) -> list[Row]:
+    """Threestudio against the standalone host with the same compiled packages, and without.
+
+    Args:
+        folder: where the dumps stay; by default they do not.
+
+    Raises:
+        ValueError: THREESTUDIO_ROOT is not set.
+        RuntimeError: a process failed; its log's end is in the message.
+    """
+    root = os.environ.get(ENVIRONMENT)
+    if not root:
+        raise ValueError(f"{ENVIRONMENT} is not set: it names a checkout of threestudio 0.2.3.")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = folder or Path(temporary)
+        rows = []
+        for device in devices:
+            # on a CPU there is nothing compiled that a host could use
+            kinds = ("compiled", "pytorch") if device == "cuda" else ("pytorch",)
+            theirs = run_dump(folder / f"threestudio-{device}.pt", device, kinds[0], root)
+            for packages in kinds:
+                ours = folder / f"standalone-{packages}-{device}.pt"
+                run_dump(ours, device, packages, None)
+                rows += compare(read(theirs), read(ours))
+        return rows
+
+
+def run_dump(path: Path, device: str, packages: str, root: str | None) -> Path:
+    """`python -m benchmarks.hosts dump` with THREESTUDIO_ROOT=root, or without it."""
+    environment = {key: value for key, value in os.environ.items() if key != ENVIRONMENT}
+    if root:
+        environment[ENVIRONMENT] = root
+    command = [sys.executable, "-m", "benchmarks.hosts", "dump", "--out", str(path.absolute())]
+    command += ["--device", device, "--packages", packages]
+    print(f"{'threestudio' if root else 'standalone host'}, {device}, {packages}", flush=True)
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed; its log ends:\n{done.stdout[-6000:]}")
+    return path

@@ -1,0 +1,64 @@
+"""Runs tests/threestudio and keeps a table of what its last run said of each test."""
+
+import csv
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from ..tables import write_csv
+from .session import ROOT
+
+TESTS = "tests/threestudio"
+
+
+class TableWriter:
+    """A pytest plugin: a row a test, written after each one, so that a killed run leaves its rows.
+
+    Rows of tests that did not run this time stay as they are, those of removed tests too: delete
+    the file for a table of one run alone. Skipped tests do not replace an outcome.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: dict[str, dict[str, str]] = {}
+        if path.is_file():
+            with open(path, newline="", encoding="utf-8") as file:
+                self.rows = {row["test"]: row for row in csv.DictReader(file)}
+        self._seconds: dict[str, float] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        name = report.nodeid.removeprefix(f"{TESTS}/")
+        self._seconds[name] = self._seconds.get(name, 0.0) + report.duration
+        failed_around = report.when != "call" and report.failed
+        skipped = report.when == "setup" and report.skipped
+        if not (report.when == "call" or failed_around or skipped):
+            return
+        if skipped and self.rows.get(name, {}).get("outcome") in ("passed", "failed"):
+            return
+        self.rows[name] = {
+            "test": name,
+            "outcome": report.outcome,
+            "seconds": f"{self._seconds[name]:.1f}",
+            "note": _note(report),
+        }
+        write_csv(self.path, [self.rows[key] for key in sorted(self.rows)])
+
+
+def _note(report: pytest.TestReport) -> str:
+    """What the test recorded, or why it was skipped or failed, in one line."""
+    if report.passed:
+        return "; ".join(f"{key}: {value}" for key, value in report.user_properties)
+    if report.skipped and isinstance(report.longrepr, tuple):
+        return report.longrepr[2].removeprefix("Skipped: ")
+    crash = getattr(report.longrepr, "reprcrash", None)
+    text = crash.message if crash is not None else str(report.longrepr)
+    return (text.strip().splitlines() or [""])[0][:200]
+
+
+def run_suite(table: Path, arguments: Sequence[str]) -> int:
+    """pytest on tests/threestudio with further `arguments`; returns its exit status."""
+    table = table.absolute()
+    os.chdir(ROOT)
+    return int(pytest.main([TESTS, "--durations=0", *arguments], plugins=[TableWriter(table)]))

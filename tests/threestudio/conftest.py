@@ -1,0 +1,100 @@
+"""Fixtures that run the real threestudio; everything here is skipped where it cannot run."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.real_threestudio import (
+    CHECKOUT,
+    ROOT,
+    Launched,
+    find_checkout,
+    make_view,
+    run_launch,
+    tiny_overrides,
+)
+
+HERE = Path(__file__).resolve().parent
+
+
+def _why_not() -> str | None:
+    checkout = find_checkout()
+    if isinstance(checkout, str):
+        return checkout
+    return None if torch.cuda.is_available() else "threestudio needs a CUDA GPU."
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    reason = _why_not()
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.timeout(590))
+            if reason:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def checkout() -> Path:
+    """The checkout of threestudio that THREESTUDIO_ROOT names."""
+    found = find_checkout()
+    assert isinstance(found, Path)
+    return found
+
+
+@pytest.fixture(scope="session")
+def views(checkout: Path, tmp_path_factory) -> Callable[..., Path]:
+    """`views(*extensions)`: a checkout of links with our extension and these; made once."""
+    made: dict[tuple[str, ...], Path] = {}
+
+    def view(*extensions: str) -> Path:
+        key = tuple(sorted(extensions))
+        if key not in made:
+            target = tmp_path_factory.mktemp("view") / "threestudio"
+            made[key] = make_view(checkout, target, key)
+        return made[key]
+
+    return view
+
+
+@pytest.fixture
+def launch(views, tmp_path) -> Callable[..., Launched]:
+    """`launch(args, cwd=None, extensions=(), env=None, fails=False)`: threestudio's launch.py.
+
+    It runs in a view of the checkout, so that relative paths are the checkout's; runs go to
+    tmp_path/outputs. `extensions` are "mvdream" and "3dgs"; without their checkout it skips.
+    """
+
+    def launch(args, cwd=None, extensions=(), env=None, fails=False) -> Launched:
+        folder = Path(cwd) if cwd is not None else views(*extensions)
+        return run_launch(args, folder, tmp_path / "outputs", env=env, fails=fails)
+
+    return launch
+
+
+@pytest.fixture
+def launch_ours(checkout: Path, tmp_path) -> Callable[..., Launched]:
+    """`launch_ours(args, env=None, fails=False)`: our launch.py with THREESTUDIO_ROOT."""
+
+    def launch(args, env=None, fails=False) -> Launched:
+        env = {CHECKOUT: str(checkout), **(env or {})}
+        return run_launch(args, ROOT, tmp_path / "outputs-ours", env=env, fails=fails)
+
+    return launch
+
+
+@pytest.fixture
+def launch_standalone(tmp_path) -> Callable[..., Launched]:
+    """`launch_standalone(args, env=None, fails=False)`: our launch.py on the standalone host."""
+
+    def launch(args, env=None, fails=False) -> Launched:
+        env = {CHECKOUT: None, **(env or {})}
+        return run_launch(args, ROOT, tmp_path / "outputs-standalone", env=env, fails=fails)
+
+    return launch
+
+
+@pytest.fixture
+def tiny() -> Callable[..., list[str]]:
+    """`tiny(n_steps, energy=True, volume=True)`: see `tiny_overrides`."""
+    return tiny_overrides

@@ -1,0 +1,54 @@
+"""configs/jointdreamer.yaml in the real threestudio, with random weights of the published sizes."""
+
+import csv
+import math
+
+import pytest
+import torch
+from helpers.random_priors import build_full_size
+from helpers.real_threestudio import PROMPT
+
+from benchmarks.hosts.frames import read_turntable
+
+STEPS = 8
+MEMORY = 40  # GiB
+
+
+@pytest.fixture(scope="module")
+def priors(tmp_path_factory):
+    free = torch.cuda.mem_get_info()[0] / 2**30
+    if free < MEMORY:
+        pytest.skip(f"needs {MEMORY} GiB of GPU memory, {free:.0f} are free.")
+    folder = tmp_path_factory.mktemp("priors")
+    build_full_size(folder / "stable-diffusion", 0)
+    build_full_size(folder / "mvdream", 1, multiview=True)
+    torch.cuda.empty_cache()
+    return folder
+
+
+def test_full_size_config_trains_at_both_resolutions(priors, launch, tmp_path, record_property):
+    run = launch(
+        [
+            *("--config", "configs/jointdreamer.yaml", "--train"),
+            f"system.prompt_processor.prompt={PROMPT}",
+            f"system.prompt_processor.cache_dir={tmp_path / 'cache'}",
+            f"system.guidance.pretrained_model_name_or_path={priors / 'stable-diffusion'}",
+            f"system.guidance.energy.pretrained_model_name_or_path={priors / 'mvdream'}",
+            "system.guidance.energy_weight=[2,0.0,0.3125,3]",  # SDS first, then JSD
+            f"data.resolution_milestones=[{STEPS - 2}]",
+            "data.n_val_views=1",
+            "data.n_test_views=2",
+            f"trainer.max_steps={STEPS}",
+            f"trainer.val_check_interval={STEPS}",
+            "trainer.log_every_n_steps=1",
+            f"checkpoint.every_n_train_steps={STEPS}",
+        ]
+    )
+    record_property("seconds with loading and pictures", f"{run.seconds:.0f}")
+    (file,) = run.trial_dir.glob("csv_logs/version_*/metrics.csv")
+    with open(file, newline="") as lines:
+        rows = [row for row in csv.DictReader(lines) if row.get("train/loss_sds")]
+    assert len(rows) == STEPS
+    assert all(math.isfinite(float(row["train/loss_sds"])) for row in rows)
+    assert run.ckpt.is_file()
+    assert len(read_turntable(run.save_dir)) == 2
