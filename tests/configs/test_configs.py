@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENTS = sorted(
     path
     for path in (ROOT / "configs").rglob("*.yaml")
-    if path.parent.name not in ("energies", "sweeps")
+    if path.parent.name not in ("energies", "mixed", "sweeps")
 )
 ENERGIES = sorted((ROOT / "configs" / "energies").glob("*.yaml"))
 PARTS = (
@@ -31,15 +31,19 @@ PARTS = (
     "exporter",
 )
 PROMPT = "system.prompt_processor.prompt=a bear"
+REAL_ONLY = ("jointdreamer-dmtet.yaml",)  # see test_stages.py
 
 
 def name(path: Path) -> str:
     return str(path.relative_to(ROOT / "configs"))
 
 
-@pytest.mark.parametrize("path", EXPERIMENTS, ids=name)
+@pytest.mark.parametrize(
+    "path", [path for path in EXPERIMENTS if path.name not in REAL_ONLY], ids=name
+)
 def test_every_block_parses_with_its_class(path, tmp_path):
-    cfg = load_config(str(path), cli_args=[PROMPT, f"exp_root_dir={tmp_path}"])
+    overrides = [PROMPT, "system.weights=null", f"exp_root_dir={tmp_path}"]
+    cfg = load_config(str(path), cli_args=overrides)
     check_config(OmegaConf.load(path))
     threestudio.find(cfg.data_type)(cfg.data)
     system = parse_structured(threestudio.find(cfg.system_type).Config, cfg.system)
@@ -48,9 +52,10 @@ def test_every_block_parses_with_its_class(path, tmp_path):
         parse_structured(cls.Config, system[part])
     energy = threestudio.find(system.guidance.energy_type)
     parse_structured(energy.Config, system.guidance.get("energy", {}))
-    fading = parse_structured(GeometryFadingConfig, system.geometry_fading)
-    GeometryFading(fading, system.optimizer.params)
-    assert cfg.trainer.max_steps > fading.start_step
+    if system.geometry_fading is not None:
+        fading = parse_structured(GeometryFadingConfig, system.geometry_fading)
+        GeometryFading(fading, system.optimizer.params)
+        assert cfg.trainer.max_steps > fading.start_step
 
 
 @pytest.mark.parametrize("path", ENERGIES, ids=name)
@@ -102,14 +107,6 @@ def test_full_size_snippet_and_config_agree():
     snippet = OmegaConf.load(ROOT / "configs" / "energies" / "multiview.yaml")
     assert snippet.energy_weight == cfg.energy_weight
     assert {key: snippet.energy[key] for key in cfg.energy} == dict(cfg.energy)
-
-
-def test_tiny_configs_point_to_priors_that_are_shipped():
-    for path in (ROOT / "configs" / "tiny").glob("*.yaml"):
-        guidance = OmegaConf.load(path).system.guidance
-        named = [guidance.pretrained_model_name_or_path]
-        named += [guidance.energy.pretrained_model_name_or_path] if "energy" in guidance else []
-        assert all((ROOT / folder / "unet").is_dir() for folder in named)
 
 
 def test_default_cameras_are_mvdreams():

@@ -1,4 +1,4 @@
-"""The four training stages: autoencoder, CLIP (its text encoder), 2D prior, multi-view prior."""
+"""The training stages: autoencoder, CLIP, 2D prior, multi-view and image-to-views prior."""
 
 import json
 import os
@@ -18,15 +18,23 @@ from ..diffusion.multiview import camera_condition
 from . import models
 from .dataset import Pictures, four_view_sets, make_pictures, single_pictures
 from .training import Trainer, TrainingPlan
+from .translation import train_wonder3d
 
 PLANS = {
     "vae": TrainingPlan(steps=4266, lr=1e-3, ema=0.999),
     "clip": TrainingPlan(steps=2500, lr=1e-3, ema=0.99, cuda_graph=False),
     "stable-diffusion": TrainingPlan(steps=15820, lr=1e-3, warmup=500, ema=0.9995),
     "mvdream": TrainingPlan(steps=15353, lr=1e-3, warmup=500, ema=0.9995),
+    "wonder3d": TrainingPlan(steps=20000, lr=1e-3, warmup=500, ema=0.9995),
 }
-PICTURES = {"vae": 60_000, "clip": 100_000, "stable-diffusion": 250_000, "mvdream": 80_000}
-BATCH = {"vae": 128, "clip": 512, "stable-diffusion": 256, "mvdream": 64}
+PICTURES = {
+    "vae": 60_000,
+    "clip": 100_000,
+    "stable-diffusion": 250_000,
+    "mvdream": 80_000,
+    "wonder3d": 80_000,
+}
+BATCH = {"vae": 128, "clip": 512, "stable-diffusion": 256, "mvdream": 64, "wonder3d": 64}
 P_NO_TEXT = 0.1  # how often a caption is replaced by the empty prompt, for classifier-free guidance
 
 
@@ -190,6 +198,7 @@ STAGES = {
     "clip": train_clip,
     "stable-diffusion": train_stable_diffusion,
     "mvdream": train_mvdream,
+    "wonder3d": train_wonder3d,
 }
 
 

@@ -1,0 +1,52 @@
+"""The tiny world's configs: one demo, its baseline, and one for each other energy."""
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+from threestudio_jointdreamer.diffusion.weights.inventory import inventory_of
+from threestudio_jointdreamer.experiment import read_experiment
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / "configs" / "tiny"
+REMEDIES = {  # what makes the priors that may not be here
+    "load/tiny/wonder3d": "jointdreamer tinyworld train wonder3d",
+    "load/tiny/pair-classifier": "jointdreamer train-classifier --out load/tiny/pair-classifier",
+}
+
+
+def read(name: str) -> dict:
+    return OmegaConf.to_container(OmegaConf.load(CONFIGS / f"{name}.yaml"))
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_priors_are_shipped_whole(path):
+    items = inventory_of(read_experiment(path))
+    for folder in sorted({item.needed.name for item in items}):
+        if folder in REMEDIES and not (ROOT / folder).is_dir():
+            pytest.skip(f"{folder} is not there: `{REMEDIES[folder]}` makes it")
+    assert {item.state for item in items} == {"here"}, [item.problem for item in items]
+    assert all(item.needed.name.startswith("load/tiny/") for item in items)
+
+
+@pytest.mark.parametrize("name", ["translation", "classifier", "sum"])
+def test_other_energies_run_with_the_demos_settings(name):
+    """Energies are compared, and nothing else."""
+    demo, other = read("jointdreamer"), read(name)
+    assert other.pop("name") == f"tiny-{name}" != demo.pop("name")
+    for config in (demo, other):
+        for key in ("energy_type", "energy", "energy_weight"):
+            config["system"]["guidance"].pop(key)
+    assert other == demo
+
+
+def test_sum_is_of_the_energies_that_have_configs_of_their_own():
+    terms = read("sum")["system"]["guidance"]["energy"]["energies"]
+    for term, name in (
+        ("multiview", "jointdreamer"),
+        ("translation", "translation"),
+        ("classifier", "classifier"),
+    ):
+        alone = read(name)["system"]["guidance"]
+        assert terms[term]["energy_type"] == alone["energy_type"]
+        assert terms[term]["energy"] == alone["energy"]
