@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 JOBS ?= 2
 
-.PHONY: demo test lint format clean
+.PHONY: demo benchmark test lint format clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -14,6 +14,9 @@ $(VENV)/.installed: pyproject.toml
 
 demo: $(VENV)/.installed  ## a prompt becomes a turning creature; ARGS='--prompt "a blue cat wearing a red hat"'
 	$(BIN)/jointdreamer demo $(ARGS)
+
+benchmark: $(VENV)/.installed  ## Janus rates and text congruence of all methods; CPU: ARGS=--quick
+	$(BIN)/python benchmarks/benchmark.py $(ARGS)
 
 test: $(VENV)/.installed  ## the whole test suite, on CPU, JOBS files at a time
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)

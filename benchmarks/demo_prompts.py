@@ -27,9 +27,9 @@ from threestudio_jointdreamer.evaluation.contact_sheet import (  # noqa: E402
     turntable_tiles,
 )
 from threestudio_jointdreamer.evaluation.runs import Run  # noqa: E402
-from threestudio_jointdreamer.evaluation.sweeps.conducting import (  # noqa: E402
+from threestudio_jointdreamer.evaluation.sweeps.conducting import conduct  # noqa: E402
+from threestudio_jointdreamer.evaluation.sweeps.machinery import (  # noqa: E402
     Machinery,
-    conduct,
     visible_gpus,
 )
 from threestudio_jointdreamer.evaluation.sweeps.plan import (  # noqa: E402

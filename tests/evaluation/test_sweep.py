@@ -15,8 +15,10 @@ import pytest
 from helpers import sweeps
 from helpers.sweeps import sessions, stand_in_run, write_sweep
 from rich.console import Console
-from threestudio_jointdreamer.evaluation.sweeps import launcher
-from threestudio_jointdreamer.evaluation.sweeps.conducting import Machinery, conduct
+from threestudio_jointdreamer.evaluation.sweeps.conducting import conduct
+from threestudio_jointdreamer.evaluation.sweeps.locks import owner_lives
+from threestudio_jointdreamer.evaluation.sweeps.machinery import Machinery
+from threestudio_jointdreamer.evaluation.sweeps.metering import peak_host_bytes
 from threestudio_jointdreamer.evaluation.sweeps.plan import read_sweep
 from threestudio_jointdreamer.evaluation.sweeps.records import (
     Record,
@@ -73,7 +75,7 @@ def test_each_run_is_measured(tmp_path):
     changes = {"data.step_seconds": 0.1, "data.validation_seconds": 0.2}
     ballast = bytearray(b"1" * (300 * 2**20))  # of the parent, which getrusage would count
     (record, *_), printed = go(write_sweep(tmp_path, overrides=changes), jobs=2, gpus=["5"])
-    assert launcher.peak_host_bytes() > len(ballast)
+    assert peak_host_bytes() > len(ballast)
     row = rows(tmp_path)[0]
     assert (row["method"], row["seed"], row["prompt"]) == ("plain", "0", "a red bear")
     assert (row["state"], row["exit"], row["steps"], row["attempts"]) == ("done", "0", "4", "1")
@@ -150,10 +152,10 @@ def test_a_run_knows_whether_its_sweep_is_still_there(tmp_path):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     here = socket.gethostname()
-    assert not launcher.owner_lives(owner)
+    assert not owner_lives(owner)
     for host, pid, lives in ((here, os.getpid(), True), (here, gone.pid, False), ("x", 1, True)):
         owner.write_text(json.dumps({"host": host, "pid": pid}))
-        assert launcher.owner_lives(owner) == lives
+        assert owner_lives(owner) == lives
 
 
 def wait_for(condition, seconds=20):

@@ -1,6 +1,7 @@
 """`jointdreamer evaluate`: CLIP score, R-Precision, FID, Janus and smoothness of tested runs."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,18 +71,53 @@ def evaluate(args: argparse.Namespace) -> None:
         FileNotFoundError, ValueError: what the command line names is missing or does not fit.
     """
     from .report import write_report
-    from .rows import write_table
 
-    result = _measure(args)
-    write_table(args.out / TABLE, result.rows)
-    write_table(args.out / SUMMARY, result.methods)
+    result = measure_runs(
+        args.runs,
+        args.out / FEATURES,
+        prompts=args.prompts,
+        clip_name=args.clip,
+        fid_reference=args.fid_reference,
+        fid_features=args.fid_features,
+        janus=args.janus,
+        render_faces=args.render_faces,
+        views=args.views,
+        device_name=args.device,
+        skip_unfinished=args.skip_unfinished,
+    )
+    write_tables(args.out, result)
     write_report(args.out / REPORT, result)
-    _show(result)
+    show(result)
     for name in (TABLE, SUMMARY, REPORT):
         print(args.out / name)
 
 
-def _measure(args: argparse.Namespace) -> "Evaluation":
+def write_tables(out: Path, result: "Evaluation") -> None:
+    """A row for each asset and a row for each method, as CSV."""
+    from .rows import write_table
+
+    write_table(out / TABLE, result.rows)
+    write_table(out / SUMMARY, result.methods)
+
+
+def measure_runs(
+    runs: Sequence[Path],
+    features: Path,
+    prompts: Path | None = None,
+    clip_name: str = "load/tiny/clip",
+    fid_reference: Path | None = None,
+    fid_features: str = "auto",
+    janus: str = "auto",
+    render_faces: bool = False,
+    views: int | None = None,
+    device_name: str | None = None,
+    skip_unfinished: bool = False,
+) -> "Evaluation":
+    """What the command measures, with its options.
+
+    Args:
+        features: a folder that keeps what was computed of pictures.
+    """
     import torch
 
     from .assets import find_runs, read_assets
@@ -93,36 +129,37 @@ def _measure(args: argparse.Namespace) -> "Evaluation":
     from .rows import by_method
     from .verdicts import choose_detector, described, judge_assets
 
-    if args.views is not None and args.views < 1:
-        raise ValueError(f"--views {args.views} must be 1 or more.")
-    detector = choose_detector(args.janus, args.clip)
-    references = reference_pictures(args.fid_reference) if args.fid_reference else []
-    given = read_prompts(args.prompts) if args.prompts else None
-    assets, skipped = read_assets(find_runs(args.runs), args.skip_unfinished)
+    if views is not None and views < 1:
+        raise ValueError(f"--views {views} must be 1 or more.")
+    detector = choose_detector(janus, clip_name)
+    references = reference_pictures(fid_reference) if fid_reference else []
+    given = read_prompts(prompts) if prompts else None
+    assets, skipped = read_assets(find_runs(runs), skip_unfinished)
     candidates = given or distinct(asset.prompt for asset in assets)
 
-    if args.device == "cuda" and not torch.cuda.is_available():
+    if device_name == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: PyTorch sees no GPU. Use --device cpu.")
-    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    clip = load_clip(args.clip, device)
-    extractor = find_extractor(args.fid_features, clip, device) if references else None
-    store = FeatureStore(args.out / FEATURES)
+    device = torch.device(device_name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    clip = load_clip(clip_name, device)
+    extractor = find_extractor(fid_features, clip, device) if references else None
+    store = FeatureStore(features)
     verdicts = None
     if detector:
-        verdicts = judge_assets(assets, detector, store, args.render_faces, args.device)
-    rows = measure_assets(assets, clip, candidates, store, args.views, verdicts)
-    fids = measure_fids(assets, references, extractor, store, args.views) if extractor else {}
-    source = f"among {len(candidates)} prompts of {args.prompts or 'these runs'}"
+        verdicts = judge_assets(assets, detector, store, render_faces, device_name)
+    rows = measure_assets(assets, clip, candidates, store, views, verdicts)
+    fids = measure_fids(assets, references, extractor, store, views) if extractor else {}
+    source = f"among {len(candidates)} prompts of {prompts or 'these runs'}"
     settings = {
         "CLIP": clip.name,
         "R-Precision": source if len(candidates) > 1 else "among other prompts only, see --prompts",
         "Janus detector": described(detector),
-        "FID": f"{extractor.name} against {args.fid_reference}" if extractor else "none",
+        "FID": f"{extractor.name} against {fid_reference}" if extractor else "none",
     }
     return Evaluation(assets, rows, by_method(rows, fids), settings, skipped)
 
 
-def _show(result: "Evaluation") -> None:
+def show(result: "Evaluation") -> None:
+    """Prints the methods' table."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table

@@ -1,29 +1,22 @@
 """The report: one HTML file with tables and pictures that opens from disk, without a network."""
 
-import base64
-import io
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
 from rich.progress import track
 
-from ..systems.pictures import Tile
 from .assets import Asset
 from .measure import Evaluation
 from .report_page import PAGE
+from .report_pictures import Look, curve, strip, turning
 from .rows import AssetRow, MethodRow, write_text
+from .side_by_side import comparable, contact_sheets, curves_of_methods
 from .smoothness import CURVE
 
-STRIP, TURN = 8, 24  # views side by side; frames of the turning picture
-TILE = 96  # pixels
-TURN_SECONDS = 4
-CURVE_SIZE = (90, 40)  # pixels
+BESIDE = Look(tile=64, strip=4, turn=16)  # of assets that stand side by side
 
 
 @dataclass(frozen=True)
@@ -89,31 +82,71 @@ def shown(row: AssetRow | MethodRow, column: Column, gap: str = " ") -> str:
     return f"{text}{gap}[{low:.{column.digits}f}, {high:.{column.digits}f}]"
 
 
-def write_report(path: Path, result: Evaluation) -> None:
+@dataclass(frozen=True)
+class Table:
+    """A table of its own at the head of the report; cells are texts."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
+def write_report(
+    path: Path,
+    result: Evaluation,
+    title: str = "Evaluation",
+    tables: Sequence[Table] = (),
+    look: Look | None = None,
+) -> None:
     """Writes the page, whole or not at all.
 
     Everything is inside the file: the pictures as data, and a policy that forbids the browser to
-    load anything else.
+    load anything else. Where methods share prompts, their assets are shown side by side, and the
+    list of assets is one of numbers.
+
+    Args:
+        look: how much of each asset is shown; by default less where assets are side by side.
     """
     pairs = list(zip(result.assets, result.rows, strict=True))
-    bodies = [_asset(asset, row) for asset, row in track(pairs, "report")]
+    beside = comparable(result.assets)
+    look = look or (BESIDE if beside else Look())
+    sheets = curves = ""
+    if beside:
+        sheets = f"<h2>Side by side</h2>{contact_sheets(pairs, look)}"
+        curves = f"<h2>Curves</h2>{_CURVES}{curves_of_methods(result.assets)}"
+    pictures = PICTURES[:1] if beside else PICTURES
+    bodies = [_asset(*pair, pictures, look) for pair in track(pairs, "report")]
     facts = "".join(f"<dt>{escape(k)}<dd>{escape(v)}" for k, v in result.settings.items())
     methods = [_cells(row, METHOD_COLUMNS) for row in result.methods]
     left_out = "".join(f"<li>{escape(reason)}" for reason in result.skipped)
     page = PAGE.substitute(
+        title=escape(title),
         facts=f"<dt>assets<dd>{len(result.rows)}{facts}",
+        tables="".join(map(_own_table, tables)),
         methods=_table("methods", METHOD_COLUMNS, methods),
-        assets=_table("assets", (*ASSET_COLUMNS, *PICTURES), bodies),
+        curves=curves,
+        sheets=sheets,
+        assets=_table("assets", (*ASSET_COLUMNS, *pictures), bodies),
         left_out=f"<h2>Left out</h2><ul>{left_out}</ul>" if left_out else "",
     )
     write_text(path, page)
 
 
+_CURVES = "<p>The gradient norm over the steps, logarithmic; medians over each method's assets.</p>"
 PICTURES = (
     Column(CURVE.rpartition("/")[2].replace("_", " "), "curve", "over the steps, logarithmic"),
     Column("all round", "strip", "azimuths from 0°, the front, in eighths of a turn"),
     Column("turning", "turn"),
 )
+
+
+def _own_table(table: Table) -> str:
+    heads = "".join(f'<th scope="col">{escape(title)}' for title in table.columns)
+    rows = ("".join(f"<td>{escape(cell)}" for cell in row) for row in table.rows)
+    body = "".join(f"<tr>{row}" for row in rows)
+    note = f"<p>{escape(table.note)}</p>" if table.note else ""
+    return f"<h2>{escape(table.title)}</h2><table><thead><tr>{heads}<tbody>{body}</table>{note}"
 
 
 def _table(name: str, columns: Sequence[Column], bodies: Sequence[str]) -> str:
@@ -141,66 +174,16 @@ def _cells(row: AssetRow | MethodRow, columns: Sequence[Column]) -> str:
     return "".join(map(cell, columns))
 
 
-def _asset(asset: Asset, row: AssetRow) -> str:
+def _asset(asset: Asset, row: AssetRow, pictures: Sequence[Column], look: Look) -> str:
     about = escape(f"{asset.prompt}, {asset.method}")
-    tiles = [_small(frame.picture()) for frame in asset.every(STRIP)]
-    turn = [_small(frame.picture()) for frame in asset.every(TURN)]
-    return (
-        _cells(row, ASSET_COLUMNS)
-        + f"<td>{_curve(asset)}"
-        + f'<td><img loading="lazy" alt="{about}, all round" src="{_sheet(tiles)}">'
-        + f'<td><img loading="lazy" alt="{about}, turning" src="{_turning(turn)}">'
-    )
+    cells: dict[str, Any] = {
+        "curve": lambda: curve(asset),
+        "strip": lambda: _image(f"{about}, all round", strip(asset, look)),
+        "turn": lambda: _image(f"{about}, turning", turning(asset, look)),
+    }
+    shown_cells = "".join(f"<td>{cells[column.name]()}" for column in pictures)
+    return _cells(row, ASSET_COLUMNS) + shown_cells
 
 
-def _small(picture: Tile) -> Image.Image:
-    image = Image.fromarray(picture)
-    width = max(1, round(image.width * TILE / image.height))
-    return image if image.height == TILE else image.resize((width, TILE), Image.Resampling.LANCZOS)
-
-
-def _sheet(tiles: Sequence[Image.Image]) -> str:
-    """All tiles in two rows, so that a table with them fits a screen."""
-    per_row = -(-len(tiles) // 2)
-    first = np.asarray(tiles[0])
-    pixels = [np.asarray(tile) for tile in tiles]
-    pixels += [np.full_like(first, 255)] * (2 * per_row - len(tiles))
-    rows = (pixels[:per_row], pixels[per_row:])
-    sheet = Image.fromarray(np.concatenate([np.concatenate(row, axis=1) for row in rows]))
-    return _data(sheet, "JPEG", quality=88, subsampling=0)
-
-
-def _turning(tiles: Sequence[Image.Image]) -> str:
-    first, *others = tiles
-    pace = {"duration": 1000 * TURN_SECONDS // len(tiles), "loop": 0}
-    return _data(first, "WEBP", save_all=True, append_images=others, quality=75, **pace)
-
-
-def _data(image: Image.Image, kind: str, **options: Any) -> str:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-def _curve(asset: Asset) -> str:
-    """The logged gradient norm as a small drawing; nothing if it was not logged."""
-    try:
-        series = asset.run.metrics().get(CURVE, [])
-    except FileNotFoundError:
-        series = []
-    points = [(step, math.log(value)) for step, value in series if 0 < value < math.inf]
-    if len(points) < 2:
-        return "–"
-    width, height = CURVE_SIZE
-    steps, logs = zip(*points, strict=True)
-
-    def scaled(values: Sequence[float], size: int) -> list[float]:
-        reach = max(values) - min(values) or 1
-        return [1 + (size - 2) * (value - min(values)) / reach for value in values]
-
-    drawn = zip(scaled(steps, width), scaled(logs, height), strict=True)
-    line = " ".join(f"{x:.1f},{height - y:.1f}" for x, y in drawn)
-    return (
-        f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
-        f'aria-label="gradient norm"><polyline points="{line}"/></svg>'
-    )
+def _image(about: str, source: str) -> str:
+    return f'<img loading="lazy" alt="{about}" src="{source}">'

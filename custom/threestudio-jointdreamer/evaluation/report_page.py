@@ -8,7 +8,7 @@ PAGE = Template("""<!doctype html>
 <meta name="viewport" content="width=device-width">
 <meta http-equiv="Content-Security-Policy"
  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
-<title>Evaluation</title>
+<title>$title</title>
 <style>
 body { margin: 2rem; background: #f5f5f3; color: #333331; font: 14px/1.45 system-ui, sans-serif }
 h1, h2 { font-weight: 600; margin: 1.6em 0 .5em }
@@ -27,12 +27,24 @@ th[aria-sort=descending] button::after { content: " \\25BC" }
 .bad { color: #b3371f; font-weight: 600 }
 img { display: block; height: 120px }
 polyline { fill: none; stroke: #3b6ea5; stroke-width: 1 }
+#curves { background: #fff; border: 1px solid #deded9 }
+.legend { display: flex; flex-wrap: wrap; gap: 0 1.5em; padding: 0; list-style: none }
+details { overflow-x: auto }
+summary { cursor: pointer; margin: .5em 0; font-weight: 600 }
+.sheets { font-size: 12px }
+.sheets tbody th { min-width: 9em; font-weight: 400; position: sticky; left: 0 }
+.sheets td { text-align: left }
+.sheets td div { display: flex; gap: 2px }
+.sheets img { height: 128px }
 </style>
-<h1>Evaluation</h1>
+<h1>$title</h1>
 <dl>$facts</dl>
+$tables
 <h2>Methods</h2>
 $methods
 <p>In brackets: 95&thinsp;% intervals; Wilson's of rates, of means by a bootstrap over prompts.</p>
+$curves
+$sheets
 <h2>Assets</h2>
 $assets
 $left_out

@@ -22,6 +22,13 @@ def add_arguments(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("sweep", metavar="SWEEP.yaml", type=Path, help="what to run")
     parser.add_argument("--jobs", type=int, help="runs at a time; default: the file's, else 1")
     parser.add_argument(
+        "--together",
+        type=int,
+        metavar="N",
+        help="N runs of a method in each process, which share the calls of jsd-guidance: many "
+        "small runs on a GPU are done sooner; default: 1",
+    )
+    parser.add_argument(
         "--backend",
         choices=("threading", "loky", "ray"),
         default="threading",
@@ -50,7 +57,8 @@ def sweep(args: argparse.Namespace) -> int:
     """
     from rich.console import Console
 
-    from .conducting import Machinery, check_settings, conduct, visible_gpus
+    from .conducting import check_settings, conduct
+    from .machinery import Machinery, visible_gpus
     from .plan import check_positive
     from .records import Record, table_of_methods, table_of_runs
 
@@ -66,9 +74,10 @@ def sweep(args: argparse.Namespace) -> int:
         return 0
     gpus = visible_gpus()
     jobs = check_positive(args.jobs, "--jobs") or planned.jobs or 1
-    machinery = Machinery(args.run_config, jobs, args.backend, gpus)
+    together = check_positive(args.together, "--together") or 1
+    machinery = Machinery(args.run_config, jobs, args.backend, gpus, together)
     if args.fresh:
-        _remove(runs)
+        remove_runs(runs)
     finished = conduct(runs, machinery, console)
     records = [Record.of(run) for run in runs]
     console.print(table_of_runs(records), "", table_of_methods(records), "", sep="\n")
@@ -97,7 +106,8 @@ def _planned(args: argparse.Namespace):
     return planned
 
 
-def _remove(runs: Sequence) -> None:
+def remove_runs(runs: Sequence) -> None:
+    """Removes the folders of runs that no process is at."""
     from .records import is_locked
 
     for run in runs:

@@ -5,12 +5,10 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,60 +16,13 @@ import joblib
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from . import launcher
+from .machinery import Machinery, command_for, groups_of, prepare
 from .plan import PlannedRun
 from .records import FOLDER, Record, note_end, read_json, write_csv, write_whole
 
 BACKENDS = ("threading", "loky", "ray")
 LOOK = 0.5  # seconds between two looks at the runs
-FAREWELL = launcher.GRACE + 10  # seconds that the runs have to end in
-
-
-@dataclass(frozen=True)
-class Machinery:
-    """How runs are started.
-
-    Attributes:
-        entry: what runs a config, `run(argv)`, given as a function of an importable module.
-        jobs: runs at a time.
-        backend: joblib's; "ray" is a cluster, whose machines see `out` and Python at one path.
-        gpus: of this machine, as CUDA_VISIBLE_DEVICES names them; used in turn.
-    """
-
-    entry: Callable[[list[str]], Any]
-    jobs: int = 1
-    backend: str = "threading"
-    gpus: Sequence[str] = field(default_factory=list)
-
-    def task(self, run: PlannedRun, owner: Path) -> dict[str, Any]:
-        top = sys.modules[self.entry.__module__.partition(".")[0]]
-        here = self.backend != "ray"  # Ray shares its machines' GPUs out itself
-        return {
-            "argv": run.arguments(),
-            "entry": f"{self.entry.__module__}:{self.entry.__qualname__}",
-            "path": str(_folder_of(top)),
-            "owner": str(owner),
-            "at_once": self.jobs,
-            "places": here,
-            "gpus": list(self.gpus) if here else [],
-            "threads": max(1, (os.cpu_count() or 1) // self.jobs) if here else 1,
-        }
-
-
-def _folder_of(module: Any) -> Path:
-    """What has to be on the path for `import module`."""
-    file = Path(module.__file__).resolve()
-    return file.parent.parent if hasattr(module, "__path__") else file.parent
-
-
-def visible_gpus() -> list[str]:
-    """As CUDA_VISIBLE_DEVICES has to name them."""
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        return [name for name in chosen.split(",") if name.strip()]
-    import torch
-
-    return [str(index) for index in range(torch.cuda.device_count())]
+FAREWELL = 15.0  # seconds that the runs have to end in, a launcher's own GRACE among them
 
 
 def check_settings(runs: Sequence[PlannedRun]) -> None:
@@ -113,7 +64,8 @@ def conduct(runs: Sequence[PlannedRun], machinery: Machinery, console: Console) 
         return True
     parallel = _parallel(machinery)
     with _owning(runs[0].out) as owner, _until_interrupted(owner, console) as interrupted:
-        commands = [_prepare(run, machinery.task(run, owner)) for run in waiting]
+        groups = groups_of(waiting, machinery.together)
+        commands = [command_for([prepare(r, machinery.task(r, owner)) for r in g]) for g in groups]
         with _watching(runs, waiting, console):
             try:
                 codes = parallel(commands)
@@ -124,19 +76,11 @@ def conduct(runs: Sequence[PlannedRun], machinery: Machinery, console: Console) 
                 codes = []
         owner.unlink(missing_ok=True)
         _wait_for_the_end(waiting)
-        for run, code in zip(waiting, codes, strict=False):
-            note_end(run, code)
+        for group, code in zip(groups, codes, strict=False):
+            for run in group:
+                note_end(run, code)
     write_csv(runs[0].out / "runs.csv", [Record.of(run) for run in runs])
     return not interrupted.is_set()
-
-
-def _prepare(run: PlannedRun, task: dict[str, Any]) -> list[str]:
-    """Leaves the run's task in its folder; returns the command that carries it out."""
-    folder = run.folder / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "settings.json", json.dumps(run.settings(), indent=1))
-    write_whole(folder / "task.json", json.dumps(task, indent=1))
-    return [sys.executable, launcher.__file__, str(folder / "task.json")]
 
 
 def _parallel(machinery: Machinery) -> Callable[[list[list[str]]], list[int]]:

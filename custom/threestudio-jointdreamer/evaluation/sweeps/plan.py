@@ -5,7 +5,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -155,8 +155,11 @@ class Sweep:
         ]
 
 
-def read_sweep(path: Path) -> Sweep:
+def read_sweep(path: Path, without: Collection[str] = ()) -> Sweep:
     """Reads a sweep's YAML file; paths in it are looked up from here, then in the repository.
+
+    Args:
+        without: methods to leave out; their configs need not exist.
 
     Raises:
         FileNotFoundError: it, its prompts or a config do not exist.
@@ -171,7 +174,7 @@ def read_sweep(path: Path) -> Sweep:
         raise ValueError(f"{path} must hold `key: value` lines at its top level.")
     _check_keys(str(path), raw, KEYS, required=("prompts", "methods"))
     return Sweep(
-        methods=_methods(path, raw["methods"]),
+        methods=_methods(path, raw["methods"], without),
         prompts=read_prompts(raw["prompts"], f"{path}: prompts"),
         seeds=check_seeds(raw.get("seeds", [0]), f"{path}: seeds"),
         out=Path(raw.get("out") or Path("outputs", path.stem)).resolve(),
@@ -181,9 +184,10 @@ def read_sweep(path: Path) -> Sweep:
     )
 
 
-def _methods(path: Path, raw: Any) -> tuple[Method, ...]:
+def _methods(path: Path, raw: Any, without: Collection[str]) -> tuple[Method, ...]:
     if not isinstance(raw, dict) or not raw:
         raise ValueError(f"{path}: methods must be `name: {{config: ...}}` entries.")
+    raw = {name: content for name, content in raw.items() if name not in without}
     methods = []
     for name, content in raw.items():
         where = f"{path}: methods.{name}"

@@ -14,7 +14,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from .launcher import take
+from .locks import take
 from .plan import PlannedRun
 
 FOLDER = "sweep"  # below a run's own
@@ -91,6 +91,7 @@ class Record:
             "peak_gpu_gib": self.peak("peak_gpu_gib"),
             "device": last.get("device"),
             "at_once": last.get("at_once"),
+            "together": last.get("together"),
             "attempts": len(self.attempts),
             "folder": os.path.relpath(self.run.folder, self.run.out),
             "log_end": "" if self.state in ("done", "waiting") else self.log_end(),

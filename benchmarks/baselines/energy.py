@@ -1,0 +1,71 @@
+"""The weighted sum of SDS and the loss of a multi-view model, written as an energy at the renders.
+
+SDS plus multi-view distillation has the gradient
+
+    dL/dx = w (eps_hat - eps) + lambda_mv d
+
+with d = w (eps_mv - eps) = w (sqrt(abar) / sigma) (x - x_mv), which is SDS with the multi-view
+model M ("score"), or d = x - x_mv, MVDream's x0-reconstruction loss ("reconstruction", Shi et al.
+2023, arXiv 2308.16512, eq. 5). JSD's gradient (guidance/jsd.py, equation 5) is
+
+    dL/dx = w (eps_hat - lambda sigma g - eps),    g = dC/dx_t.
+
+Both are equal for C = -1/2 a sum_i ||M^i - x^i||^2 if C is evaluated at the renders x, where JSD
+evaluates it at the 2D prior's estimate x0_hat, and differentiated as if x were x0_hat, so that
+g = a (x_mv - x) / sqrt(abar): with lambda = lambda_mv and a = abar / sigma^2 for "score", or
+a = sqrt(abar) / (sigma w) for "reconstruction". So the one difference to jsd-multiview-energy is
+where the views are compared, and the 2D prior, the multi-view model, noise and time are the same.
+"""
+
+from dataclasses import dataclass
+
+import threestudio
+import torch
+from jaxtyping import Float
+from threestudio_jointdreamer.energies.base import Views
+from threestudio_jointdreamer.energies.multiview import MultiviewEnergy
+from threestudio_jointdreamer.guidance.jsd import WEIGHTINGS
+from torch import Tensor
+
+
+@threestudio.register("multiview-distillation-energy")
+class MultiviewDistillationEnergy(MultiviewEnergy):
+    """C whose gradient in jsd-guidance is that of a multi-view loss; energy_weight is lambda_mv.
+
+    Config, beside what `MultiviewEnergy` says:
+        loss: `score` or `reconstruction`, see above.
+        weighting_strategy: jsd-guidance's, w above.
+    """
+
+    @dataclass
+    class Config(MultiviewEnergy.Config):
+        loss: str = "score"
+        weighting_strategy: str = "sds"
+
+    cfg: Config
+
+    def configure(self) -> None:
+        if self.cfg.loss not in ("score", "reconstruction"):
+            raise ValueError(f"energy.loss={self.cfg.loss!r}: use score or reconstruction.")
+        if self.cfg.weighting_strategy not in WEIGHTINGS:
+            raise ValueError(
+                f"energy.weighting_strategy={self.cfg.weighting_strategy!r}: use jsd-guidance's, "
+                f"one of {', '.join(WEIGHTINGS)}."
+            )
+        super().configure()
+
+    def __call__(self, views: Views) -> Float[Tensor, " N"]:
+        at_the_renders = views.latents.detach() + views.denoised - views.denoised.detach()
+        residual = self.predict(views) - at_the_renders
+        if self.cfg.mask_with_opacity:
+            residual = residual * self._mask(views)
+        return -0.5 * self._weight(views) * residual.square().sum(dim=(1, 2, 3, 4))
+
+    def _weight(self, views: Views) -> Float[Tensor, " N"]:
+        """a above, of each object."""
+        one_each = torch.ones_like(views.t, dtype=views.latents.dtype)[:, None, None, None]
+        alpha_bar = views.schedule.alpha_bar(views.t, one_each).flatten()
+        sigma = views.schedule.sigma(views.t, one_each).flatten()
+        if self.cfg.loss == "score":
+            return alpha_bar / sigma**2
+        return alpha_bar.sqrt() / (sigma * WEIGHTINGS[self.cfg.weighting_strategy](alpha_bar))

@@ -1,0 +1,54 @@
+"""Distillation of the multi-view model alone: jsd-guidance without the 2D prior's share."""
+
+from dataclasses import replace
+from typing import Any
+
+import threestudio
+import torch
+from jaxtyping import Float
+from threestudio_jointdreamer.diffusion.latent_prior import LatentPrior
+from threestudio_jointdreamer.guidance.jsd import WEIGHTINGS, Distilled
+from threestudio_jointdreamer.guidance.jsd_guidance import JSDGuidance
+from torch import Tensor
+
+
+class Mute:
+    """A prior that still encodes and decodes, and predicts nothing, in no time."""
+
+    def __init__(self, prior: LatentPrior) -> None:
+        self._prior = prior
+
+    def predict_noise(self, x_t: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return torch.zeros_like(x_t)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._prior, name)
+
+
+@threestudio.register("multiview-distillation-guidance")
+class MultiviewDistillationGuidance(JSDGuidance):
+    """dL/dx = lambda_mv d of `multiview-distillation-energy`, which must be its energy.
+
+    lambda_mv is `energy_weight`; the 2D prior lends its VAE and its schedule.
+    """
+
+    def configure(self) -> None:
+        if self.cfg.energy_type != "multiview-distillation-energy":
+            raise ValueError(
+                f"system.guidance.energy_type={self.cfg.energy_type!r}: "
+                "multiview-distillation-guidance needs multiview-distillation-energy."
+            )
+        super().configure()
+        self.prior = Mute(self.prior)
+
+    def _loss(self, x: Float[Tensor, "B C h w"], distilled: Distilled) -> dict:
+        if distilled.g is None:
+            raise ValueError(
+                "system.guidance.energy_weight is 0: without it nothing is distilled here."
+            )
+        alpha_bar = self.prior.schedule.alpha_bar(distilled.t, x)
+        sigma = self.prior.schedule.sigma(distilled.t, x)
+        w = WEIGHTINGS[self.cfg.weighting_strategy](alpha_bar)
+        return super()._loss(
+            x, replace(distilled, grad=-w * self.energy_weight * sigma * distilled.g)
+        )

@@ -1,0 +1,26 @@
+"""Runs a config with the baselines registered; the host's command line."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def register() -> None:
+    """Chooses the host, and loads the extension and the baselines."""
+    if str(ROOT) not in sys.path:
+        sys.path.insert(0, str(ROOT))
+    from standalone.host import ensure_host, load_extension
+
+    ensure_host()
+    load_extension()
+    from . import energy, guidance  # noqa: F401
+
+
+def run(argv: list[str]) -> dict[str, Any]:
+    """As `standalone.trainer.run`."""
+    register()
+    from standalone.trainer import run as run_config
+
+    return run_config(argv)

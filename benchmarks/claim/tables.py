@@ -1,0 +1,187 @@
+"""The benchmark's two tables, out of what was measured: as CSV, for the report, for docs."""
+
+import os
+import re
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from threestudio_jointdreamer.evaluation.measure import Evaluation
+from threestudio_jointdreamer.evaluation.report import Table
+from threestudio_jointdreamer.evaluation.rows import MethodRow
+from threestudio_jointdreamer.evaluation.sweeps.records import Record
+
+from .methods import Missing
+
+BASELINE = "sds"
+MAIN = (
+    BASELINE,
+    "weighted-sum",
+    "multiview-only",
+    "jsd-multiview",
+    "jsd-translation",
+    "jsd-classifier",
+    "jsd-sum",
+)
+ABLATION = {
+    BASELINE: "SDS",
+    "jsd-plain": "JSD",
+    "jsd-switching": "+ CFG switching",
+    "jsd-multiview": "+ Geometry Fading",
+}
+DIGITS = {  # of columns with numbers that are measured
+    "janus_rate": 1,
+    "faceless_rate": 1,
+    "r_precision": 1,
+    "clip_score": 2,
+    "relative_time": 2,
+    "peak_gib": 2,
+    "smoothness": 3,
+    "fid": 2,
+}
+JANUS_COLUMNS = (
+    *("janus_rate", "faceless_rate", "r_precision", "clip_score"),
+    *("relative_time", "peak_gib", "smoothness"),
+)
+ABLATION_COLUMNS = ("clip_score", "fid", "janus_rate", "faceless_rate")
+INTERVALS = ("janus_rate", "faceless_rate", "r_precision", "clip_score")
+NOTE = (
+    "In brackets: 95 % intervals, Wilson's of rates, of means by a bootstrap over prompts. Rates "
+    "are percentages of assets: Janus, more than one face; faceless, none at all. relative_time is "
+    "of a training step, beside SDS's. smoothness is the scatter of the logged gradient norm about "
+    "its running median; less is smoother."
+)
+HEADINGS = {name: name.replace("_", " ") for name in (*DIGITS, "method", "runs")}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of a training step: seconds, and the most memory that it took, of the GPU if there is one."""
+
+    seconds: float
+    peak_gib: float | None
+
+
+def costs(records: Sequence[Record]) -> dict[str, Cost]:
+    """Each method's cost, the median over its finished runs."""
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        if record.done and record.steps_per_second:
+            found.setdefault(record.run.method.name, []).append(record)
+    return {
+        name: Cost(
+            statistics.median(1 / record.steps_per_second for record in own),
+            max((peak for record in own if (peak := _peak(record)) is not None), default=None),
+        )
+        for name, own in found.items()
+    }
+
+
+def _peak(record: Record) -> float | None:
+    on_gpu = record.peak("peak_gpu_gib")
+    return record.peak("peak_host_gib") if on_gpu is None else on_gpu
+
+
+def janus_rows(
+    result: Evaluation,
+    spent: dict[str, Cost],
+    missing: Sequence[Missing],
+    failed: dict[str, int],
+    wanted: Sequence[str],
+) -> list[dict[str, Any]]:
+    """A row for each method of the first table, also for those without runs."""
+    methods = {row.method: row for row in result.methods}
+    reasons = {entry.method: entry.reason for entry in missing}
+    rows = []
+    for name in (name for name in MAIN if name in wanted):
+        row, cost, base = methods.get(name), spent.get(name), spent.get(BASELINE)
+        values = _values(row)
+        values["relative_time"] = cost and base and cost.seconds / base.seconds
+        values["peak_gib"] = cost and cost.peak_gib
+        values["smoothness"] = row and row.roughness
+        rows.append(_row(name, row, values, JANUS_COLUMNS, failed.get(name, 0), reasons.get(name)))
+    return rows
+
+
+def ablation_rows(result: Evaluation, failed: dict[str, int]) -> list[dict[str, Any]]:
+    """A row for each method of the second table that has runs."""
+    methods = {row.method: row for row in result.methods}
+    return [
+        _row(label, row, {**_values(row), "fid": row.fid}, ABLATION_COLUMNS, failed.get(name, 0))
+        for name, label in ABLATION.items()
+        if (row := methods.get(name))
+    ]
+
+
+def _values(row: MethodRow | None) -> dict[str, float | None]:
+    names = [f"{name}{end}" for name in INTERVALS for end in ("", "_low", "_high")]
+    return {name: row and getattr(row, name) for name in names}
+
+
+def _row(
+    name: str,
+    row: MethodRow | None,
+    values: dict[str, float | None],
+    columns: Sequence[str],
+    failed: int,
+    reason: str | None = None,
+) -> dict[str, Any]:
+    found: dict[str, Any] = {"method": name, "runs": row.runs if row else 0}
+    for key in columns:
+        found[key] = _rounded(values[key])
+    for key in columns:
+        if key in INTERVALS:
+            found |= {f"{key}{end}": _rounded(values[key + end]) for end in ("_low", "_high")}
+    found["failed_runs"] = failed
+    found["note"] = reason or ""
+    return found
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+def as_table(title: str, rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> Table:
+    """Rows for people: intervals in brackets, a dash where there is nothing."""
+    names = ("method", "runs", *columns)
+    cells = [[_cell(row, name) for name in names] for row in rows]
+    notes = [NOTE]
+    notes += [f"{row['method']}: no runs. {row['note']}" for row in rows if row["note"]]
+    notes += [f"{row['method']}: {n} not finished." for row in rows if (n := row["failed_runs"])]
+    return Table(title, [HEADINGS[name] for name in names], cells, " ".join(notes))
+
+
+def _cell(row: dict[str, Any], name: str) -> str:
+    value = row[name]
+    if value is None:
+        return "–"
+    if name not in DIGITS:
+        return str(value)
+    digits = DIGITS[name]
+    low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+    interval = "" if low is None or high is None else f" [{low:.{digits}f}, {high:.{digits}f}]"
+    return f"{value:.{digits}f}{interval}"
+
+
+def as_markdown(table: Table) -> str:
+    lines = [table.columns, ["---", *["---:"] * (len(table.columns) - 1)], *table.rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{table.note}\n"
+
+
+def put_in_page(page: Path, name: str, text: str) -> None:
+    """Replaces what is between `<!-- name -->` and `<!-- /name -->`.
+
+    Raises:
+        ValueError: the page has no such place.
+    """
+    content = page.read_text(encoding="utf-8")
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+    changed, count = pattern.subn(lambda found: f"{begin}\n{text}\n{end}", content)
+    if count != 1:
+        raise ValueError(f"{page} must hold {begin} and {end} once: restore them.")
+    temporary = page.with_suffix(".tmp")
+    temporary.write_text(changed, encoding="utf-8")
+    os.replace(temporary, page)

@@ -1,0 +1,135 @@
+"""Writes the benchmark's prompts: 16 to make assets of, and 153 that R-Precision chooses from.
+
+    python benchmarks/tiny_prompts.py
+
+Every creature is a combination of species, colours, clothes and belly that is in no other prompt.
+The 16 have at least two of hat, backpack and belly, each species in two colours; none of them is a
+prompt that settings were chosen with (load/prompts/demo8.json, tinyworld/commands.py), nor a
+creature that the Janus meter was trained or calibrated on, nor one that its errors were counted on
+(docs/janus.md). The 153 contain them; the others are drawn with the same odds.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from standalone.host import ensure_host, load_extension  # noqa: E402
+
+ensure_host()
+load_extension()
+
+from threestudio_jointdreamer.evaluation.janus.face_pictures import draw_creatures  # noqa: E402
+from threestudio_jointdreamer.evaluation.janus.planted import draw_planted  # noqa: E402
+from threestudio_jointdreamer.tinyworld.captions import parse  # noqa: E402
+from threestudio_jointdreamer.tinyworld.commands import SAMPLE_PROMPTS  # noqa: E402
+from threestudio_jointdreamer.tinyworld.creatures import (  # noqa: E402
+    COLOR_NAMES,
+    SPECIES,
+    Creatures,
+    sample_creatures,
+)
+
+SEED = 16153
+P_HAT, P_BACKPACK = 0.8, 0.7
+METER_DRAWS = ((202, 200), (203, 200))  # seeds of the meter's held-out creatures, and how many
+FOLDER = ROOT / "load" / "prompts"
+Key = tuple[int, int, int, int, bool]  # species, colour, hat, backpack, belly
+
+
+def keys_of(creatures: Creatures) -> list[Key]:
+    columns = ("species", "color", "hat", "backpack", "belly")
+    return list(zip(*(getattr(creatures, name).tolist() for name in columns), strict=True))
+
+
+def describe(key: Key) -> str:
+    """The creature in words, all of its colours named."""
+    species, color, hat, backpack, belly = key
+
+    def with_article(phrase: str) -> str:
+        return f"an {phrase}" if phrase[0] in "aeiou" else f"a {phrase}"
+
+    worn = [
+        with_article(f"{COLOR_NAMES[paint]} {name}")
+        for name, paint in (("hat", hat), ("backpack", backpack))
+        if paint >= 0
+    ]
+    text = with_article(f"{COLOR_NAMES[color]} {SPECIES[species]}")
+    patch = " with a white belly" if belly else ""
+    return text + patch + (f" wearing {' and '.join(worn)}" if worn else "")
+
+
+def is_complex(key: Key) -> bool:
+    _, color, hat, backpack, belly = key
+    seen = belly and COLOR_NAMES[color] != "white"  # a white belly on a white creature is not
+    return (hat >= 0) + (backpack >= 0) + seen >= 2
+
+
+def taken() -> set[Key]:
+    """Creatures that settings were chosen with, or that the meter's errors were counted on."""
+    texts = [*SAMPLE_PROMPTS, *json.loads((FOLDER / "demo8.json").read_text())]
+    found = {keys_of(parse(text))[0] for text in texts}
+    for seed, count in METER_DRAWS:
+        found |= {keys_of(p.creature)[0] for p in draw_planted(count, "held-out", seed)}
+    return found
+
+
+def draw(
+    count: int,
+    source: Callable[[int, torch.Generator], Creatures],
+    wanted: Callable[[Key, list[Key]], bool],
+) -> list[Key]:
+    """The first `count` different creatures of `source` that are wanted beside those found."""
+    generator = torch.Generator().manual_seed(SEED)
+    found: list[Key] = []
+    while len(found) < count:
+        for key in keys_of(source(512, generator)):
+            if len(found) < count and key not in found and wanted(key, found):
+                found.append(key)
+    return found
+
+
+def prompts16() -> list[str]:
+    forbidden = taken()
+
+    def wanted(key: Key, found: list[Key]) -> bool:
+        like = [other for other in found if other[0] == key[0]]
+        twice = len(like) >= 2 or any(other[1] == key[1] for other in like)
+        return not twice and is_complex(key) and key not in forbidden
+
+    keys = draw(16, lambda n, g: draw_creatures(n, "held-out", g), wanted)
+    return [describe(key) for key in sorted(keys)]
+
+
+def prompts153(first: list[str]) -> list[str]:
+    given = {keys_of(parse(text))[0] for text in first}
+    others = draw(
+        153 - len(first),
+        lambda n, g: sample_creatures(n, g, P_HAT, P_BACKPACK),
+        lambda key, found: key not in given,
+    )
+    return [*first, *(describe(key) for key in others)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--out", type=Path, default=FOLDER)
+    out = parser.parse_args().out
+    few = prompts16()
+    for name, prompts in (("tiny16", few), ("tiny153", prompts153(few))):
+        path = out / f"{name}.json"
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(prompts, indent=2) + "\n")
+        os.replace(temporary, path)
+        print(path)
+
+
+if __name__ == "__main__":
+    main()
