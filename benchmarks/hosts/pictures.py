@@ -7,7 +7,6 @@ where both have the same encodings.
 """
 
 import os
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ from pathlib import Path
 
 from ..tables import write_csv
 from .frames import compare_turntables, read_turntable
-from .session import CONFIGS, PROMPT, ROOT, choose_host
+from .running import run_process
+from .session import CONFIGS, PROMPT, choose_host
 
 COLUMNS = 8  # of the sheet
 LAUNCH = (
@@ -106,17 +106,8 @@ def train(run: Run, folder: Path, steps: int) -> bool:
     arguments = ["--config", CONFIGS["tiny"], "--train", f"exp_root_dir={folder}"]
     arguments += [f"system.prompt_processor.prompt={PROMPT}", "use_timestamp=false"]
     arguments += [f"trainer.max_steps={steps}", "trainer.enable_progress_bar=false"]
-    done = subprocess.run(
-        [sys.executable, "-c", LAUNCH, run.packages, *arguments],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    )
-    if done.returncode:
-        raise RuntimeError(f"{run.label} failed; its log ends:\n{done.stdout[-6000:]}")
+    command = [sys.executable, "-c", LAUNCH, run.packages, *arguments]
+    run_process(command, environment, run.label)
     return True
 
 
@@ -126,10 +117,6 @@ def save_dir(folder: Path) -> Path:
 
 def write_sheet(turntables: dict, png: Path) -> None:
     """One row for each run, the same views in each."""
-    from standalone.host import ensure_host, load_extension
-
-    ensure_host()
-    load_extension()
     os.environ.pop("THREESTUDIO_ROOT", None)  # a sheet needs no host in particular
     choose_host("pytorch")
     from threestudio_jointdreamer.systems.pictures import picture_grid, save_picture

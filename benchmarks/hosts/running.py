@@ -47,6 +47,16 @@ def run_dump(path: Path, device: str, packages: str, root: str | None) -> Path:
     command = [sys.executable, "-m", "benchmarks.hosts", "dump", "--out", str(path.absolute())]
     command += ["--device", device, "--packages", packages]
     print(f"{'threestudio' if root else 'standalone host'}, {device}, {packages}", flush=True)
+    run_process(command, environment, " ".join(command))
+    return path
+
+
+def run_process(command: list[str], environment: dict[str, str], name: str) -> None:
+    """Runs `command` in the repository's root.
+
+    Raises:
+        RuntimeError: it failed; `name` and its log's end are in the message.
+    """
     done = subprocess.run(
         command,
         cwd=ROOT,
@@ -57,5 +67,4 @@ def run_dump(path: Path, device: str, packages: str, root: str | None) -> Path:
         errors="replace",
     )
     if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed; its log ends:\n{done.stdout[-6000:]}")
-    return path
+        raise RuntimeError(f"{name} failed; its log ends:\n{done.stdout[-6000:]}")
