@@ -35,7 +35,7 @@ CELLS = (
 )
 ROUNDING = (
     "the finest level's cells are found at x 4095 + 0.5, where single precision has 2.4e-4 of a "
-    "cell; tiny-cuda-nn rounds once (fused multiply-add), PyTorch twice"
+    "cell (seen while PyTorch rounded twice there)"
 )
 JUMPS = (
     f"{ROUNDING}; a point between two cells then has the slope, and gives its gradient to the "

@@ -200,7 +200,7 @@ def _locate(
     Returns:
         Indices [2, ..., 2, n], the axis of the last coordinate first; fractions in [0, 1).
     """
-    position = points * level.scale + 0.5
+    position = level.position(points)
     cell = position.floor()
     fraction = position.sub_(cell)
     n_dims = points.shape[0]

@@ -35,7 +35,7 @@ def grid_encode_plain(
     table = params.view(-1, layout.n_features_per_level)
     outputs = []
     for level in layout.levels:
-        position = x * level.scale + 0.5
+        position = level.position(x)
         cell = position.detach().floor()
         fraction = position - cell
         low_vertex = cell.long()

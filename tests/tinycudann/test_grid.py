@@ -146,6 +146,15 @@ def test_a_linear_function_on_a_dense_grid_is_reproduced():
     torch.testing.assert_close(grid_encode(points, params, layout)[:, 0], points @ slope)
 
 
+def test_positions_in_the_grid_are_rounded_once():
+    config = HASH | {"n_levels": 16, "base_resolution": 16, "per_level_scale": 1.447269237440378}
+    level = GridLayout.from_config(3, config).levels[-1]
+    points = torch.rand(3, 50_000, generator=torch.Generator().manual_seed(0))
+    exact = (points.double() * level.scale + 0.5).float()
+    assert torch.equal(level.position(points), exact)
+    assert not torch.equal(points * level.scale + 0.5, exact)  # as two roundings would have it
+
+
 def test_no_points_give_no_features_and_a_zero_gradient():
     layout, params = layout_and_params(HASH, dtype=torch.float32)
     params.requires_grad_()
