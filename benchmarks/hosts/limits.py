@@ -37,10 +37,6 @@ ROUNDING = (
     "the finest level's cells are found at x 4095 + 0.5, where single precision has 2.4e-4 of a "
     "cell (seen while PyTorch rounded twice there)"
 )
-JUMPS = (
-    f"{ROUNDING}; a point between two cells then has the slope, and gives its gradient to the "
-    "entries, of the other one"
-)
 FAST_SINE = "tiny-cuda-nn takes the GPU's fast sine, whose error grows with the angle"
 SIGN = (
     "AdamW's first step is the sign of the gradient, which is other where the gradient nearly is 0"
@@ -59,7 +55,7 @@ RULES: list[tuple[str, str, Limit]] = [
     ("pytorch", "training/tiny/step/*", Limit(2.1, 1e-3, SIGN)),
     ("pytorch", "training/full*", Limit(1.0, 0.1, CELLS)),
     ("pytorch", "training/tiny/*", Limit(2e-3, 5e-4, MARCH)),
-    ("pytorch", "rendering/full/*comp_normal", Limit(0.2, 1e-2, CELLS)),
+    ("pytorch", "rendering/full/*comp_normal", Limit(0.1, 5e-3, CELLS)),
     ("*", "*16-mixed*", Limit(1e-2, 2e-3, HALF)),
     ("*", "rendering/*/grid_prune/*", Limit(2e-2, 3e-4, EDGE)),
     ("pytorch", "rendering/full/*", Limit(5e-2, 2e-3, CELLS)),
@@ -67,7 +63,7 @@ RULES: list[tuple[str, str, Limit]] = [
     ("pytorch", "encodings/*full-size*second derivative*", Limit(5e-3, 2e-3, ROUNDING)),
     ("pytorch", "encodings/*full-size*", Limit(1e-3, 5e-4, ROUNDING)),
     ("pytorch", "encodings/Frequency/*", Limit(1e-3, 5e-4, FAST_SINE)),
-    ("pytorch", "geometry/full/*", Limit(0.2, 1e-2, JUMPS)),
+    ("pytorch", "geometry/full/*", Limit(5e-3, 2e-3, ROUNDING)),
 ]
 
 

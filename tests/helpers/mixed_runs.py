@@ -5,12 +5,17 @@ import importlib
 import importlib.util
 import os
 import statistics
+from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import torch
 from helpers.pipelines import Pipelines
 from helpers.real_threestudio import ROOT, Launched
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.base import ContainerMetadata, Metadata
+from omegaconf.nodes import AnyNode
 
 CONFIGS = ROOT / "configs" / "mixed"
 MVDREAM_STAND_IN = ROOT / "tests" / "helpers" / "mvdream_stand_in"
@@ -23,6 +28,10 @@ SHARED = (  # what both guidances call by one name
     "min_step_percent",
     "max_step_percent",
 )
+CONFIG_PIECES = [
+    *(ListConfig, DictConfig, ContainerMetadata, Metadata, AnyNode),
+    *(defaultdict, dict, list, int, Any),
+]
 FP32 = ["trainer.precision=32", "system.guidance.half_precision_weights=false"]
 SAME_FORMULA = ["data.n_view=1", *FP32]  # a timestep for each view, and exact arithmetic
 
@@ -118,6 +127,12 @@ def environment(mixed: Mixed) -> dict[str, str]:
         path = [str(MVDREAM_STAND_IN), os.environ.get("PYTHONPATH", "")]
         return {"PYTHONPATH": os.pathsep.join(filter(None, path))}
     return {}
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint as plain data and pieces of a config, which threestudio's schedulers keep."""
+    torch.serialization.add_safe_globals(CONFIG_PIECES)
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def with_their_guidance(mixed: Mixed, folder: Path) -> Path:

@@ -16,6 +16,7 @@ from helpers.mixed_runs import (
     differences,
     environment,
     overrides,
+    read_checkpoint,
     read_log,
     relative_difference,
     with_energy,
@@ -103,8 +104,7 @@ def test_trains_with_an_energy_that_pulls_at_every_step(mixed, run, table, prior
     assert len(norms) == STEPS
     assert all(math.isfinite(norm) and norm > 0 for norm in norms)
     assert list(launched.save_dir.glob(f"it{STEPS}-test/*.png"))
-    # not weights only: a scheduler that threestudio makes keeps a piece of the config
-    state = torch.load(launched.ckpt, map_location="cpu", weights_only=False)["state_dict"]
+    state = read_checkpoint(launched.ckpt)["state_dict"]
     assert all(value.isfinite().all() for value in state.values())
 
     _, theirs = run(mixed, TIMED_STEPS, theirs=True)
