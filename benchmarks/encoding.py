@@ -1,14 +1,17 @@
-"""How much faster the hash grid's fast path is than its plain twin, on this machine.
+"""How much faster the hash grid's fast paths are than its plain twin, on this machine.
 
     python benchmarks/encoding.py
-    python benchmarks/encoding.py --points 200000 --levels 6 --threads 2
+    python benchmarks/encoding.py --points 200000 --grids tiny --threads 2
+    python benchmarks/encoding.py --device cuda --csv outputs/encoding.csv
 
-Three passes: forward, forward and gradient of the parameters (training), and the double backward of
-analytic normals. Both twins take turns, round by round; ratios are medians of the rounds' ratios.
-Runs on a GPU if there is one.
+The grids are those of configs/tiny/jointdreamer.yaml and configs/jointdreamer.yaml. Three passes:
+forward, forward and gradient of the parameters (training), and the double backward of analytic
+normals. The variants are the plain twin, the fast path in PyTorch and, on a GPU, Triton's kernels.
+They take turns, round by round; ratios are medians of the rounds' ratios.
 """
 
 import argparse
+import os
 import statistics
 import sys
 import time
@@ -16,27 +19,39 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from omegaconf import OmegaConf
+from tables import write_csv
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "standalone"))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "standalone"))
 
-from tinycudann.grid_fast import grid_encode  # noqa: E402
+from tinycudann import grid_fast  # noqa: E402
 from tinycudann.grid_layout import GridLayout  # noqa: E402
 from tinycudann.grid_plain import grid_encode_plain  # noqa: E402
 
-TWINS = {"fast": grid_encode, "plain": grid_encode_plain}
+GRIDS = {"tiny": "configs/tiny/jointdreamer.yaml", "full": "configs/jointdreamer.yaml"}
+# a function, and whether Triton may compute it
+VARIANTS = {
+    "plain": (grid_encode_plain, False),
+    "pytorch": (grid_fast.grid_encode, False),
+    "triton": (grid_fast.grid_encode, True),
+}
 
 
 def parse_arguments() -> argparse.Namespace:
+    on_gpu = torch.cuda.is_available()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--points", type=int, default=100_000)
-    parser.add_argument("--levels", type=int, default=4)
-    parser.add_argument("--features", type=int, default=2)
-    parser.add_argument("--log2-hashmap-size", type=int, default=15)
-    parser.add_argument("--base-resolution", type=int, default=16)
-    parser.add_argument("--per-level-scale", type=float, default=1.5)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if on_gpu else "cpu")
+    parser.add_argument("--points", type=int, help="2^18 on a GPU, 2^15 on a CPU")
+    parser.add_argument("--grids", nargs="+", choices=list(GRIDS), default=list(GRIDS))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    return parser.parse_args()
+    parser.add_argument("--csv", type=Path)
+    args = parser.parse_args()
+    if args.device == "cuda" and not on_gpu:
+        parser.error("--device cuda: there is no CUDA device that torch can use")
+    args.points = args.points or (2**18 if args.device == "cuda" else 2**15)
+    return args
 
 
 def make_passes(layout: GridLayout, n_points: int, device: str) -> dict[str, Callable]:
@@ -50,9 +65,11 @@ def make_passes(layout: GridLayout, n_points: int, device: str) -> dict[str, Cal
             encode(points, params, layout)
 
     def training(encode: Callable) -> None:
+        params.grad = None
         encode(points, params, layout).backward(grad)
 
     def normals(encode: Callable) -> None:
+        params.grad = None
         x = points.clone().requires_grad_()
         value = (encode(x, params, layout) * grad).sum()
         (slope,) = torch.autograd.grad(value, x, create_graph=True)
@@ -61,7 +78,11 @@ def make_passes(layout: GridLayout, n_points: int, device: str) -> dict[str, Cal
     return {"forward": forward, "training": training, "analytic normals": normals}
 
 
-def seconds(run: Callable, encode: Callable, device: str) -> float:
+def seconds(run: Callable, variant: str, device: str) -> float:
+    encode, with_triton = VARIANTS[variant]
+    os.environ[grid_fast.SWITCH] = str(int(with_triton))
+    if device == "cuda":
+        torch.cuda.synchronize()
     start = time.perf_counter()
     run(encode)
     if device == "cuda":
@@ -69,32 +90,52 @@ def seconds(run: Callable, encode: Callable, device: str) -> float:
     return time.perf_counter() - start
 
 
+def uses_triton(layout: GridLayout, device: str) -> bool:
+    """Whether the kernels would run, so that no other variant is measured under their name."""
+    os.environ[grid_fast.SWITCH] = "1"
+    points, params = torch.zeros(1, 3, device=device), torch.zeros(layout.n_params, device=device)
+    return grid_fast._operations(points, params, layout) is not grid_fast.grid_torch
+
+
+def measure(layout: GridLayout, args: argparse.Namespace) -> list[dict]:
+    """One row a pass: milliseconds of each variant, and the plain twin's time over them."""
+    variants = [v for v in VARIANTS if v != "triton" or uses_triton(layout, args.device)]
+    rows = []
+    for name, run in make_passes(layout, args.points, args.device).items():
+        rounds = []
+        for index in range(args.rounds + 1):
+            times = {variant: seconds(run, variant, args.device) for variant in variants}
+            if index:  # the first is for warming up
+                rounds.append(times)
+        row = {"pass": name}
+        for variant in VARIANTS:
+            own = [r[variant] for r in rounds if variant in r]
+            row[f"{variant}_ms"] = round(statistics.median(own) * 1e3, 3) if own else ""
+        for slow, quick in [("plain", "pytorch"), ("plain", "triton"), ("pytorch", "triton")]:
+            ratios = [r[slow] / r[quick] for r in rounds if quick in r]
+            row[f"{slow}/{quick}"] = round(statistics.median(ratios), 2) if ratios else ""
+        rows.append(row)
+    return rows
+
+
 def main() -> None:
     args = parse_arguments()
     torch.set_num_threads(args.threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    layout = GridLayout.from_config(
-        3,
-        {
-            "otype": "HashGrid",
-            "n_levels": args.levels,
-            "n_features_per_level": args.features,
-            "log2_hashmap_size": args.log2_hashmap_size,
-            "base_resolution": args.base_resolution,
-            "per_level_scale": args.per_level_scale,
-        },
-    )
-    print(f"{args.points} points, {args.levels} levels on {device}, {args.threads} threads")
-    print(f"{'pass':18}{'fast ms':>10}{'plain ms':>10}{'plain / fast':>14}")
-    for name, run in make_passes(layout, args.points, device).items():
-        rounds = []
-        for index in range(args.rounds + 1):
-            times = {twin: seconds(run, encode, device) for twin, encode in TWINS.items()}
-            if index:  # the first is for warming up
-                rounds.append(times)
-        fast, plain = (statistics.median(r[twin] for r in rounds) * 1e3 for twin in TWINS)
-        ratio = statistics.median(r["plain"] / r["fast"] for r in rounds)
-        print(f"{name:18}{fast:10.1f}{plain:10.1f}{ratio:14.2f}")
+    device = torch.cuda.get_device_name() if args.device == "cuda" else "cpu"
+    print(f"{args.points} points on {device}, torch {torch.__version__}, {args.threads} threads")
+    rows = []
+    for grid in args.grids:
+        config = OmegaConf.load(ROOT / GRIDS[grid]).system.geometry.pos_encoding_config
+        layout = GridLayout.from_config(3, config)
+        print(f"\n{grid} grid: {len(layout.levels)} levels, {layout.n_params} parameters")
+        for index, row in enumerate(measure(layout, args)):
+            if not index:
+                print(f"{'pass':18}" + "".join(f"{name:>16}" for name in row if name != "pass"))
+            print(f"{row['pass']:18}" + "".join(f"{row[n]:>16}" for n in row if n != "pass"))
+            rows.append({"grid": grid, "points": args.points} | row)
+    if args.csv:
+        about = {"device": device, "threads": args.threads, "torch": torch.__version__}
+        write_csv(args.csv, [row | about for row in rows])
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 Covers what text-to-3D configurations name: the grids (`HashGrid`, `DenseGrid`, `TiledGrid`,
 `Grid`), `Frequency`, `SphericalHarmonics` and `Identity`. A parameter vector trained with either
-package loads into the other.
+package loads into the other. On a CUDA device where Triton works, its kernels compute the grids;
+JOINTDREAMER_TRITON=0 in the environment leaves them to PyTorch.
 
 Where NVIDIA's tiny-cuda-nn is installed as well and works, importing this package gives that one:
 in a checkout of threestudio, whose folder comes first on the path, this one would hide it.

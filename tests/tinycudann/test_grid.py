@@ -96,7 +96,7 @@ def test_encoding_follows_the_published_rule(encode, config, n_dims):
 @pytest.mark.parametrize("config", [HASH, DENSE, TILED], ids=lambda c: c["otype"])
 @pytest.mark.parametrize("n_dims", [1, 2, 3, 4])
 def test_fast_and_plain_agree(config, n_dims, monkeypatch):
-    monkeypatch.setattr("tinycudann.grid_fast._CPU_CHUNK", 16)
+    monkeypatch.setattr("tinycudann.grid_torch._CPU_CHUNK", 16)
     layout, params = layout_and_params(config, n_dims)
     points = torch.rand(50, n_dims, dtype=torch.float64)
     points[:2] = torch.tensor([[0.0], [1.0]])
