@@ -2,14 +2,18 @@
 
     python benchmarks/training_step.py                                # the shipped tiny priors
     python benchmarks/training_step.py --random full --csv outputs/training-step.csv   # on a GPU
+    THREESTUDIO_ROOT=... python benchmarks/training_step.py --stages refine dmtet      # on a GPU
 
 The phases follow each other in one run of the real system, data module and trainer: SDS before the
 energy starts, JSD at the first resolution, JSD at the second. A phase's first steps are left out,
 its time is the median of the rest, and its memory the GPU's peak over the phase. `--random full`
-runs configs/jointdreamer.yaml with random weights of the published sizes.
+runs configs/jointdreamer.yaml with random weights of the published sizes. `--stages` runs the later
+stages at full size, also with random weights, each as one phase. They start from an opaque ball of
+0.4 to 0.5 of the box's radius. One that does not fit into the GPU's memory says so.
 """
 
 import argparse
+import gc
 import importlib
 import logging
 import statistics
@@ -26,7 +30,10 @@ from tables import write_csv
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 PHASES = ("SDS", "JSD", "JSD, second resolution")
+STAGES = ("refine", "dmtet")
 WARM_UP = 4  # steps of a phase that are left out
+PROMPT = "system.prompt_processor.prompt=a red bear"
+BALL = "system.geometry.density_blob_scale=100"  # density 100 (1 - r / 0.5), 25 at r = 0.375
 
 
 class StepClock(pl.Callback):
@@ -59,6 +66,7 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", default=str(ROOT / "configs/tiny/jointdreamer.yaml"))
     parser.add_argument("--random", choices=["full"], help="random weights of that size")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, help="these instead, at full size")
     parser.add_argument("--steps", type=int, default=14, help="of a phase")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--csv", type=Path)
@@ -69,7 +77,7 @@ def overrides_of(args: argparse.Namespace, folder: Path) -> list[str]:
     n = args.steps
     guidance = "system.guidance"
     overrides = [
-        "system.prompt_processor.prompt=a red bear",
+        PROMPT,
         "system.guidance_eval_step=0",
         f"{guidance}.energy_weight=[{n - 1},0.0,1.0,{n}]",
         f"data.resolution_milestones=[{2 * n}]",
@@ -79,27 +87,65 @@ def overrides_of(args: argparse.Namespace, folder: Path) -> list[str]:
         overrides += [f"{guidance}.compile=true", f"{guidance}.energy.compile=true"]
     if args.random:
         args.config = str(ROOT / "configs/jointdreamer.yaml")
-        builders = importlib.import_module("helpers.random_priors")
-        prior = builders.build_full_size(folder / "stable-diffusion", 0)
-        multiview = builders.build_full_size(folder / "mvdream", 1, multiview=True)
-        overrides += [
-            f"{guidance}.pretrained_model_name_or_path={prior}",
-            f"{guidance}.energy.pretrained_model_name_or_path={multiview}",
-            f"system.prompt_processor.cache_dir={folder / 'cache'}",
-        ]
+        overrides += random_priors(folder)
     return overrides
 
 
-def run(args: argparse.Namespace, overrides: list[str]) -> StepClock:
+def random_priors(folder: Path, multiview: bool = True) -> list[str]:
+    """Writes priors of the published sizes, once; returns the overrides that name them."""
+    builders = importlib.import_module("helpers.random_priors")
+    prior, energy = folder / "stable-diffusion", folder / "mvdream"
+    if not prior.is_dir():
+        builders.build_full_size(prior, 0)
+    overrides = [
+        f"system.guidance.pretrained_model_name_or_path={prior}",
+        f"system.prompt_processor.cache_dir={folder / 'cache'}",
+    ]
+    if multiview:
+        if not energy.is_dir():
+            builders.build_full_size(energy, 1, multiview=True)
+        overrides.append(f"system.guidance.energy.pretrained_model_name_or_path={energy}")
+    return overrides
+
+
+def stage_overrides(stage: str, folder: Path) -> list[str]:
+    """A later stage at full size, from the ball."""
+    overrides = [PROMPT, "system.guidance_eval_step=0", f"exp_root_dir={folder}"]
+    overrides += random_priors(folder, multiview=stage == "dmtet")
+    earlier = write_earlier_stage(folder / "earlier")
+    if stage == "dmtet":
+        return [*overrides, f"system.geometry_convert_from={earlier}"]
+    return [*overrides, f"system.weights={earlier}", BALL]
+
+
+def write_earlier_stage(folder: Path) -> Path:
+    """A checkpoint in a run's folder, as the next stage wants them: the ball in random colours."""
+    import threestudio
+    from threestudio.utils.config import dump_config, load_config
+
+    config = str(ROOT / "configs/jointdreamer.yaml")
+    cfg = load_config(config, cli_args=[PROMPT, BALL, f"exp_root_dir={folder}"], n_gpus=1)
+    geometry = threestudio.find(cfg.system.geometry_type)(cfg.system.geometry)
+    weights = {f"geometry.{name}": value for name, value in geometry.state_dict().items()}
+    for part in ("configs", "ckpts"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    dump_config(str(folder / "configs" / "parsed.yaml"), cfg)
+    path = folder / "ckpts" / "last.ckpt"
+    torch.save({"state_dict": weights, "epoch": 0, "global_step": 0}, path)
+    return path
+
+
+def run(config: str, overrides: list[str], steps: int, phases: int) -> StepClock:
+    """Trains `phases` times `steps` steps of `config`."""
     import threestudio
     from threestudio.utils.config import load_config
 
     on_gpu = torch.cuda.is_available()
-    cfg = load_config(args.config, cli_args=overrides, n_gpus=int(on_gpu))
+    cfg = load_config(config, cli_args=overrides, n_gpus=int(on_gpu))
     pl.seed_everything(cfg.seed)
-    clock = StepClock(args.steps)
+    clock = StepClock(steps)
     trainer = pl.Trainer(
-        max_steps=len(PHASES) * args.steps,
+        max_steps=phases * steps,
         accelerator="gpu" if on_gpu else "cpu",
         devices=1,
         precision=cfg.trainer.get("precision", "32-true") if on_gpu else "32-true",
@@ -116,6 +162,52 @@ def run(args: argparse.Namespace, overrides: list[str]) -> StepClock:
     return clock
 
 
+def measure_phases(args: argparse.Namespace, overrides: list[str], folder: Path) -> list[dict]:
+    overrides = overrides_of(args, folder) + overrides
+    clock = run(args.config, overrides, args.steps, len(PHASES))
+    return [row_of(phase, clock, i, args) for i, phase in enumerate(PHASES)]
+
+
+def measure_stage(args: argparse.Namespace, stage: str, overrides: list[str], folder: Path) -> dict:
+    config = str(ROOT / f"configs/jointdreamer-{stage}.yaml")
+    overrides = stage_overrides(stage, folder) + overrides
+    if args.compile:
+        overrides.append("system.guidance.compile=true")
+    try:
+        clock = run(config, overrides, args.steps, 1)
+    except torch.OutOfMemoryError as error:
+        print(f"{stage}: {' '.join(str(error).split())}", file=sys.stderr)
+        clock = None
+    row = row_of(stage, clock, 0, args)
+    clock = None
+    gc.collect()  # models that nothing holds any more
+    torch.cuda.empty_cache()
+    return row
+
+
+def row_of(phase: str, clock: StepClock | None, index: int, args: argparse.Namespace) -> dict:
+    """What the phase with this index cost; `clock` is None if it ran out of memory."""
+    row = {"phase": phase, "ms": "out of memory", "peak_gib": ""}
+    if clock is not None:
+        own = clock.seconds[index * args.steps + WARM_UP : (index + 1) * args.steps]
+        row["ms"] = round(1000 * statistics.median(own), 1)
+        row["peak_gib"] = round(clock.peaks[index], 1)
+    size = "full" if args.stages else args.random or "none"
+    row |= {"device": device_name(), "compile": args.compile}
+    return row | {"torch": torch.__version__, "random": size, "host": host_name()}
+
+
+def device_name() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+def host_name() -> str:
+    import threestudio
+
+    ours = Path(threestudio.__file__).resolve().is_relative_to(ROOT)
+    return "standalone" if ours else "threestudio"
+
+
 def main() -> None:
     args, overrides = parse_arguments()
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
@@ -123,23 +215,20 @@ def main() -> None:
     host = importlib.import_module("standalone.host")
     host.ensure_host()
     host.load_extension()
-    with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
-        overrides = overrides_of(args, Path(folder)) + overrides
-        made = time.perf_counter() - start
-        clock = run(args, overrides)
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    print(f"{device}, torch {torch.__version__}, random weights made in {made:.0f} s")
-    print(f"{'phase':26}{'ms a step':>10}{'GiB':>7}")
+    print(f"{device_name()}, torch {torch.__version__}, {host_name()} host")
+    print(f"{'phase':26}{'ms a step':>14}{'GiB':>7}")
     rows = []
-    for i, phase in enumerate(PHASES):
-        own = clock.seconds[i * args.steps + WARM_UP : (i + 1) * args.steps]
-        row = {"phase": phase, "ms": round(1000 * statistics.median(own), 1)}
-        row |= {"peak_gib": round(clock.peaks[i], 1), "device": device, "compile": args.compile}
-        rows.append(row | {"torch": torch.__version__, "random": args.random or "none"})
-        print(f"{phase:26}{row['ms']:10.1f}{row['peak_gib']:7.1f}")
-    if args.csv:
-        write_csv(args.csv, rows)
+    with tempfile.TemporaryDirectory() as folder:
+        for stage in args.stages or [None]:
+            if stage is None:
+                own = measure_phases(args, overrides, Path(folder))
+            else:
+                own = [measure_stage(args, stage, overrides, Path(folder))]
+            for row in own:
+                print(f"{row['phase']:26}{row['ms']:>14}{row['peak_gib']:>7}", flush=True)
+            rows += own
+            if args.csv:
+                write_csv(args.csv, rows)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,7 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
     looks.add_argument("--png", type=Path, default=Path("docs/hosts-side-by-side.png"))
     looks.add_argument("--csv", type=Path)
     looks.add_argument("--folder", type=Path, default=Path("outputs/hosts"))
+    looks.add_argument("--jobs", type=int, default=1, help="trainings at a time")
 
     suite = commands.add_parser("suite", help="tests/threestudio; further arguments are pytest's")
     suite.add_argument("--table", type=Path, default=TESTS_TABLE)
@@ -85,7 +86,7 @@ def main() -> int:
     if args.command == "pictures":
         from .pictures import compare_pictures
 
-        return compare_pictures(args.steps, args.folder, args.png, args.csv)
+        return compare_pictures(args.steps, args.folder, args.png, args.csv, args.jobs)
     if args.command == "suite":
         from .suite import run_suite
 

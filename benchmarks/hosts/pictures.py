@@ -9,6 +9,7 @@ where both have the same encodings.
 import os
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,8 +48,11 @@ PAIRS = [
 ]
 
 
-def compare_pictures(steps: int, folder: Path, png: Path, csv: Path | None) -> int:
+def compare_pictures(steps: int, folder: Path, png: Path, csv: Path | None, jobs: int = 1) -> int:
     """Trains what is not in `folder` yet, prints PSNRs, writes the sheet and the table.
+
+    Args:
+        jobs: trainings at a time; their seconds are kept only if it is 1.
 
     Returns:
         0, or 2 after one line about what is missing or failed.
@@ -57,17 +61,16 @@ def compare_pictures(steps: int, folder: Path, png: Path, csv: Path | None) -> i
         print("error: THREESTUDIO_ROOT is not set.", file=sys.stderr)
         return 2
     folder = folder.absolute() / f"{steps}-steps"
-    seconds = {}
-    for name, run in RUNS.items():
-        start = time.perf_counter()
-        try:
-            fresh = train(run, folder / name, steps)
-        except RuntimeError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
-        if fresh:
-            seconds[name] = time.perf_counter() - start
-            print(f"{run.label}: {seconds[name]:.0f} s", flush=True)
+    with ThreadPoolExecutor(jobs) as pool:
+        started = {
+            name: pool.submit(train, run, folder / name, steps) for name, run in RUNS.items()
+        }
+    try:
+        took = {name: training.result() for name, training in started.items()}
+    except RuntimeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    seconds = {name: took[name] for name in RUNS if took[name] is not None and jobs == 1}
     turntables = {name: read_turntable(save_dir(folder / name)) for name in RUNS}
     rows = []
     for ours, theirs in PAIRS:
@@ -89,17 +92,17 @@ def compare_pictures(steps: int, folder: Path, png: Path, csv: Path | None) -> i
     return 0
 
 
-def train(run: Run, folder: Path, steps: int) -> bool:
+def train(run: Run, folder: Path, steps: int) -> float | None:
     """Trains and renders the turntable, unless it is there.
 
     Returns:
-        Whether it had to be trained.
+        The seconds it took, or None if it was there.
 
     Raises:
         RuntimeError: training failed; the log's end is in the message.
     """
     if list(folder.glob(f"*/*/save/it{steps}-test.mp4")):
-        return False
+        return None
     environment = {key: value for key, value in os.environ.items() if key != "THREESTUDIO_ROOT"}
     if run.threestudio:
         environment["THREESTUDIO_ROOT"] = os.environ["THREESTUDIO_ROOT"]
@@ -107,8 +110,11 @@ def train(run: Run, folder: Path, steps: int) -> bool:
     arguments += [f"system.prompt_processor.prompt={PROMPT}", "use_timestamp=false"]
     arguments += [f"trainer.max_steps={steps}", "trainer.enable_progress_bar=false"]
     command = [sys.executable, "-c", LAUNCH, run.packages, *arguments]
+    start = time.perf_counter()
     run_process(command, environment, run.label)
-    return True
+    seconds = time.perf_counter() - start
+    print(f"{run.label}: {seconds:.0f} s", flush=True)
+    return seconds
 
 
 def save_dir(folder: Path) -> Path:

@@ -4,16 +4,20 @@ import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from .compare import Row, compare, read
 from .session import ROOT
 
 ENVIRONMENT = "THREESTUDIO_ROOT"
+CORES = 4  # that a process of a host is worth
 
 
 def run_all(devices: list[str], folder: Path | None = None) -> list[Row]:
     """Threestudio against the standalone host with the same compiled packages, and without.
+
+    Hosts run at the same time where there are CORES for each.
 
     Args:
         folder: where the dumps stay; by default they do not.
@@ -27,15 +31,19 @@ def run_all(devices: list[str], folder: Path | None = None) -> list[Row]:
         raise ValueError(f"{ENVIRONMENT} is not set: it names a checkout of threestudio 0.2.3.")
     with tempfile.TemporaryDirectory() as temporary:
         folder = folder or Path(temporary)
+        pairs = []
+        with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // CORES)) as pool:
+            for device in devices:
+                # on a CPU there is nothing compiled that a host could use
+                kinds = ("compiled", "pytorch") if device == "cuda" else ("pytorch",)
+                file = folder / f"threestudio-{device}.pt"
+                theirs = pool.submit(run_dump, file, device, kinds[0], root)
+                for packages in kinds:
+                    file = folder / f"standalone-{packages}-{device}.pt"
+                    pairs.append((theirs, pool.submit(run_dump, file, device, packages, None)))
         rows = []
-        for device in devices:
-            # on a CPU there is nothing compiled that a host could use
-            kinds = ("compiled", "pytorch") if device == "cuda" else ("pytorch",)
-            theirs = run_dump(folder / f"threestudio-{device}.pt", device, kinds[0], root)
-            for packages in kinds:
-                ours = folder / f"standalone-{packages}-{device}.pt"
-                run_dump(ours, device, packages, None)
-                rows += compare(read(theirs), read(ours))
+        for theirs, ours in pairs:
+            rows += compare(read(theirs.result()), read(ours.result()))
         return rows
 
 

@@ -1,10 +1,14 @@
 """Fixtures that run the real threestudio; everything here is skipped where it cannot run."""
 
+import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import torch
+from filelock import FileLock
 from helpers.real_threestudio import (
     CHECKOUT,
     ROOT,
@@ -16,6 +20,7 @@ from helpers.real_threestudio import (
 )
 
 HERE = Path(__file__).resolve().parent
+T = TypeVar("T")
 
 
 def _why_not() -> str | None:
@@ -40,6 +45,34 @@ def checkout() -> Path:
     found = find_checkout()
     assert isinstance(found, Path)
     return found
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory) -> Callable[[str, Callable[[], T]], T]:
+    """`once(name, make)`: what `make()` returns, made by one of pytest-xdist's workers for all.
+
+    Where it fails for one, it fails for all. Without workers it is a plain call.
+    """
+
+    def once(name: str, make: Callable[[], T]) -> T:
+        if "PYTEST_XDIST_WORKER" not in os.environ:
+            return make()
+        shared = tmp_path_factory.getbasetemp().parent  # the workers' own folders lie in it
+        file = shared / f"{name}.pickle"
+        with FileLock(shared / f"{name}.lock"):
+            if not file.is_file():
+                made, problem = None, None
+                try:
+                    made = make()
+                except (Exception, pytest.fail.Exception) as error:
+                    problem = f"{type(error).__name__}: {error}"
+                file.write_bytes(pickle.dumps((made, problem)))
+            made, problem = pickle.loads(file.read_bytes())
+        if problem is not None:
+            pytest.fail(problem, pytrace=False)
+        return made
+
+    return once
 
 
 @pytest.fixture(scope="session")

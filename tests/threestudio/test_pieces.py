@@ -1,10 +1,12 @@
 """Each piece of the standalone host against threestudio's own, on the same parameters and inputs.
 
 The limit is a relative difference of 1e-4 in fp32; benchmarks/hosts/limits.py says which rows have
-another one, and why. PIECES_CSV=FILE writes all rows, as `benchmarks.hosts run --csv FILE` does.
+another one, and why. PIECES_CSV=FILE writes all rows, as `benchmarks.hosts run --csv FILE` does;
+PIECES_FOLDER=FOLDER keeps the dumps.
 """
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -25,7 +27,8 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def rows(checkout):
-    rows = run_all(["cuda", "cpu"])
+    folder = os.environ.get("PIECES_FOLDER")
+    rows = run_all(["cuda", "cpu"], Path(folder) if folder else None)
     if "PIECES_CSV" in os.environ:
         write_csv(os.environ["PIECES_CSV"], as_table(rows))
     return rows

@@ -1,4 +1,7 @@
-"""The three stages in the real threestudio: volume, texture refinement, tetrahedra, and export."""
+"""The three stages in the real threestudio: volume, texture refinement, tetrahedra, and export.
+
+With pytest-xdist (`-n 8 --dist load`) one worker trains them and all of them look at the runs.
+"""
 
 import math
 from dataclasses import dataclass
@@ -55,9 +58,11 @@ class Stages:
 
 
 @pytest.fixture(scope="module")
-def stages(views, tmp_path_factory) -> Stages:
-    view, root = views(), tmp_path_factory.mktemp("stages")
+def stages(once, views, tmp_path_factory) -> Stages:
+    return once("stages", lambda: train(views(), tmp_path_factory.mktemp("stages")))
 
+
+def train(view: Path, root: Path) -> Stages:
     def launch(name: str, stage: str, steps: int, *more: str) -> Launched:
         return run_launch(arguments(stage, steps, *more), view, root / name)
 
@@ -146,20 +151,24 @@ def test_every_stage_leaves_a_turntable(stages):
         assert sheet.std() > 5
 
 
-def evaluate(stages: Stages, run: Launched, action: str, *more: str) -> Launched:
-    """An evaluation as threestudio's docs do it: with the run's own config."""
+def evaluate(stages: Stages, run: Launched, outputs: Path, action: str, *more: str) -> Launched:
+    """An evaluation as threestudio's docs do it, with the run's own config; the run stays as it is.
+
+    Args:
+        outputs: where it writes.
+    """
     config = run.trial_dir / "configs" / "parsed.yaml"
     args = ["--config", str(config), action, f"resume={run.ckpt}", *more]
-    return run_launch([*args, f"exp_root_dir={run.outputs}"], stages.view, run.outputs)
+    return run_launch([*args, f"exp_root_dir={outputs}"], stages.view, outputs)
 
 
 @pytest.mark.parametrize("name", ["first", "dmtet"])
-def test_the_asset_is_exported_with_its_texture(stages, name):
+def test_the_asset_is_exported_with_its_texture(stages, tmp_path, name):
     run = getattr(stages, name)
     steps = {"first": STEPS, "dmtet": DMTET_STEPS}[name]
     threshold = ["system.geometry.isosurface_threshold=2.0"] if name == "first" else []
-    evaluate(stages, run, "--export", *EXPORT, *threshold)
-    folder = next(run.outputs.glob(f"*/*/save/it{steps}-export"))
+    evaluate(stages, run, tmp_path, "--export", *EXPORT, *threshold)
+    folder = next(tmp_path.glob(f"*/*/save/it{steps}-export"))
     mesh = trimesh.load(folder / "model.obj", force="mesh", process=False)
     assert len(mesh.faces) > 100 and np.abs(mesh.vertices).max() <= 1.0
     assert mesh.visual.uv is not None and len(mesh.visual.uv) == len(mesh.vertices)
@@ -167,16 +176,17 @@ def test_the_asset_is_exported_with_its_texture(stages, name):
 
 
 @pytest.mark.parametrize("action", ["--validate", "--test"])
-def test_a_mesh_run_is_evaluated_from_its_checkpoint(stages, action):
-    evaluate(stages, stages.dmtet, action)
+def test_a_mesh_run_is_evaluated_from_its_checkpoint(stages, tmp_path, action):
+    evaluated = evaluate(stages, stages.dmtet, tmp_path, action)
+    assert list(evaluated.save_dir.glob(f"it{DMTET_STEPS}-*"))
 
 
-def test_a_mesh_run_is_resumed_without_converting_again(stages):
+def test_a_mesh_run_is_resumed_without_converting_again(stages, tmp_path):
     run = stages.dmtet
     steps = DMTET_STEPS + 2
     gone = "system.geometry_convert_from=gone.ckpt"
     more = [f"trainer.max_steps={steps}", "checkpoint.every_n_train_steps=1", gone]
-    ended = evaluate(stages, run, "--train", *more)
+    ended = evaluate(stages, run, tmp_path, "--train", *more)
     checkpoints = ended.outputs.glob(f"*/*/ckpts/*step={steps}.ckpt")
     state = torch.load(next(checkpoints), map_location="cpu", weights_only=True)
     assert state["global_step"] == steps and "Initializing geometry" not in ended.log
