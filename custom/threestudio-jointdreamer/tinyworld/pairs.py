@@ -47,12 +47,12 @@ def make_groups(
     Args:
         n: number of groups.
         seed: everything is drawn from it.
-        device: where to render.
+        device: where to render and keep the result.
         held_out: draw the creatures that training never sees.
         n_view: views per group.
 
     Returns:
-        On the CPU, images [n V 3 H W] and janus [n V 3 H W] (uint8), c2w [n V 4 4], and face_deg
+        On `device`, images [n V 3 H W] and janus [n V 3 H W] (uint8), c2w [n V 4 4], and face_deg
         [n V], the azimuth of the planted face that a view of `janus` was given; NaN where it was
         given none, or another's was too near.
     """
@@ -88,8 +88,8 @@ def make_groups(
     return {
         "images": torch.cat(images).unflatten(0, unflat),
         "janus": torch.cat(janus).unflatten(0, unflat),
-        "c2w": c2w.unflatten(0, unflat).cpu(),
-        "face_deg": face.cpu(),
+        "c2w": c2w.unflatten(0, unflat),
+        "face_deg": face,
     }
 
 
@@ -97,7 +97,7 @@ def _photograph(objects: Ellipsoids, c2w: Tensor, fovy: Tensor, behind: Tensor) 
     rows = torch.arange(len(objects.center), device=c2w.device)
     views = rows.repeat_interleave(len(c2w) // len(rows))
     rgb = render(objects[views], c2w, fovy, behind, IMAGE_SIZE)
-    return (rgb * 255).round().to(torch.uint8).cpu()
+    return (rgb * 255).round().to(torch.uint8)
 
 
 def _apart(azimuth: Float[Tensor, "N V"]) -> Float[Tensor, "N V"]:

@@ -102,7 +102,7 @@ def _check(settings: Settings) -> None:
 
 
 class _Groups(Dataset):
-    """Groups of views that are in memory."""
+    """Groups of views that are in memory, the GPU's if they were rendered there."""
 
     def __init__(self, groups: Mapping[str, Tensor]) -> None:
         self.groups = groups
@@ -110,8 +110,14 @@ class _Groups(Dataset):
     def __len__(self) -> int:
         return len(self.groups["images"])
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {name: tensor[index] for name, tensor in self.groups.items()}
+    def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
+        """A whole batch, so that none has to be put together of its parts."""
+        rows = torch.tensor(indices)
+        return {name: tensor[rows.to(tensor.device)] for name, tensor in self.groups.items()}
+
+
+def _as_it_is(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    return batch
 
 
 def train_classifier(
@@ -177,7 +183,8 @@ def _loaders(
     settings: Settings, workers: int, device: torch.device
 ) -> tuple[DataLoader, DataLoader]:
     """Batches for training, and of held-out objects."""
-    if settings.data == TINYWORLD:
+    in_memory = settings.data == TINYWORLD
+    if in_memory:
         counts = {False: settings.objects, True: int(settings.held_out)}
         training, held_out = (
             _Groups(make_groups(n, settings.seed + 17 + side, device, side, settings.n_view))
@@ -199,7 +206,8 @@ def _loaders(
             drop_last=True,  # a pair needs an object to differ from
             num_workers=workers,
             persistent_workers=workers > 0,
-            pin_memory=device.type == "cuda",
+            pin_memory=device.type == "cuda" and not in_memory,
+            collate_fn=_as_it_is if in_memory else None,
         )
 
     return load(training, True), load(held_out, False)
@@ -270,6 +278,8 @@ def _write(
         "held_out": history[-1],
         "history": history,
     }
+    if settings.backbone == TINY:
+        classifier = classifier.half()  # is read in either precision, and shipped
     with replacing_folder(out, overwrite) as new:
         classifier.save_pretrained(new)
         (new / METRICS).write_text(json.dumps(report, indent=2) + "\n")
