@@ -6,14 +6,16 @@ python benchmarks/janus_meter.py fit --split held-out --count 20 --out outputs/j
 python benchmarks/janus_meter.py calibrate --out outputs/janus-meter
 python benchmarks/janus_meter.py confusion --out outputs/janus-meter
 
-`fit` takes --device cuda and any --count; what is fitted already is not fitted again. The detector
-is trained on creatures of the split `train`, its limits are chosen on `calibrate`, and errors are
-counted on `held-out`: no combination of species, colours, clothes and belly is in two splits.
+`fit` takes --device cuda, --jobs N and any --count; what is fitted already is not fitted again.
+The detector is trained on creatures of the split `train`, its limits are chosen on `calibrate`, and
+errors are counted on `held-out`: no combination of species, colours, clothes and belly is in two
+splits.
 """
 
 import argparse
 import csv
 import os
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -71,8 +73,12 @@ def train(args: argparse.Namespace) -> None:
 
 def fit(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
+    if args.jobs > 1:
+        return fit_in_processes(args)
     planted = draw_planted(args.count, args.split, SEEDS[args.split])
-    for index, asset in enumerate(track(planted, f"fitting {args.split}")):
+    chosen = range(args.share, args.count, args.shares)
+    for index in track(chosen, f"fitting {args.split}"):
+        asset = planted[index]
         path = args.out / f"{args.split}-{index:03d}.npz"
         if path.exists():
             continue
@@ -88,6 +94,27 @@ def fit(args: argparse.Namespace) -> None:
                 steps=steps,
             )
         os.replace(temporary, path)
+
+
+def fit_in_processes(args: argparse.Namespace) -> None:
+    """Shares the fits out among `args.jobs` processes of this script.
+
+    Raises:
+        SystemExit: one of them failed.
+    """
+    command = [sys.executable, __file__, "fit", "--split", args.split, "--count", str(args.count)]
+    command += ["--device", args.device, "--out", str(args.out), "--shares", str(args.jobs)]
+    environment = {"OMP_NUM_THREADS": "1", **os.environ}
+    jobs = [
+        subprocess.Popen([*command, "--share", str(share)], env=environment)
+        for share in range(args.jobs)
+    ]
+    try:
+        if any([job.wait() for job in jobs]):
+            sys.exit(f"Not all of the {args.count} fits were made: the reason is above.")
+    finally:
+        for job in jobs:
+            job.kill()
 
 
 def truths(detector: FaceDetector, split: str, count: int) -> Iterator[Known]:
@@ -169,6 +196,9 @@ def main() -> None:
     fitting = command(fit, "fit NeRFs to creatures with known faces")
     fitting.add_argument("--split", choices=SEEDS, required=True)
     fitting.add_argument("--count", type=int, default=20)
+    fitting.add_argument("--jobs", type=int, default=1, help="processes at a time")
+    fitting.add_argument("--share", type=int, default=0, help=argparse.SUPPRESS)
+    fitting.add_argument("--shares", type=int, default=1, help=argparse.SUPPRESS)
     calibrating = command(calibrate, "choose the detector's limits")
     calibrating.add_argument("--count", type=int, default=60, help="assets of ground truth")
     counting = command(confusion, "count errors on held-out creatures")
