@@ -33,7 +33,7 @@ def grid_encode(
 
     Twice differentiable in `x` and `params`.
     """
-    return _Encode.apply(x, params, layout)
+    return _Encode.apply(x, params, layout.on(x.device))
 
 
 class _Encode(Function):

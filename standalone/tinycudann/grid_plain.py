@@ -34,7 +34,7 @@ def grid_encode_plain(
     """
     table = params.view(-1, layout.n_features_per_level)
     outputs = []
-    for level in layout.levels:
+    for level in layout.on(x.device).levels:
         position = level.position(x)
         cell = position.detach().floor()
         fraction = position - cell

@@ -140,6 +140,16 @@ def test_full_size_positions_are_rounded_once(cuda):
     torch.testing.assert_close(value, grid_encode_plain(points, params, layout), rtol=0, atol=2e-5)
 
 
+def test_scales_on_a_gpu_are_those_that_tiny_cuda_nn_has_there(cuda):
+    """Read off tiny-cuda-nn's own kernel on an H100, where some differ from the CPU's."""
+    layout = GridLayout.from_config(3, FULL_SIZE)
+    scales = [level.scale for level in layout.on(cuda).levels]
+    for level, scale in {1: 22.1563091, 6: 146.0333862, 9: 444.7218323, 15: 4094.9987793}.items():
+        assert scales[level] == pytest.approx(scale, abs=scale * 2e-8)
+        assert scales[level] != layout.levels[level].scale
+    assert scales[14] == layout.levels[14].scale
+
+
 def test_many_points_agree_with_the_plain_twin(cuda):
     layout = GridLayout.from_config(3, FULL_SIZE | {"log2_hashmap_size": 15})
     assert_like_plain(*points_and_params(layout, cuda, n_points=50_000), layout, tolerance=1e-4)
