@@ -3,6 +3,7 @@
 import math
 
 import nerfacc
+import numpy as np
 import pytest
 import torch
 from threestudio.models.renderers import marching
@@ -76,6 +77,21 @@ def test_samples_are_the_steps_in_occupied_cells(estimator, planes, steps_at_onc
             t_starts[ray_indices == ray], torch.tensor(expected), rtol=0, atol=1e-5
         )
     assert found > 100
+
+
+def test_steps_are_added_up_one_by_one_as_nerfacc_does(estimator):
+    """To the last bit: a product is off by more and more."""
+    estimator.binaries.fill_(True)
+    near, step, t = 0.1, 0.0078, np.float32(0.1)
+    added_up = {float(t)}
+    for _ in range(600):
+        t = np.float32(t + np.float32(step))
+        added_up.add(float(t))
+    _, t_starts, t_ends = sample(estimator, random_rays(), near_plane=near, render_step_size=step)
+    assert t_starts.numel() > 1000 and t_starts.max() > 3
+    assert {*t_starts.tolist(), *t_ends.tolist()} <= added_up
+    product = near + (t_starts - near).div(step).round() * step
+    assert not torch.equal(product, t_starts)
 
 
 def test_jitter_shifts_each_ray_by_less_than_a_step(estimator):
