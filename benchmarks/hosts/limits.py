@@ -27,15 +27,11 @@ EDGE = (
 WALL = "a step whose middle is within rounding of the box's wall counts in one host only"
 MASK = "counts only pixels of opacity over 0.5, and one within rounding of it may be in or out"
 MARCH = (
-    "nerfacc adds up its steps one by one and the PyTorch march multiplies, so distances differ in "
-    "the last bits"
+    "nerfacc adds up its steps one by one and the PyTorch march multiplies where rays are shifted, so "
+    "distances differ in the last bits"
 )
 CELLS = (
     f"{MARCH}, which moves samples across walls of the finest cells (0.0005), where normals jump"
-)
-ROUNDING = (
-    "the finest level's cells are found at x 4095 + 0.5, where single precision has 2.4e-4 of a "
-    "cell (seen while PyTorch rounded twice there)"
 )
 FAST_SINE = "tiny-cuda-nn takes the GPU's fast sine, whose error grows with the angle"
 SIGN = (
@@ -60,10 +56,7 @@ RULES: list[tuple[str, str, Limit]] = [
     ("*", "rendering/*/grid_prune/*", Limit(2e-2, 3e-4, EDGE)),
     ("pytorch", "rendering/full/*", Limit(5e-2, 2e-3, CELLS)),
     ("pytorch", "rendering/tiny/*", Limit(5e-4, 3e-4, MARCH)),
-    ("pytorch", "encodings/*full-size*second derivative*", Limit(5e-3, 2e-3, ROUNDING)),
-    ("pytorch", "encodings/*full-size*", Limit(1e-3, 5e-4, ROUNDING)),
     ("pytorch", "encodings/Frequency/*", Limit(1e-3, 5e-4, FAST_SINE)),
-    ("pytorch", "geometry/full/*", Limit(5e-3, 2e-3, ROUNDING)),
 ]
 
 
