@@ -27,8 +27,8 @@ EDGE = (
 WALL = "a step whose middle is within rounding of the box's wall counts in one host only"
 MASK = "counts only pixels of opacity over 0.5, and one within rounding of it may be in or out"
 MARCH = (
-    "nerfacc adds up its steps one by one and the PyTorch march multiplies where rays are shifted, so "
-    "distances differ in the last bits"
+    "nerfacc adds up its steps one by one and the PyTorch march multiplies where rays are shifted, "
+    "so distances differ in the last bits"
 )
 CELLS = (
     f"{MARCH}, which moves samples across walls of the finest cells (0.0005), where normals jump"
