@@ -13,9 +13,11 @@ from threestudio_jointdreamer.tinyworld.creatures import (
     sample_creatures,
 )
 from threestudio_jointdreamer.tinyworld.dataset import (
+    BACK_DEG,
     four_view_sets,
     frontal_azimuths,
     make_pictures,
+    single_pictures,
 )
 from threestudio_jointdreamer.tinyworld.renderer import AMBIENT, orbit_cameras, render
 
@@ -116,6 +118,15 @@ def test_four_view_sets_never_show_accessories_but_mention_them():
 def test_photographers_prefer_the_front():
     azimuth = frontal_azimuths(4000, torch.Generator().manual_seed(0))
     assert 0.6 < (azimuth.abs() < 45).float().mean() < 0.85
+
+
+def test_hardly_anyone_describes_a_back():
+    pictures = single_pictures(1500, 3, "cpu", encode=lambda rgb: rgb[:, :, :1, :1])
+    azimuth = torch.rad2deg(torch.atan2(pictures.c2w[:, 1, 3], pictures.c2w[:, 0, 3]))
+    described = torch.tensor([bool(text) for text in pictures.captions])
+    back = azimuth.abs() > BACK_DEG
+    assert described[~back].all()
+    assert back.sum() > 100 and 0.02 < described[back].float().mean() < 0.25
 
 
 def test_pictures_are_deterministic_in_their_seed():

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from rich.progress import track
 from torch import Tensor
 
@@ -15,6 +15,8 @@ from .models import IMAGE_SIZE, N_VIEW
 from .renderer import orbit_cameras, render
 
 DEFAULT_BACKGROUND = (0.85, 0.85, 0.85)
+BACK_DEG = 100.0  # a picture from further round than this shows no face
+P_CAPTION_OF_A_BACK = 0.1
 ELEVATION_DEG = (-5.0, 35.0)
 FOVY_DEG = (35.0, 45.0)
 RELATIVE_DISTANCE = (0.9, 1.1)  # times 1 / tan(fovy / 2): at 1 the unit ball fills the frame
@@ -50,6 +52,11 @@ def frontal_azimuths(n: int, generator: torch.Generator) -> Float[Tensor, " N"]:
     return torch.where(_uniform(n, 0, 1, generator) < 0.75, frontal, anywhere)
 
 
+def is_back(azimuth_deg: Float[Tensor, "..."]) -> Bool[Tensor, "..."]:
+    """Whether cameras at these azimuths, in degrees, look at a creature's back."""
+    return ((azimuth_deg + 180) % 360 - 180).abs() > BACK_DEG
+
+
 def uniform_azimuths(n: int, generator: torch.Generator) -> Float[Tensor, " N"]:
     """Azimuths in degrees, all round."""
     return _uniform(n, -180.0, 180.0, generator)
@@ -71,6 +78,7 @@ def make_pictures(
     n_view: int = 1,
     azimuths: Callable[[int, torch.Generator], Tensor] = uniform_azimuths,
     show_accessories: bool = True,
+    p_caption_of_a_back: float = 1.0,
     encode: Callable[[Tensor], Tensor] = lambda rgb: (rgb * 255).round().to(torch.uint8),
     chunk: int | None = None,
 ) -> Pictures:
@@ -86,6 +94,8 @@ def make_pictures(
         show_accessories: whether hats and backpacks are rendered. With False, three captions in
             ten still mention each, as web captions mention what a 3D asset lacks: whoever learns
             from them learns to ignore the words.
+        p_caption_of_a_back: how often a group whose first view is of a back keeps its caption; the
+            others have the empty one, as nobody writes captions for pictures of backs.
         encode: maps rgb [B 3 H W] in [0, 1] to what is stored.
         chunk: groups rendered at a time.
     """
@@ -100,6 +110,9 @@ def make_pictures(
     first = azimuths(n, generator)
     step = torch.arange(n_view, device=device) * (360.0 / n_view)
     azimuth = (first[:, None] + step).flatten()
+    if p_caption_of_a_back < 1:
+        untold = is_back(first) & (_uniform(n, 0, 1, generator) >= p_caption_of_a_back)
+        texts = ["" if no else text for text, no in zip(texts, untold.tolist(), strict=True)]
     elevation = _uniform(n, *ELEVATION_DEG, generator).repeat_interleave(n_view)
     fovy = _uniform(n, *FOVY_DEG, generator).repeat_interleave(n_view)
     distance = _uniform(n, *RELATIVE_DISTANCE, generator).repeat_interleave(n_view)
@@ -117,8 +130,15 @@ def make_pictures(
 
 
 def single_pictures(n: int, seed: int, device, **kwargs) -> Pictures:
-    """The 2D prior's world: every word, mostly frontal."""
-    return make_pictures(n, seed, device, azimuths=frontal_azimuths, **kwargs)
+    """The 2D prior's world: every word, mostly frontal, and backs that hardly anyone describes."""
+    return make_pictures(
+        n,
+        seed,
+        device,
+        azimuths=frontal_azimuths,
+        p_caption_of_a_back=P_CAPTION_OF_A_BACK,
+        **kwargs,
+    )
 
 
 def four_view_sets(n: int, seed: int, device, **kwargs) -> Pictures:

@@ -23,9 +23,9 @@ from .translation import train_wonder3d
 PLANS = {
     "vae": TrainingPlan(steps=4266, lr=1e-3, ema=0.999),
     "clip": TrainingPlan(steps=2500, lr=1e-3, ema=0.99, cuda_graph=False),
-    "stable-diffusion": TrainingPlan(steps=15820, lr=1e-3, warmup=500, ema=0.9995),
+    "stable-diffusion": TrainingPlan(steps=14695, lr=1e-3, warmup=500, ema=0.9995),
     "mvdream": TrainingPlan(steps=15353, lr=1e-3, warmup=500, ema=0.9995),
-    "wonder3d": TrainingPlan(steps=20000, lr=1e-3, warmup=500, ema=0.9995),
+    "wonder3d": TrainingPlan(steps=15309, lr=1e-3, warmup=500, ema=0.9995),
 }
 PICTURES = {
     "vae": 60_000,

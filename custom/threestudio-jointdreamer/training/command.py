@@ -29,7 +29,7 @@ def add_arguments(commands: argparse._SubParsersAction) -> None:
     add("--held-out", type=float, help="objects (1000) of tinyworld, share (0.01) of a folder")
     add("--views", type=int, help="of an object in a batch; default: 4")
     add("--batch", type=int, help="objects in a batch, per device; default: 64, or 32")
-    add("--steps", type=int, help="default: 20000")
+    add("--steps", type=int, help="default: 6000 for tinyworld, else 20000")
     add("--lr", type=float, help="the head's peak learning rate; default: 5e-4, or 3e-4")
     add("--seed", type=int, help="default: 0")
     add("--accelerator", choices=("auto", "cpu", "gpu"), default="auto", help="%(default)s")

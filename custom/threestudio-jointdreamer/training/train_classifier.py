@@ -63,6 +63,7 @@ def default_settings(data: str = TINYWORLD, **changes) -> Settings:
     """The tiny world's settings, or those for a folder of objects; `changes` that are None too."""
     if data == TINYWORLD:
         defaults = {"backbone": TINY, "objects": 20_000, "held_out": 1000, "batch": 64, "lr": 5e-4}
+        defaults["steps"] = 6000
     else:
         defaults = {
             "backbone": "facebook/dino-vits16",
@@ -70,8 +71,9 @@ def default_settings(data: str = TINYWORLD, **changes) -> Settings:
             "held_out": 0.01,
             "batch": 32,
             "lr": 3e-4,
+            "steps": 20_000,
         }
-    defaults |= {"train_blocks": 3, "n_view": N_VIEW, "steps": 20_000, "seed": 0}
+    defaults |= {"train_blocks": 3, "n_view": N_VIEW, "seed": 0}
     chosen = defaults | {name: value for name, value in changes.items() if value is not None}
     is_tiny = chosen["backbone"] == TINY
     chosen.setdefault("image_size", TINY_IMAGE_SIZE if is_tiny else DINO_IMAGE_SIZE)
