@@ -69,7 +69,7 @@ def test_the_shipped_sweep_has_all_methods_of_both_tables():
     for method in shortened(sweep, 100).methods:
         cfg = read_experiment(method.config, (*sweep.overrides, *method.overrides))
         assert cfg.trainer.max_steps == 100 and cfg.trainer.val_check_interval > 1000
-        assert cfg.data.n_test_views == 41
+        assert cfg.data.n_test_views == 25
         fading = cfg.system.geometry_fading
         assert (fading is None) == (method.name in ("jsd-plain", "jsd-switching"))
         switches = method.name != "jsd-plain"
