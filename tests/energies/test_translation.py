@@ -247,3 +247,56 @@ def test_the_guidance_distils_with_it(image_priors, sd_folder, kind):
     out["loss_sds"].backward()
     assert rgb.grad.isfinite().all() and out["energy_grad_norm"] > 0
     assert out["eval"]["imgs_energy"].shape[0] == 4
+
+
+def test_with_strength_the_views_are_sampled_from_noise_of_their_own(
+    make_translation, level_views, monkeypatch
+):
+    """η = 0 DDIM in three steps of equal length, written out."""
+    energy = make_translation(strength=0.6, num_inference_steps=3)
+    schedule, seen = energy.model.schedule, []
+    predict_noise = energy.image_prior.predict_noise
+
+    def watched(x_t, t, *args):
+        eps = predict_noise(x_t, t, *args)
+        seen.append((x_t, t, eps[1] + 3.0 * (eps[0] - eps[1])))
+        return eps
+
+    monkeypatch.setattr(energy.image_prior, "predict_noise", watched)
+    torch.manual_seed(7)
+    predicted = energy.predict(level_views)
+    torch.manual_seed(7)
+    start = torch.full_like(level_views.t, 599)
+    eps = torch.randn_like(level_views.latents)
+    torch.testing.assert_close(seen[0][0], schedule.add_noise(level_views.latents, eps, start))
+    assert [call[1].tolist() for call in seen] == [[599] * 2, [399] * 2, [199] * 2]
+    for (x_t, t, eps_hat), (after, t_after, _) in zip(seen, seen[1:], strict=False):
+        x0 = schedule.denoise(x_t, eps_hat, t)
+        torch.testing.assert_close(after, schedule.add_noise(x0, eps_hat, t_after))
+    x_t, t, eps_hat = seen[-1]
+    torch.testing.assert_close(predicted[:, 1:], schedule.denoise(x_t, eps_hat, t)[:, 1:])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_with_strength_the_guidance_s_own_noise_does_not_matter(
+    make_translation, level_views, kind
+):
+    other = replace(level_views, noisy=torch.randn_like(level_views.noisy), t=level_views.t + 100)
+    for strength, same in ((0.5, True), (None, False)):
+        energy = make_translation(kind, strength=strength)
+        pair = []
+        for views in (level_views, other):
+            torch.manual_seed(3)
+            pair.append(energy.predict(views)[:, 1:])
+        assert torch.equal(*pair) == same
+
+
+def test_strength_follows_its_schedule(make_translation, level_views):
+    energy = make_translation(strength=[10, 0.2, 0.9, 11])
+    constant = make_translation(strength=0.9)
+    energy.update_step(0, 11)
+    pair = []
+    for one in (energy, constant):
+        torch.manual_seed(3)
+        pair.append(one.predict(level_views))
+    assert torch.equal(*pair)

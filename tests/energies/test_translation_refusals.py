@@ -47,6 +47,8 @@ def test_another_number_of_timesteps_is_refused(make_translation, level_views):
     ("cfg", "message"),
     [
         ({"reference": "back"}, "energy.reference='back': use one of first, frontal, random"),
+        ({"strength": 1.5}, "energy.strength=1.5 leaves the range from 0.0 to 1.0"),
+        ({"num_inference_steps": 0}, "energy.num_inference_steps=0 must be 1 or more"),
         ({"noise": "old"}, "energy.noise='old': use one of shared, fresh"),
         ({"azimuth_tolerance": -1.0}, "energy.azimuth_tolerance=-1.0 must not be below 0"),
     ],
@@ -64,3 +66,8 @@ def test_missing_weights_name_the_energys_key(make_translation):
 def test_a_text_to_image_model_is_refused(make_translation, sd_folder):
     with pytest.raises(ValueError, match="energy.pretrained_model.* holds no image-to-image model"):
         make_translation(pretrained_model_name_or_path=str(sd_folder))
+
+
+def test_a_strength_of_less_than_a_timestep_is_refused(make_translation, level_views):
+    with pytest.raises(ValueError, match="energy.strength=0 is less than one"):
+        make_translation(strength=0.0)(level_views)

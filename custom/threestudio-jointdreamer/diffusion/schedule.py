@@ -63,6 +63,12 @@ class NoiseSchedule:
         """x̂0 = (x_t − σ_t ε) / √ᾱ_t, the one-step estimate of the clean latents."""
         return (x_t - self.sigma(t, x_t) * eps) / self.alpha_bar(t, x_t).sqrt()
 
+    def to_noise(
+        self, x_t: Float[Tensor, "B ..."], x0: Float[Tensor, "B ..."], t: Int[Tensor, " B"]
+    ) -> Float[Tensor, "B ..."]:
+        """ε = (x_t − √ᾱ_t x̂0) / σ_t, the noise that `denoise` would have needed for x̂0."""
+        return (x_t - self.alpha_bar(t, x_t).sqrt() * x0) / self.sigma(t, x_t)
+
     def to_epsilon(
         self, output: Float[Tensor, "B ..."], x_t: Float[Tensor, "B ..."], t: Int[Tensor, " B"]
     ) -> Float[Tensor, "B ..."]:

@@ -1,6 +1,6 @@
 """Coherence by an image-to-image model: views should be what it makes of one of them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,20 +12,21 @@ from torch import Tensor
 from ..diffusion import wonder3d, zero123  # noqa: F401  (makes them known)
 from ..diffusion.image_prior import Cameras, ImagePriorOptions, load_image_prior
 from ..diffusion.latent_prior import LatentPrior
+from ..diffusion.step_schedule import StepSchedule
 from ..diffusion.weights.requirements import Requirement, is_half, parts_of, vae_of
 from .base import Views
 from .reconstruction import KEY, ReconstructionEnergy
-
-REFERENCES = ("first", "frontal", "random")
+from .reference import check_reference, choose_reference
 
 
 @threestudio.register("jsd-translation-energy")
 class TranslationEnergy(ReconstructionEnergy):
     """C_I2I = −Σ_{i≠ref} ‖M_I2I(x^ref, Δ(c^i, c^ref)) − x̂0^i‖² (JointDreamer, arXiv 2407.12291).
 
-    M_I2I denoises the other views of an object, given the render of one of them and the relative
-    cameras, in one call without a graph, at the same t. Wonder3D and Zero-1-to-3 are known, and
-    told apart by their own config.json; others can be added (`register_image_prior`).
+    M_I2I makes the other views of an object, given the render of one of them and the relative
+    cameras, without a graph: by default it denoises them in one call, at the same t. Wonder3D and
+    Zero-1-to-3 are known, and told apart by their own config.json; others can be added
+    (`register_image_prior`).
 
     Config, beside what `ReconstructionEnergy` says:
         pretrained_model_name_or_path: a folder with unet/, vae/, image_encoder/ and scheduler/
@@ -37,6 +38,12 @@ class TranslationEnergy(ReconstructionEnergy):
             background, so leave `mask_with_opacity` on with it.
         reference: which view the others are made from: the `first`; the most `frontal` one, whose
             azimuth is nearest to 0; or a `random` one, drawn per object and step.
+        strength: how noisy the views are that it starts from, in (0, 1], as diffusers' image to
+            image: from 1 the reference alone says what comes out, and the less, the more of what
+            the views show now. May be a schedule. By default they are as noisy as jsd-guidance's,
+            so that late in training a face on a back is a face that it keeps.
+        num_inference_steps: DDIM steps (Song et al. 2020, arXiv 2010.02502, η = 0) from there to
+            no noise, each one call; 1 is the one-step estimate, which is blurred by much noise.
         cross_domain: Wonder3D only: predict normals with the colours, see `Wonder3D`.
         azimuth_tolerance, elevation_tolerance: Wonder3D only: degrees that a view may be away
             from its six fixed ones; others are refused.
@@ -48,6 +55,8 @@ class TranslationEnergy(ReconstructionEnergy):
         mask_with_opacity: bool = True
         white_background: bool = True
         reference: str = "first"
+        strength: Any = None
+        num_inference_steps: int = 1
         cross_domain: bool = False
         azimuth_tolerance: float = 5.0
         elevation_tolerance: float = 15.0
@@ -63,9 +72,15 @@ class TranslationEnergy(ReconstructionEnergy):
         yield from vae_of(cfg, key, half, own_is_optional=False)
 
     def _load(self) -> LatentPrior:
-        if self.cfg.reference not in REFERENCES:
+        check_reference(self.cfg.reference)
+        if self.cfg.num_inference_steps < 1:
             raise ValueError(
-                f"energy.reference={self.cfg.reference!r}: use one of {', '.join(REFERENCES)}."
+                f"energy.num_inference_steps={self.cfg.num_inference_steps} must be 1 or more."
+            )
+        self.strength_schedule = None
+        if self.cfg.strength is not None:
+            self.strength_schedule = StepSchedule(
+                self.cfg.strength, "energy.strength", within=(0.0, 1.0)
             )
         for name in ("azimuth_tolerance", "elevation_tolerance"):
             if self.cfg[name] < 0:
@@ -84,6 +99,11 @@ class TranslationEnergy(ReconstructionEnergy):
         )
         return self.image_prior.prior
 
+    def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
+        super().update_step(epoch, global_step, on_load_weights)
+        if self.strength_schedule is not None:
+            self.strength: float = self.strength_schedule(epoch, global_step)
+
     @torch.no_grad()
     def predict(self, views: Views) -> Float[Tensor, "N V C h w"]:
         """M_I2I, at the size of `views.denoised`; at the reference view x̂0 as it is."""
@@ -101,7 +121,7 @@ class TranslationEnergy(ReconstructionEnergy):
         if self.cfg.white_background:
             views = self._before_white(views)
         # predicted views of each object [N K]: the reference first, where it is one of them
-        reference = self._choose(views)
+        reference = choose_reference(self.cfg.reference, views)
         first = 0 if self.image_prior.joint else 1
         steps = torch.arange(first, views.n_view, device=reference.device)
         wanted = (reference[:, None] + steps) % views.n_view
@@ -110,18 +130,50 @@ class TranslationEnergy(ReconstructionEnergy):
         rgb = views.rgb[of_object, reference].permute(0, 3, 1, 2)
         poses = torch.stack([views.elevation, views.azimuth, views.camera_distances], dim=-1)
         rows = of_object[:, None]
-        x_t = self._noisy(views)[rows, wanted]
-        eps = self.image_prior.predict_noise(
-            x_t,
-            views.t,
-            self.image_prior.look_at(rgb),
-            Cameras(poses[rows, wanted], poses[rows, reference[:, None]]),
-            guided=self.guidance_scale != 1,
-        )
+        seen = self.image_prior.look_at(rgb)
+        cameras = Cameras(poses[rows, wanted], poses[rows, reference[:, None]])
+
+        def predict_noise(x_t: Tensor, t: Int[Tensor, " N"]) -> tuple[Tensor, Tensor | None]:
+            guided = self.guidance_scale != 1
+            return self.image_prior.predict_noise(x_t, t, seen, cameras, guided)
+
+        x_t, t = self._start(views)
         x0 = views.denoised.detach().clone()
-        predicted = self._reconstruct(x_t, views.t, *eps, x0.shape[-1])
+        predicted = self._sample(x_t[rows, wanted], t, predict_noise, x0.shape[-1])
         x0[rows, wanted[:, 1 - first :]] = predicted[:, 1 - first :]
         return x0
+
+    def _start(self, views: Views) -> tuple[Float[Tensor, "N V C h w"], Int[Tensor, " N"]]:
+        """The noisy views that the model starts from, and their t."""
+        if self.strength_schedule is None:
+            return self._noisy(views), views.t
+        schedule = self.model.schedule
+        t = round(self.strength * schedule.num_train_timesteps) - 1
+        if t < 0:
+            raise ValueError(
+                f"energy.strength={self.strength:g} is less than one of the model's "
+                f"{schedule.num_train_timesteps} timesteps: use more, up to 1, or null."
+            )
+        t = torch.full_like(views.t, t)
+        shared = self.cfg.noise == "shared"
+        x = views.latents if shared else self._encode(views).unflatten(0, views.denoised.shape[:2])
+        return schedule.add_noise(x, torch.randn_like(x), t), t
+
+    def _sample(
+        self,
+        x_t: Float[Tensor, "N K C h w"],
+        t: Int[Tensor, " N"],
+        predict_noise: Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]],
+        size: int,
+    ) -> Float[Tensor, "N K C size size"]:
+        """From x_t to clean views, in `num_inference_steps` DDIM steps of equal length."""
+        count, schedule = self.cfg.num_inference_steps, self.model.schedule
+        for left in range(count, 1, -1):
+            x0 = self._reconstruct(x_t, t, *predict_noise(x_t, t), x_t.shape[-1])
+            eps = schedule.to_noise(x_t, x0, t)
+            t = t * (left - 1) // left
+            x_t = schedule.add_noise(x0, eps, t)
+        return self._reconstruct(x_t, t, *predict_noise(x_t, t), size)
 
     def _before_white(self, views: Views) -> Views:
         if views.opacity is None:
@@ -131,13 +183,3 @@ class TranslationEnergy(ReconstructionEnergy):
                 "energy.white_background=false."
             )
         return replace(views, rgb=views.rgb * views.opacity + 1 - views.opacity)
-
-    def _choose(self, views: Views) -> Int[Tensor, " N"]:
-        """Which view of each object is the reference."""
-        shape, device = (views.n_object,), views.azimuth.device
-        if self.cfg.reference == "first":
-            return torch.zeros(shape, dtype=torch.long, device=device)
-        if self.cfg.reference == "random":
-            return torch.randint(views.n_view, shape, device=device)
-        azimuth = views.azimuth % 360
-        return torch.minimum(azimuth, 360 - azimuth).argmin(dim=1)
