@@ -5,7 +5,12 @@ import pytorch_lightning as pl
 import torch
 from helpers.cameras import camera_ring
 from helpers.random_classifiers import IMAGE_SIZE, random_classifier
-from threestudio_jointdreamer.training.pair_training import PairTraining, Rates
+from threestudio_jointdreamer.training.pair_training import (
+    PairTraining,
+    Rates,
+    _half_denoised,
+    _pictures,
+)
 from threestudio_jointdreamer.training.pairs import JANUS, KINDS, OTHER, SAME
 from torch.utils.data import DataLoader
 
@@ -82,8 +87,33 @@ def test_poses_are_exact_in_mixed_precision():
     module = PairTraining(random_classifier(), Rates(steps=1))
     (batch,) = DataLoader(striped_objects(4, 0), batch_size=4)
     draws = (torch.Generator().manual_seed(0) for _ in range(2))
-    exact = module._pairs(batch, soft=False, generator=next(draws))
+    exact = module._pairs(_pictures(batch), batch, next(draws))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        mixed = module._pairs(batch, soft=False, generator=next(draws))
+        mixed = module._pairs(_pictures(batch), batch, next(draws))
     assert torch.equal(mixed.pose, exact.pose) and torch.equal(mixed.kind, exact.kind)
     assert mixed.first.dtype == torch.float32
+
+
+def test_half_of_the_objects_are_shown_denoised_and_their_metrics_are_apart():
+    (batch,) = DataLoader(striped_objects(64, 0), batch_size=64)
+    shown = _half_denoised(batch | {"denoised_images": torch.zeros_like(batch["images"])})
+    blank = (shown["images"] == 0).flatten(1).all(dim=1)
+    assert 16 < blank.sum() < 48
+    assert torch.equal(shown["images"][~blank], batch["images"][~blank])
+
+    class WithDenoised(torch.utils.data.Dataset):
+        rows = striped_objects(16, 0)
+
+        def __len__(self):
+            return len(self.rows)
+
+        def __getitem__(self, index):
+            row = self.rows[index]
+            return row | {"denoised_images": torch.zeros_like(torch.as_tensor(row["images"]))}
+
+    module = PairTraining(random_classifier(gain=3.0), Rates(steps=1))
+    trainer().validate(module, DataLoader(WithDenoised(), batch_size=8), verbose=False)
+    (metrics,) = module.history
+    assert metrics["denoised_roc_auc"] != metrics["roc_auc"]
+    trainer().validate(module, loader(16, 0), verbose=False)
+    assert "denoised_roc_auc" not in module.history[-1]

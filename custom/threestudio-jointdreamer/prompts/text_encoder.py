@@ -3,12 +3,15 @@
 import re
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerBase
 
 from ..diffusion.loading import find_folder, load_model
 from .cache import Embedding, Gaps
 
 KEY = "system.prompt_processor.pretrained_model_name_or_path"
+BATCH = 1024  # prompts
 LISTABLE = 500  # a vocabulary that a person can read
 
 
@@ -24,17 +27,36 @@ def encode_prompts(name_or_path: str, prompts: list[str], device: torch.device) 
         ValueError: the files do not load.
     """
     tokenizer = _load_tokenizer(name_or_path)
+    embedded = _embed(name_or_path, tokenizer, prompts, device).cpu()
+    room = embedded.shape[1]
+    return [
+        Embedding(row, _gaps(tokenizer, prompt, room))
+        for prompt, row in zip(prompts, embedded, strict=True)
+    ]
+
+
+def embed_prompts(
+    name_or_path: str, prompts: list[str], device: torch.device
+) -> Float[Tensor, "N L D"]:
+    """As `encode_prompts`, but the embeddings alone, on `device`."""
+    return _embed(name_or_path, _load_tokenizer(name_or_path), prompts, device)
+
+
+@torch.no_grad()
+def _embed(
+    name_or_path: str,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: list[str],
+    device: torch.device,
+) -> Float[Tensor, "N L D"]:
+    """L is the room for tokens, for the longest prompt that the encoder takes."""
     encoder = load_model(CLIPTextModel, name_or_path, "text_encoder", device, torch.float32, KEY)
     room = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
     tokens = tokenizer(
         prompts, padding="max_length", max_length=room, truncation=True, return_tensors="pt"
     )
-    with torch.no_grad():
-        hidden = encoder(tokens.input_ids.to(device))[0]
-    return [
-        Embedding(row, _gaps(tokenizer, prompt, room))
-        for prompt, row in zip(prompts, hidden.float().cpu(), strict=True)
-    ]
+    hidden = [encoder(ids.to(device))[0].float() for ids in tokens.input_ids.split(BATCH)]
+    return torch.cat(hidden)
 
 
 def _load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:

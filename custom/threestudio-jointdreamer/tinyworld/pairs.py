@@ -7,8 +7,10 @@ from jaxtyping import Bool, Float
 from rich.progress import track
 from torch import Tensor
 
+from .captions import captions
 from .creatures import Creatures, Ellipsoids, build, sample_creatures
 from .dataset import ELEVATION_DEG, FOVY_DEG, RELATIVE_DISTANCE, backgrounds
+from .denoised import Denoiser
 from .janus_creatures import with_faces
 from .models import IMAGE_SIZE, N_VIEW
 from .renderer import orbit_cameras, render
@@ -35,7 +37,12 @@ def sample_split(n: int, held_out: bool, generator: torch.Generator) -> Creature
 
 @torch.no_grad()
 def make_groups(
-    n: int, seed: int, device: torch.device | str, held_out: bool = False, n_view: int = N_VIEW
+    n: int,
+    seed: int,
+    device: torch.device | str,
+    held_out: bool = False,
+    n_view: int = N_VIEW,
+    denoiser: Denoiser | None = None,
 ) -> dict[str, Tensor]:
     """Renders `n` creatures from `n_view` cameras each, and once more with faces of Janus.
 
@@ -50,11 +57,13 @@ def make_groups(
         device: where to render and keep the result.
         held_out: draw the creatures that training never sees.
         n_view: views per group.
+        denoiser: shows the views once more, as it denoises them.
 
     Returns:
         On `device`, images [n V 3 H W] and janus [n V 3 H W] (uint8), c2w [n V 4 4], and face_deg
         [n V], the azimuth of the planted face that a view of `janus` was given; NaN where it was
-        given none, or another's was too near.
+        given none, or another's was too near. With `denoiser` also denoised_images and
+        denoised_janus.
     """
     device = torch.device(device)
     generator = torch.Generator(device).manual_seed(seed)
@@ -85,12 +94,17 @@ def make_groups(
         images.append(_photograph(build(creatures[group]), *cameras))
         janus.append(_photograph(with_faces(creatures[group], face[group]), *cameras))
     unflat = (n, n_view)
-    return {
+    groups = {
         "images": torch.cat(images).unflatten(0, unflat),
         "janus": torch.cat(janus).unflatten(0, unflat),
-        "c2w": c2w.unflatten(0, unflat),
-        "face_deg": face,
     }
+    if denoiser is not None:
+        texts = captions(creatures, seed)
+        groups |= {
+            f"denoised_{name}": denoiser.denoise(views, texts, seed)
+            for name, views in groups.items()
+        }
+    return groups | {"c2w": c2w.unflatten(0, unflat), "face_deg": face}
 
 
 def _photograph(objects: Ellipsoids, c2w: Tensor, fovy: Tensor, behind: Tensor) -> Tensor:

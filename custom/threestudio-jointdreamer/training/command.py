@@ -32,6 +32,11 @@ def add_arguments(commands: argparse._SubParsersAction) -> None:
     add("--steps", type=int, help="default: 6000 for tinyworld, else 20000")
     add("--lr", type=float, help="the head's peak learning rate; default: 5e-4, or 3e-4")
     add("--seed", type=int, help="default: 0")
+    add(
+        "--denoise-with",
+        help="tinyworld only: show half of the objects as this 2D prior denoises them in one step, "
+        "as the energy sees them; none for none; default: the tiny one",
+    )
     add("--accelerator", choices=("auto", "cpu", "gpu"), default="auto", help="%(default)s")
     add("--devices", type=int, default=1, help="GPUs, or processes on the CPU; %(default)s")
     add("--workers", type=int, default=4, help="processes that read a folder; %(default)s")
@@ -71,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
         steps=args.steps,
         lr=args.lr,
         seed=args.seed,
+        denoise_with=args.denoise_with,
     )
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     warnings.filterwarnings(

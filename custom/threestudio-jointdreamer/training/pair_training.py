@@ -7,6 +7,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import (
@@ -19,6 +20,8 @@ from ..diffusion.pair_classifier import PairClassifier
 from .pairs import KINDS, SAME, Pairs, form_pairs, soften
 
 SAVED_HISTORY = "history"
+VIEWS = ("images", "janus")
+DENOISED = "denoised_"  # before these names
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,9 @@ class PairTraining(pl.LightningModule):
     """Learns from groups of views whether pairs belong together.
 
     A batch is a dict as of `tinyworld.pairs.make_groups` or `ViewsFolder`: images [B V 3 H W]
-    (uint8) and c2w [B V 4 4], and where there are any, janus and face_deg.
+    (uint8) and c2w [B V 4 4], and where there are any, janus and face_deg, denoised_images and
+    denoised_janus. Half of the objects are shown denoised where they can be; they are held out,
+    too, and have metrics of their own.
 
     After every validation, `history` has one entry more, with the mean training loss since the last
     and the metrics of all held-out pairs.
@@ -67,12 +72,14 @@ class PairTraining(pl.LightningModule):
                 "calibration_error": BinaryCalibrationError(n_bins=15),
             }
         )
+        self.of_denoised = self.overall.clone(prefix=DENOISED)
         self.held_out_loss = MeanMetric()
         self.right = nn.ModuleList(BinaryAccuracy() for _ in KINDS)
         self.auc = nn.ModuleList(BinaryAUROC() for _ in KINDS[1:])
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        pairs = self._pairs(batch, soft=True)
+        batch = _half_denoised(batch)
+        pairs = self._pairs(soften(_pictures(batch)), batch)
         loss = F.binary_cross_entropy_with_logits(*self._judge(pairs))
         self.recent_loss.update(loss.detach())
         return loss
@@ -80,7 +87,7 @@ class PairTraining(pl.LightningModule):
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         number = batch_idx + 1_000_003 * self.global_rank
         generator = torch.Generator().manual_seed(self.seed + number)
-        pairs = self._pairs(batch, soft=False, generator=generator)
+        pairs = self._pairs(_pictures(batch), batch, generator)
         logits, labels = self._judge(pairs)
         self.held_out_loss.update(F.binary_cross_entropy_with_logits(logits, labels))
         chance, labels = logits.sigmoid(), labels.long()
@@ -92,6 +99,11 @@ class PairTraining(pl.LightningModule):
         for kind, auc in enumerate(self.auc, start=1):
             among = (pairs.kind == kind) | (pairs.kind == SAME)
             auc.update(chance[among], labels[among])
+        if _can_be_denoised(batch):
+            generator.manual_seed(self.seed + number)
+            seen = _pictures(_denoised(batch))
+            logits, labels = self._judge(self._pairs(seen, batch, generator))
+            self.of_denoised.update(logits.sigmoid(), labels.long())
 
     def on_validation_epoch_end(self) -> None:
         metrics = {name: value.item() for name, value in self.overall.compute().items()}
@@ -101,12 +113,22 @@ class PairTraining(pl.LightningModule):
                 metrics[f"right_on_{KINDS[kind]}"] = right.compute().item()
                 if kind != SAME:
                     metrics[f"roc_auc_{KINDS[kind]}"] = self.auc[kind - 1].compute().item()
+        if self.of_denoised["accuracy"].update_called:
+            of_denoised = self.of_denoised.compute()
+            metrics |= {name: value.item() for name, value in of_denoised.items()}
         if self.recent_loss.update_called:
             metrics["training_loss"] = self.recent_loss.compute().item()
         metrics = {name: round(value, 5) for name, value in metrics.items()}
         if not self.trainer.sanity_checking:
             self.history.append({"step": self.global_step, **metrics})
-        for metric in (self.overall, self.held_out_loss, self.recent_loss, *self.right, *self.auc):
+        for metric in (
+            self.overall,
+            self.of_denoised,
+            self.held_out_loss,
+            self.recent_loss,
+            *self.right,
+            *self.auc,
+        ):
             metric.reset()
 
     def configure_optimizers(self) -> dict[str, Any]:
@@ -130,13 +152,16 @@ class PairTraining(pl.LightningModule):
         self.history = list(checkpoint[SAVED_HISTORY])
 
     def _pairs(
-        self, batch: dict[str, Tensor], soft: bool, generator: torch.Generator | None = None
+        self,
+        rgb: Float[Tensor, "B 3 H W"],
+        batch: dict[str, Tensor],
+        generator: torch.Generator | None = None,
     ) -> Pairs:
-        views = [batch[name] for name in ("images", "janus") if name in batch]
-        rgb = torch.cat(views).flatten(0, 1).float() / 255
-        features = self.classifier.features(soften(rgb) if soft else rgb).float()
-        features = features.unflatten(0, (-1, batch["images"].shape[1])).chunk(len(views))
-        janus = features[1] if len(views) > 1 else None
+        """Pairs of the pictures of `_pictures`, with features as one batch."""
+        features = self.classifier.features(rgb).float()
+        features = features.unflatten(0, (-1, batch["images"].shape[1]))
+        features = features.split(len(batch["images"]))
+        janus = features[1] if len(features) > 1 else None
         with torch.autocast(self.device.type, enabled=False):  # the energy's poses are exact too
             return form_pairs(features[0], batch["c2w"], janus, batch.get("face_deg"), generator)
 
@@ -144,3 +169,33 @@ class PairTraining(pl.LightningModule):
         """Logits, and 1 for the pairs that belong together."""
         logits = self.classifier.head(pairs.first, pairs.second, pairs.pose).float()
         return logits, (pairs.kind == SAME).float()
+
+
+def _pictures(batch: dict[str, Tensor]) -> Float[Tensor, "B 3 H W"]:
+    """All of a batch's, in [0, 1]."""
+    views = [batch[name] for name in VIEWS if name in batch]
+    return torch.cat(views).flatten(0, 1).float() / 255
+
+
+def _can_be_denoised(batch: dict[str, Tensor]) -> bool:
+    return f"{DENOISED}images" in batch
+
+
+def _denoised(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The batch as the 2D prior denoises it."""
+    seen = {name: batch[f"{DENOISED}{name}"] for name in VIEWS if f"{DENOISED}{name}" in batch}
+    return batch | seen
+
+
+def _half_denoised(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Each object with even odds as it is or denoised, where it can be."""
+    if not _can_be_denoised(batch):
+        return batch
+    images = batch["images"]
+    chosen = (torch.rand(len(images), device=images.device) < 0.5).view(-1, 1, 1, 1, 1)
+    seen = {
+        name: torch.where(chosen, views, batch[name])
+        for name, views in _denoised(batch).items()
+        if name in VIEWS
+    }
+    return batch | seen

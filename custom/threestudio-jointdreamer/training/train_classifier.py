@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..diffusion.pair_classifier import PairClassifier
 from ..diffusion.weights.files import replacing_folder
+from ..tinyworld.denoised import Denoiser
 from ..tinyworld.models import N_VIEW
 from ..tinyworld.pairs import make_groups
 from .backbones import DINO_IMAGE_SIZE, TINY, TINY_IMAGE_SIZE, dino_classifier, tiny_classifier
@@ -23,6 +24,7 @@ from .progress import StepsBar
 from .views_folder import ViewsFolder
 
 TINYWORLD = "tinyworld"
+TINY_PRIOR, NO_PRIOR = "load/tiny/stable-diffusion", "none"
 METRICS = "metrics.json"
 SETTINGS = "settings.json"
 CHECKPOINT = "last"
@@ -44,6 +46,7 @@ class Settings:
         batch: objects in a batch, of each device.
         steps, lr: of the optimizer.
         seed: seeds every draw.
+        denoise_with: a 2D prior; half of the tiny world's objects are shown as it denoises them.
     """
 
     data: str
@@ -57,13 +60,14 @@ class Settings:
     steps: int
     lr: float
     seed: int
+    denoise_with: str | None
 
 
 def default_settings(data: str = TINYWORLD, **changes) -> Settings:
     """The tiny world's settings, or those for a folder of objects; `changes` that are None too."""
     if data == TINYWORLD:
         defaults = {"backbone": TINY, "objects": 20_000, "held_out": 1000, "batch": 64, "lr": 5e-4}
-        defaults["steps"] = 6000
+        defaults |= {"steps": 6000, "denoise_with": TINY_PRIOR}
     else:
         defaults = {
             "backbone": "facebook/dino-vits16",
@@ -72,10 +76,13 @@ def default_settings(data: str = TINYWORLD, **changes) -> Settings:
             "batch": 32,
             "lr": 3e-4,
             "steps": 20_000,
+            "denoise_with": None,
         }
     defaults |= {"train_blocks": 3, "n_view": N_VIEW, "seed": 0}
     chosen = defaults | {name: value for name, value in changes.items() if value is not None}
     is_tiny = chosen["backbone"] == TINY
+    if chosen["denoise_with"] == NO_PRIOR:
+        chosen["denoise_with"] = None
     chosen.setdefault("image_size", TINY_IMAGE_SIZE if is_tiny else DINO_IMAGE_SIZE)
     settings = Settings(data=data, **chosen)
     _check(settings)
@@ -96,6 +103,11 @@ def _check(settings: Settings) -> None:
         raise ValueError(f"--held-out {settings.held_out}: give a number of objects, 2 or more.")
     if not is_world and not 0 < settings.held_out < 1:
         raise ValueError(f"--held-out {settings.held_out}: give a share of the objects, as 0.01.")
+    if settings.denoise_with and not is_world:
+        raise ValueError(
+            f"--denoise-with {settings.denoise_with}: views are denoised for captions, and "
+            f"a folder has none: leave it out, or give --data {TINYWORLD}."
+        )
     if settings.backbone == TINY and settings.image_size != TINY_IMAGE_SIZE:
         raise ValueError(
             f"--image-size {settings.image_size}: the tiny backbone sees {TINY_IMAGE_SIZE} pixels. "
@@ -188,8 +200,13 @@ def _loaders(
     in_memory = settings.data == TINYWORLD
     if in_memory:
         counts = {False: settings.objects, True: int(settings.held_out)}
+        denoiser = None
+        if settings.denoise_with:
+            denoiser = Denoiser(settings.denoise_with, device, "--denoise-with")
         training, held_out = (
-            _Groups(make_groups(n, settings.seed + 17 + side, device, side, settings.n_view))
+            _Groups(
+                make_groups(n, settings.seed + 17 + side, device, side, settings.n_view, denoiser)
+            )
             for side, n in counts.items()
         )
         workers = 0
