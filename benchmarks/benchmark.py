@@ -58,6 +58,7 @@ from benchmarks.claim import tables  # noqa: E402
 from benchmarks.claim.looking import look  # noqa: E402
 from benchmarks.claim.methods import Missing, named, read_methods, shortened  # noqa: E402
 from benchmarks.claim.references import make_references  # noqa: E402
+from benchmarks.claim.timing import time_runs  # noqa: E402
 from benchmarks.tables import write_csv  # noqa: E402
 
 INTERRUPTED = 130
@@ -251,7 +252,7 @@ def benchmark(args: argparse.Namespace) -> int:
     if args.fresh:
         remove_runs([*runs, *timed])
     check_settings([*runs, *timed])
-    if timed and not conduct(timed, replace(plan.machinery, jobs=1, together=1), console):
+    if timed and not time_runs(timed, replace(plan.machinery, jobs=1, together=1), console):
         return INTERRUPTED
     if not conduct(runs, plan.machinery, console):
         return INTERRUPTED

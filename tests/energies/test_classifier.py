@@ -263,3 +263,42 @@ def test_committed_terms_agree_with_the_snippet_of_their_energy():
         snippet = OmegaConf.load(CONFIGS / f"{name}.yaml")
         assert term.energy_type == snippet.energy_type
         assert {key: snippet.energy[key] for key in term.energy} == dict(term.energy)
+
+
+@pytest.mark.parametrize(("reference", "chosen"), [("first", [0, 0]), ("frontal", [2, 1])])
+def test_with_a_reference_the_others_are_judged_beside_it(
+    folder, make_energy, views, reference, chosen
+):
+    azimuth = torch.tensor([[80.0, 200.0, -10.0], [-100.0, 355.0, 140.0]])
+    views = replace(views, azimuth=azimuth)
+    energy = make_energy(reference=reference)
+    logits = energy.logits(views)
+    assert logits.shape == (2, 2, 2)
+    model = load_pair_classifier(str(folder), CPU)
+    for n, r in enumerate(chosen):
+        images = views.decode(views.denoised[n], LATENT_SIZE)
+        others = [(r + k) % 3 for k in (1, 2)]
+        for k, v in enumerate(others):
+            there, back = ((a, b) for a, b in ((r, v), (v, r)))
+            for row, (a, b) in enumerate((there, back)):
+                c = views.c2w[n]
+                alone = model(images[a, None], images[b, None], c[a, None], c[b, None])[0]
+                torch.testing.assert_close(logits[n, row, k], alone, rtol=1e-3, atol=1e-4)
+    moved = gradient(energy(views), views).abs().amax(dim=(2, 3, 4))
+    for n, r in enumerate(chosen):
+        assert moved[n, r] == 0 and (moved[n] > 0).sum() == 2
+
+
+def test_a_random_reference_is_one_for_all_pairs_of_a_step(make_energy, views):
+    energy, still = make_energy(reference="random"), set()
+    for seed in range(8):
+        torch.manual_seed(seed)
+        moved = gradient(energy(views), views).abs().amax(dim=(2, 3, 4)) > 0
+        assert moved.sum(dim=1).tolist() == [2, 2]
+        still.add(tuple((~moved).long().argmax(dim=1).tolist()))
+    assert len(still) > 3
+
+
+def test_an_unknown_reference_is_refused(make_energy):
+    with pytest.raises(ValueError, match="energy.reference='back': use one of null, first"):
+        make_energy(reference="back")

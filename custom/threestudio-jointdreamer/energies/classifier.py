@@ -16,6 +16,7 @@ from ..diffusion.gradient_range import within_half_range
 from ..diffusion.pair_classifier import load_pair_classifier, named_backbone, relative_pose
 from ..diffusion.weights.requirements import Requirement, is_half, parts_of
 from .base import Energy, Views
+from .reference import REFERENCES, check_reference, choose_reference
 
 OUTPUTS = {"logit": lambda logit: logit, "log_sigmoid": F.logsigmoid}
 PROBE = 4  # latent pixels along an edge of what is decoded once to learn the VAE's factor
@@ -29,11 +30,20 @@ class ClassifierEnergy(Energy):
     through it and through the VAE's decoder. All ordered pairs count, but each view is decoded and
     seen by the backbone once.
 
+    A classifier's gradient in its input points to specks and blotches that fool it more than to
+    what people see. With jsd-guidance's `energy_gradient: unet` it goes back through the UNet too,
+    whose Jacobian, the covariance of x given x_t but for a factor (Chung et al. 2023, arXiv
+    2209.14687), lets pass what the prior finds likely to change.
+
     Config:
         pretrained_model_name_or_path: a pair classifier's folder, with head/ and mostly backbone/,
             or a hub name.
         backbone_name_or_path: a DINO to use instead, as a folder, hub name or original checkpoint
             file. By default the one that the head's config names, else backbone/ beside the head.
+        reference: null, every ordered pair counts, and what does not fit may change in any view.
+            Otherwise one view is taken as it is, the others are judged beside it, and the gradient
+            leaves it alone, as in jsd-translation-energy: the `first`; the most `frontal` one,
+            whose azimuth is nearest to 0; or a `random` one.
         output: `log_sigmoid`, the logarithm of the probability, whose gradient fades for pairs that
             already pass; `logit`, whose gradient does not.
         decode_latent_size: latents are resized to this before they are decoded. By default to the
@@ -49,6 +59,7 @@ class ClassifierEnergy(Energy):
     class Config(Energy.Config):
         pretrained_model_name_or_path: str = ""
         backbone_name_or_path: str | None = None
+        reference: str | None = None
         output: str = "log_sigmoid"
         decode_latent_size: int | None = None
         half_precision_weights: bool = True
@@ -68,6 +79,7 @@ class ClassifierEnergy(Energy):
             yield from parts_of(cfg, key, ["backbone"], is_half(cfg), optional=True)
 
     def configure(self) -> None:
+        check_reference(self.cfg.reference, (None, *REFERENCES))
         if self.cfg.output not in OUTPUTS:
             raise ValueError(f"energy.output={self.cfg.output!r}: use one of {', '.join(OUTPUTS)}.")
         size = self.cfg.decode_latent_size
@@ -89,22 +101,35 @@ class ClassifierEnergy(Energy):
     def __call__(self, views: Views) -> Float[Tensor, " N"]:
         return OUTPUTS[self.cfg.output](self.logits(views)).sum(dim=(1, 2))
 
-    def logits(self, views: Views) -> Float[Tensor, "N V V-1"]:
-        """Of view i (second axis) with each of the other views, in order."""
+    def logits(self, views: Views) -> Float[Tensor, "N R V-1"]:
+        """Of view i (second axis) with each of the other views, in order; R = V.
+
+        With a reference of its pairs only, R = 2: it with each of the others, and each with it.
+
+        Raises:
+            ValueError: there is one view per object.
+        """
         n_object, n_view = views.n_object, views.n_view
         if n_view < 2:
             raise ValueError(
                 "jsd-classifier-energy judges pairs of views, but there is one view per object: "
                 "set system.guidance.n_view to 2 or more."
             )
-        features = self._features(views)
-        i, j = (~torch.eye(n_view, dtype=torch.bool, device=features.device)).nonzero(as_tuple=True)
-        logits = self.model.head(
-            features[:, i].flatten(0, 1),
-            features[:, j].flatten(0, 1),
-            relative_pose(views.c2w[:, i], views.c2w[:, j]).flatten(0, 1).to(features.dtype),
-        )
-        return logits.unflatten(0, (n_object, n_view, n_view - 1))
+        features, rows = self._features(views), torch.arange(n_object)[:, None, None]
+        if self.cfg.reference is None:
+            i, j = (~torch.eye(n_view, dtype=torch.bool)).nonzero(as_tuple=True)
+            i, j = (index.view(1, n_view, -1).expand(n_object, -1, -1) for index in (i, j))
+        else:
+            reference = choose_reference(self.cfg.reference, views).cpu()[:, None]
+            others = (reference + torch.arange(1, n_view)) % n_view
+            reference = reference.expand_as(others)
+            i, j = torch.stack([reference, others], 1), torch.stack([others, reference], 1)
+            given = F.one_hot(reference[:, 0], n_view).bool().to(features.device)
+            features = torch.where(given[..., None], features.detach(), features)
+        rows, i, j = (index.to(features.device) for index in (rows, i, j))
+        pose = relative_pose(views.c2w[rows, i], views.c2w[rows, j]).to(features.dtype)
+        pairs = features[rows, i], features[rows, j], pose
+        return self.model.head(*(x.flatten(0, 2) for x in pairs)).unflatten(0, i.shape)
 
     def _features(self, views: Views) -> Float[Tensor, "N V D"]:
         latent_size = self._latent_size(views)

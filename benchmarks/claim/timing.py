@@ -1,0 +1,64 @@
+"""Times runs one after another in one process, each with the machine to itself.
+
+python -m benchmarks.claim.timing TASK.json...
+"""
+
+import gc
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from threestudio_jointdreamer.evaluation.sweeps import machinery
+from threestudio_jointdreamer.evaluation.sweeps.machinery import Machinery, prepare
+from threestudio_jointdreamer.evaluation.sweeps.plan import PlannedRun
+from threestudio_jointdreamer.evaluation.sweeps.records import Record
+
+ROOT = Path(__file__).resolve().parents[2]
+SWEEPS = Path(machinery.__file__).parent  # whose programs import their neighbours alone
+
+
+def time_runs(runs: Sequence[PlannedRun], how: Machinery, console: Console) -> bool:
+    """Carries out those that are not done; False after Ctrl-C. `Record.of` says what they took."""
+    waiting = [run for run in runs if not Record.of(run).done]
+    if not waiting:
+        return True
+    paths = [prepare(run, how.task(run, owner=Path())) for run in waiting]
+    with console.status(f"timing {len(waiting)} methods"):
+        command = [sys.executable, "-m", "benchmarks.claim.timing", *paths]
+        try:
+            subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL)
+        except KeyboardInterrupt:
+            return False
+    return True
+
+
+def main(paths: Sequence[Path]) -> int:
+    sys.path.insert(0, str(SWEEPS))
+    import launcher
+    import torch
+    from metering import Meter, observe_training
+
+    current: list[Meter] = []
+    observe_training(lambda: current[-1], lambda system: None)
+    launcher.write_log(paths[0].parent)
+    codes = []
+    for path in paths:
+        task = json.loads(path.read_text())
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        current.append(Meter(at_once=1))
+        attempt = launcher.Attempt(path.parent, current[-1])
+        attempt.note()
+        sys.argv = ["launch.py", *task["argv"]]  # which the host notes in the run's folder
+        code, state = launcher.outcome_of(lambda task=task: launcher.find_entry(task)(task["argv"]))
+        attempt.finish(state, code)
+        codes.append(code)
+    return max(codes)
+
+
+if __name__ == "__main__":
+    sys.exit(main([Path(path) for path in sys.argv[1:]]))
