@@ -9,7 +9,10 @@ from threestudio_jointdreamer.experiment import read_experiment
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs" / "tiny"
-OF_THE_ENERGY = ("energy_type", "energy", "energy_weight", "denoised_from")
+OF_THE_ENERGY = (
+    *("energy_type", "energy", "energy_weight"),
+    *("energy_gradient", "denoised_from"),
+)
 
 
 def read(name: str) -> dict:

@@ -32,8 +32,8 @@ class ClassifierEnergy(Energy):
 
     A classifier's gradient in its input points to specks and blotches that fool it more than to
     what people see. With jsd-guidance's `energy_gradient: unet` it goes back through the UNet too,
-    whose Jacobian, the covariance of x given x_t but for a factor (Chung et al. 2023, arXiv
-    2209.14687), lets pass what the prior finds likely to change.
+    whose Jacobian, the covariance of x given x_t but for a factor (Boys et al. 2023, arXiv
+    2310.06721), lets pass what the prior finds likely to change.
 
     Config:
         pretrained_model_name_or_path: a pair classifier's folder, with head/ and mostly backbone/,
