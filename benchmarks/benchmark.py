@@ -14,7 +14,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,6 +58,7 @@ from benchmarks.claim import tables  # noqa: E402
 from benchmarks.claim.looking import look  # noqa: E402
 from benchmarks.claim.methods import Missing, named, read_methods, shortened  # noqa: E402
 from benchmarks.claim.references import make_references  # noqa: E402
+from benchmarks.claim.sheets import side_by_side  # noqa: E402
 from benchmarks.claim.timing import time_runs  # noqa: E402
 from benchmarks.tables import write_csv  # noqa: E402
 
@@ -65,6 +66,10 @@ INTERRUPTED = 130
 QUICK_PROMPTS, QUICK_STEPS = 2, 400
 TIMED_STEPS = 80  # of the runs that are timed, each alone on the machine
 TOGETHER, MOST_JOBS = 16, 32  # on a GPU
+ASSETS = (  # columns of what is published of each asset
+    *("method", "seed", "prompt", "clip_score", "r_precision", "rank"),
+    *("faces", "face_extents_deg", "janus", "faceless"),
+)
 PAGE, RESULTS = ROOT / "docs" / "benchmark.md", ROOT / "docs" / "results"
 
 
@@ -198,15 +203,25 @@ def write_results(plan: Plan, records: Sequence[Record], result: Evaluation, tim
     return text
 
 
-def publish(out: Path, text: str) -> None:
-    """Puts tables into docs."""
+def publish(plan: Plan, records: Sequence[Record], result: Evaluation, text: str) -> None:
+    """Puts tables, assets, and each seed's contact sheet of the first table's methods into docs."""
     tables.put_in_page(PAGE, "tables", text)
     for name in ("janus", "ablation"):
-        source, target = out / f"{name}.csv", RESULTS / f"{name}.csv"
+        source, target = plan.sweep.out / f"{name}.csv", RESULTS / f"{name}.csv"
         if source.is_file():
             temporary = target.with_suffix(".tmp")
             temporary.write_bytes(source.read_bytes())
             os.replace(temporary, target)
+    assets = [{name: row[name] for name in ASSETS} for row in map(asdict, result.rows)]
+    write_csv(RESULTS / "benchmark-assets.csv", assets)
+    for seed in plan.sweep.seeds:
+        shown = [
+            record.run
+            for record in records
+            if record.done and record.run.seed == seed and record.run.method.name in tables.MAIN
+        ]
+        if shown:
+            side_by_side(shown, RESULTS / f"benchmark-seed{seed}.jpg")
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -265,7 +280,7 @@ def benchmark(args: argparse.Namespace) -> int:
     text = write_results(plan, records, result, [Record.of(one) for one in timed])
     console.out(text, highlight=False)
     if args.publish:
-        publish(plan.sweep.out, text)
+        publish(plan, records, result, text)
     console.print(plan.sweep.out / REPORT)
     return 0 if all(record.done for record in records) else 1
 

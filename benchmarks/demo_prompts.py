@@ -22,10 +22,7 @@ from standalone.host import ensure_host, load_extension  # noqa: E402
 ensure_host()
 load_extension()
 
-from threestudio_jointdreamer.evaluation.contact_sheet import (  # noqa: E402
-    compare_runs,
-    turntable_tiles,
-)
+from threestudio_jointdreamer.evaluation.contact_sheet import compare_runs  # noqa: E402
 from threestudio_jointdreamer.evaluation.runs import Run  # noqa: E402
 from threestudio_jointdreamer.evaluation.sweeps.conducting import conduct  # noqa: E402
 from threestudio_jointdreamer.evaluation.sweeps.machinery import (  # noqa: E402
@@ -34,7 +31,6 @@ from threestudio_jointdreamer.evaluation.sweeps.machinery import (  # noqa: E402
 )
 from threestudio_jointdreamer.evaluation.sweeps.plan import (  # noqa: E402
     Method,
-    PlannedRun,
     Sweep,
     read_prompts,
 )
@@ -43,24 +39,9 @@ from threestudio_jointdreamer.evaluation.sweeps.records import (  # noqa: E402
     table_of_methods,
     table_of_runs,
 )
-from threestudio_jointdreamer.systems.pictures import picture_grid, save_picture  # noqa: E402
 
+from benchmarks.claim.sheets import side_by_side  # noqa: E402
 from standalone.trainer import run  # noqa: E402
-
-
-def side_by_side(runs: list[PlannedRun], path: Path) -> str:
-    """A row per prompt, four azimuths per method; of prompts that every method has finished."""
-    methods = list(dict.fromkeys(run.method.name for run in runs))
-    by_prompt: dict[str, dict[str, PlannedRun]] = {}
-    for planned in runs:
-        by_prompt.setdefault(planned.prompt, {})[planned.method.name] = planned
-    shared = {prompt: found for prompt, found in by_prompt.items() if len(found) == len(methods)}
-    rows = [
-        [tile for name in methods for tile in turntable_tiles(Run(found[name].folder))[::2]]
-        for found in shared.values()
-    ]
-    columns = [f"{name} {azimuth}°" for name in methods for azimuth in (0, 90, 180, 270)]
-    return save_picture(path, picture_grid(rows, row_labels=list(shared), column_labels=columns))
 
 
 def main() -> int:

@@ -112,6 +112,11 @@ def test_tables_page_and_docs_come_out_of_finished_runs(bench, tmp_path, monkeyp
     assert published.startswith("before") and published.endswith("after\n")
     assert "| jsd-multiview | 2 | 0.0 [0.0, 65.8]" in published and "old" not in published
     assert rows(tmp_path / "janus.csv") == found and "jsd-multiview" in capsys.readouterr().out
+    assets = (tmp_path / "benchmark-assets.csv").read_text()
+    assert assets.startswith("method,seed,prompt") and len(assets.splitlines()) == 1 + 5
+    assert str(tmp_path) not in assets
+    with Image.open(tmp_path / "benchmark-seed0.jpg") as sheet:
+        assert sheet.width > 2 * 4 * 60  # two methods, four azimuths each
 
     html = (tmp_path / "out" / "report.html").read_text()
     assert "out of luck" in html and "prompts of tiny153.json" in html
