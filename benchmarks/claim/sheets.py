@@ -10,7 +10,7 @@ from threestudio_jointdreamer.systems.pictures import picture_grid, save_picture
 
 
 def side_by_side(runs: Sequence[PlannedRun], path: Path) -> str:
-    """A row per prompt, four azimuths per method; of prompts that every method has finished."""
+    """A row per prompt, at 0, 90, 180 and 270 degrees per method; where all have finished."""
     methods = list(dict.fromkeys(run.method.name for run in runs))
     by_prompt: dict[str, dict[str, PlannedRun]] = {}
     for planned in runs:
@@ -20,5 +20,5 @@ def side_by_side(runs: Sequence[PlannedRun], path: Path) -> str:
         [tile for name in methods for tile in turntable_tiles(Run(found[name].folder))[::2]]
         for found in shared.values()
     ]
-    columns = [f"{name} {azimuth}°" for name in methods for azimuth in (0, 90, 180, 270)]
+    columns = [label for name in methods for label in (name, "90°", "180°", "270°")]
     return save_picture(path, picture_grid(rows, row_labels=list(shared), column_labels=columns))
