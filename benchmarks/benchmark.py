@@ -10,11 +10,12 @@ Started again, it does what is left. docs/benchmark.md says what the columns mea
 """
 
 import argparse
+import csv
 import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -203,7 +204,7 @@ def write_results(plan: Plan, records: Sequence[Record], result: Evaluation, tim
     return text
 
 
-def publish(plan: Plan, records: Sequence[Record], result: Evaluation, text: str) -> None:
+def publish(plan: Plan, records: Sequence[Record], text: str) -> None:
     """Puts tables, assets, and each seed's contact sheet of the first table's methods into docs."""
     tables.put_in_page(PAGE, "tables", text)
     for name in ("janus", "ablation"):
@@ -212,7 +213,8 @@ def publish(plan: Plan, records: Sequence[Record], result: Evaluation, text: str
             temporary = target.with_suffix(".tmp")
             temporary.write_bytes(source.read_bytes())
             os.replace(temporary, target)
-    assets = [{name: row[name] for name in ASSETS} for row in map(asdict, result.rows)]
+    with open(plan.sweep.out / "assets.csv", encoding="utf-8", newline="") as file:
+        assets = [{name: row[name] for name in ASSETS} for row in csv.DictReader(file)]
     write_csv(RESULTS / "benchmark-assets.csv", assets)
     for seed in plan.sweep.seeds:
         shown = [
@@ -280,7 +282,7 @@ def benchmark(args: argparse.Namespace) -> int:
     text = write_results(plan, records, result, [Record.of(one) for one in timed])
     console.out(text, highlight=False)
     if args.publish:
-        publish(plan, records, result, text)
+        publish(plan, records, text)
     console.print(plan.sweep.out / REPORT)
     return 0 if all(record.done for record in records) else 1
 
