@@ -10,11 +10,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from threestudio_jointdreamer.evaluation.sweeps import machinery
-from threestudio_jointdreamer.evaluation.sweeps.machinery import Machinery, prepare
-from threestudio_jointdreamer.evaluation.sweeps.plan import PlannedRun
-from threestudio_jointdreamer.evaluation.sweeps.records import Record
+from benchmarks.baselines.running import register
+
+register()
+
+from rich.console import Console  # noqa: E402
+from threestudio_jointdreamer.evaluation.sweeps import machinery  # noqa: E402
+from threestudio_jointdreamer.evaluation.sweeps.machinery import Machinery, prepare  # noqa: E402
+from threestudio_jointdreamer.evaluation.sweeps.plan import PlannedRun  # noqa: E402
+from threestudio_jointdreamer.evaluation.sweeps.records import Record  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 SWEEPS = Path(machinery.__file__).parent  # whose programs import their neighbours alone

@@ -1,0 +1,35 @@
+"""Methods are timed one after another in one process."""
+
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+from threestudio_jointdreamer.evaluation.sweeps.records import Record
+
+from benchmarks import benchmark
+from benchmarks.claim import timing
+from benchmarks.claim.methods import shortened
+
+
+@pytest.mark.slow
+def test_runs_are_carried_out_in_one_process_and_told_apart(tmp_path, monkeypatch):
+    options = ["--methods", "sds,jsd-multiview", "--prompts", "1", "--seeds", "0"]
+    small = ("data.n_test_views=2", "data.width=[8,8]", "data.height=[8,8]")
+    plan = benchmark.planned(benchmark.arguments([*options, "--out", str(tmp_path), *small]))
+    runs = shortened(plan.sweep, 3).runs()
+    started, start = [], timing.subprocess.run
+
+    def counted(command, **options):
+        started.append(command)
+        return start(command, **options)
+
+    monkeypatch.setattr(timing.subprocess, "run", counted)
+    broken = replace(runs[0], seed=7, overrides=(*runs[0].overrides, "system.guidance.n_view=3"))
+    for _ in range(2):
+        assert timing.time_runs([broken, *runs], plan.machinery, Console())
+    failed, *records = (Record.of(run) for run in (broken, *runs))
+    assert failed.state == "failed" and "n_view" in failed.log_end()
+    assert all(record.done and record.step == 3 for record in records)
+    assert all(record.steps_per_second > 0 for record in records)
+    # the second time the failed run alone is tried again
+    assert [len(command) for command in started] == [3 + 3, 3 + 1]
