@@ -10,7 +10,10 @@ from .assets import Asset
 from .report_pictures import Look, log_curve, polyline, strip, turning
 from .rows import AssetRow
 
-COLOURS = ("#3b6ea5", "#c8553d", "#5f8f4e", "#8c6bb1", "#b58a2a", "#3f8f8f", "#b0507f", "#5b5b58")
+COLOURS = (  # one for each method of the benchmark, and one to spare
+    *("#3b6ea5", "#c8553d", "#5f8f4e", "#8c6bb1", "#b58a2a"),
+    *("#3f8f8f", "#b0507f", "#5b5b58", "#7a4a2b", "#a3b82f"),
+)
 CHART = (640, 240)  # pixels
 Pair = tuple[Asset, AssetRow]
 
