@@ -36,6 +36,10 @@ def time_runs(runs: Sequence[PlannedRun], how: Machinery, console: Console) -> b
             subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL)
         except KeyboardInterrupt:
             return False
+    for record in map(Record.of, waiting):
+        if not record.done:
+            told = f"not timed: {record.run.method.name} ({record.state}). {record.log_end()}"
+            console.print(told, markup=False, highlight=False)
     return True
 
 

@@ -12,7 +12,7 @@ from benchmarks.claim.methods import shortened
 
 
 @pytest.mark.slow
-def test_runs_are_carried_out_in_one_process_and_told_apart(tmp_path, monkeypatch):
+def test_runs_are_carried_out_in_one_process_and_told_apart(tmp_path, monkeypatch, capsys):
     options = ["--methods", "sds,jsd-multiview", "--prompts", "1", "--seeds", "0"]
     small = ("data.n_test_views=2", "data.width=[8,8]", "data.height=[8,8]")
     plan = benchmark.planned(benchmark.arguments([*options, "--out", str(tmp_path), *small]))
@@ -26,7 +26,8 @@ def test_runs_are_carried_out_in_one_process_and_told_apart(tmp_path, monkeypatc
     monkeypatch.setattr(timing.subprocess, "run", counted)
     broken = replace(runs[0], seed=7, overrides=(*runs[0].overrides, "system.guidance.n_view=3"))
     for _ in range(2):
-        assert timing.time_runs([broken, *runs], plan.machinery, Console())
+        assert timing.time_runs([broken, *runs], plan.machinery, Console(width=500))
+    assert capsys.readouterr().out.count("not timed: sds (failed)") == 2
     failed, *records = (Record.of(run) for run in (broken, *runs))
     assert failed.state == "failed" and "n_view" in failed.log_end()
     assert all(record.done and record.step == 3 for record in records)

@@ -8,7 +8,7 @@ from typing import Any
 import threestudio
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -115,21 +115,29 @@ class ClassifierEnergy(Energy):
                 "jsd-classifier-energy judges pairs of views, but there is one view per object: "
                 "set system.guidance.n_view to 2 or more."
             )
-        features, rows = self._features(views), torch.arange(n_object)[:, None, None]
-        if self.cfg.reference is None:
-            i, j = (~torch.eye(n_view, dtype=torch.bool)).nonzero(as_tuple=True)
-            i, j = (index.view(1, n_view, -1).expand(n_object, -1, -1) for index in (i, j))
-        else:
-            reference = choose_reference(self.cfg.reference, views).cpu()[:, None]
-            others = (reference + torch.arange(1, n_view)) % n_view
-            reference = reference.expand_as(others)
-            i, j = torch.stack([reference, others], 1), torch.stack([others, reference], 1)
-            given = F.one_hot(reference[:, 0], n_view).bool().to(features.device)
+        i, j = self._pairs(views)
+        features = self._features(views)
+        if self.cfg.reference is not None:
+            given = F.one_hot(i[:, 0, 0], n_view).bool()
             features = torch.where(given[..., None], features.detach(), features)
-        rows, i, j = (index.to(features.device) for index in (rows, i, j))
+        rows = torch.arange(n_object, device=i.device)[:, None, None]
         pose = relative_pose(views.c2w[rows, i], views.c2w[rows, j]).to(features.dtype)
         pairs = features[rows, i], features[rows, j], pose
         return self.model.head(*(x.flatten(0, 2) for x in pairs)).unflatten(0, i.shape)
+
+    def _pairs(self, views: Views) -> tuple[Int[Tensor, "N R V-1"], Int[Tensor, "N R V-1"]]:
+        """First and second views of the pairs; with a reference it is the first row's first."""
+        n_view, device = views.n_view, views.denoised.device
+        if self.cfg.reference is None:
+            first = torch.arange(n_view, device=device).expand(views.n_object, -1)
+        else:
+            first = choose_reference(self.cfg.reference, views)[:, None]
+        second = (first[..., None] + torch.arange(1, n_view, device=device)) % n_view
+        second = second.sort(dim=-1).values
+        first = first[..., None].expand_as(second)
+        if self.cfg.reference is None:
+            return first, second
+        return torch.cat([first, second], dim=1), torch.cat([second, first], dim=1)
 
     def _features(self, views: Views) -> Float[Tensor, "N V D"]:
         latent_size = self._latent_size(views)

@@ -53,8 +53,8 @@ class PairTraining(pl.LightningModule):
 
     A batch is a dict as of `tinyworld.pairs.make_groups` or `ViewsFolder`: images [B V 3 H W]
     (uint8) and c2w [B V 4 4], and where there are any, janus and face_deg, denoised_images and
-    denoised_janus. Half of the objects are shown denoised where they can be; they are held out,
-    too, and have metrics of their own.
+    denoised_janus. Where these are there, half of the objects are learnt from denoised, and
+    held-out objects are judged both ways, with metrics of their own for the denoised ones.
 
     After every validation, `history` has one entry more, with the mean training loss since the last
     and the metrics of all held-out pairs.
