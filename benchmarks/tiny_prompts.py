@@ -1,4 +1,5 @@
-"""Writes the benchmark's prompts: 16 to make assets of, and 153 that R-Precision chooses from.
+"""Writes the benchmark's prompts: 16 to make assets of, 153 that R-Precision chooses from, and 16
+that settings are chosen with.
 
     python benchmarks/tiny_prompts.py
 
@@ -13,7 +14,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -37,7 +38,7 @@ from threestudio_jointdreamer.tinyworld.creatures import (  # noqa: E402
     sample_creatures,
 )
 
-SEED = 16153
+SEED, TUNING_SEED = 16153, 16
 P_HAT, P_BACKPACK = 0.8, 0.7
 METER_DRAWS = ((202, 200), (203, 200))  # seeds of the meter's held-out creatures, and how many
 FOLDER = ROOT / "load" / "prompts"
@@ -85,9 +86,10 @@ def draw(
     count: int,
     source: Callable[[int, torch.Generator], Creatures],
     wanted: Callable[[Key, list[Key]], bool],
+    seed: int = SEED,
 ) -> list[Key]:
     """The first `count` different creatures of `source` that are wanted beside those found."""
-    generator = torch.Generator().manual_seed(SEED)
+    generator = torch.Generator().manual_seed(seed)
     found: list[Key] = []
     while len(found) < count:
         for key in keys_of(source(512, generator)):
@@ -96,15 +98,16 @@ def draw(
     return found
 
 
-def prompts16() -> list[str]:
-    forbidden = taken()
+def prompts16(beside: Sequence[str] = (), seed: int = SEED) -> list[str]:
+    """Sixteen complex prompts, two of each species, none of them in `beside`."""
+    forbidden = taken() | {keys_of(parse(text))[0] for text in beside}
 
     def wanted(key: Key, found: list[Key]) -> bool:
         like = [other for other in found if other[0] == key[0]]
         twice = len(like) >= 2 or any(other[1] == key[1] for other in like)
         return not twice and is_complex(key) and key not in forbidden
 
-    keys = draw(16, lambda n, g: draw_creatures(n, "held-out", g), wanted)
+    keys = draw(16, lambda n, g: draw_creatures(n, "held-out", g), wanted, seed)
     return [describe(key) for key in sorted(keys)]
 
 
@@ -123,7 +126,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=FOLDER)
     out = parser.parse_args().out
     few = prompts16()
-    for name, prompts in (("tiny16", few), ("tiny153", prompts153(few))):
+    tuning = prompts16(few, TUNING_SEED)
+    for name, prompts in (("tiny16", few), ("tiny153", prompts153(few)), ("tuning16", tuning)):
         path = out / f"{name}.json"
         temporary = path.with_suffix(".tmp")
         temporary.write_text(json.dumps(prompts, indent=2) + "\n")

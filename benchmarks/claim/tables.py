@@ -18,6 +18,7 @@ from .methods import Missing
 BASELINE = "sds"
 MAIN = (
     BASELINE,
+    "sds-switching",
     "weighted-sum",
     "multiview-only",
     "jsd-multiview",

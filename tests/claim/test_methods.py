@@ -65,13 +65,13 @@ def test_the_shipped_sweep_has_all_methods_of_both_tables():
     sweep = read_sweep(path)
     assert {method.name for method in sweep.methods} == {*MAIN, *ABLATION}
     assert (len(sweep.prompts), sweep.seeds) == (16, (0, 1, 2))
-    assert len(named(sweep, MAIN)) == 7
+    assert len(named(sweep, MAIN)) == 8
     for method in shortened(sweep, 100).methods:
         cfg = read_experiment(method.config, (*sweep.overrides, *method.overrides))
         assert cfg.trainer.max_steps == 100 and cfg.trainer.val_check_interval > 1000
         assert cfg.data.n_test_views == 25
         fading = cfg.system.geometry_fading
-        assert (fading is None) == (method.name in ("jsd-plain", "jsd-switching"))
-        switches = method.name != "jsd-plain"
+        assert (fading is None) == (method.name in ("sds", "jsd-plain", "jsd-switching"))
+        switches = method.name not in ("sds", "jsd-plain")
         scale = cfg.system.guidance.guidance_scale
-        assert scale == ([75, 10.0, 12.0, 76] if switches else 10.0)
+        assert scale == ([75, 5.0, 6.0, 76] if switches else 10.0)

@@ -30,6 +30,14 @@ def test_sixteen_complex_creatures_that_nothing_was_chosen_with():
     assert demo < taken() and len(taken()) > 100
 
 
+def test_settings_are_chosen_with_sixteen_others():
+    keys = [key(text) for text in read("tuning16")]
+    assert len(set(keys)) == 16 and all(map(is_complex, keys))
+    assert set(Counter(k[0] for k in keys).values()) == {2}
+    assert not set(keys) & (taken() | {key(text) for text in read("tiny16")})
+    assert all(_is_in(parse(text), "held-out").all() for text in read("tuning16"))
+
+
 def test_a_hundred_and_fifty_three_different_creatures_with_the_sixteen_among_them():
     few, many = read("tiny16"), read("tiny153")
     assert many[:16] == few and len({key(text) for text in many}) == len(many) == 153
@@ -41,5 +49,5 @@ def test_the_command_writes_these_very_files(tmp_path, monkeypatch, capsys):
     assert prompts153(read("tiny16")) == read("tiny153")
     monkeypatch.setattr("sys.argv", ["tiny_prompts.py", "--out", str(tmp_path)])
     tiny_prompts.main()
-    for name in ("tiny16", "tiny153"):
+    for name in ("tiny16", "tiny153", "tuning16"):
         assert (tmp_path / f"{name}.json").read_bytes() == (FOLDER / f"{name}.json").read_bytes()
