@@ -49,8 +49,8 @@ def test_every_schedule_keeps_its_place_in_fewer_steps(sweep):
     cfg = read_experiment(method.config, method.overrides)
     assert cfg.trainer.max_steps == 240
     assert cfg.data.resolution_milestones == [150]
-    assert cfg.system.guidance.guidance_scale == [180, 10.0, 12.0, 181]
-    assert cfg.system.guidance.max_step_percent == [0, 0.98, 0.50, 150]
+    assert cfg.system.guidance.guidance_scale == [180, 5.0, 6.0, 181]
+    assert cfg.system.guidance.max_step_percent == [0, 0.98, 0.50, 80]
     assert cfg.system.geometry_fading.start_step == 210
     assert cfg.system.guidance.min_step_percent == 0.02
     whole = read_experiment(method.config)
