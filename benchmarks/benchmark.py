@@ -65,6 +65,7 @@ from benchmarks.tables import write_csv  # noqa: E402
 
 INTERRUPTED = 130
 QUICK_PROMPTS, QUICK_STEPS = 2, 320
+QUICK_BATCH = "data.batch_size=${data.n_view}"  # the views of one object a step
 TIMED_STEPS = 80  # of the runs that are timed, each alone on the machine
 TOGETHER, MOST_JOBS = 16, 32  # on a GPU
 ASSETS = (  # columns of what is published of each asset
@@ -119,6 +120,8 @@ def planned(args: argparse.Namespace) -> Plan:
         sweep = replace(sweep, seeds=check_seeds(seeds, "--seeds"))
     elif args.quick:
         sweep = replace(sweep, seeds=sweep.seeds[:1])
+    if args.quick:
+        sweep = replace(sweep, overrides=(*sweep.overrides, QUICK_BATCH))
     sweep = replace(
         sweep,
         prompts=spread(sweep.prompts, count),

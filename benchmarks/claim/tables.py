@@ -27,7 +27,7 @@ MAIN = (
     "jsd-sum",
 )
 ABLATION = {
-    BASELINE: "SDS",
+    "sds-plain": "SDS",
     "jsd-plain": "JSD",
     "jsd-switching": "+ CFG switching",
     "jsd-multiview": "+ Geometry Fading",

@@ -12,6 +12,7 @@ import pytest
 from helpers.finished_runs import turntable_of, write_run
 from PIL import Image
 from threestudio_jointdreamer.evaluation.sweeps.records import FOLDER, Record
+from threestudio_jointdreamer.experiment import read_experiment
 
 from benchmarks import benchmark
 from benchmarks.claim import references, tables
@@ -20,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
-COMMON = ("--methods", "sds,jsd-multiview,jsd-plain", "--prompts", "2", "--seeds", "0")
+COMMON = ("--methods", "sds,jsd-multiview,sds-plain,jsd-plain", "--prompts", "2", "--seeds", "0")
 ATTEMPT = {
     "state": "done",
     "exit": 0,
@@ -42,7 +43,7 @@ def bench(tmp_path, monkeypatch):
             conducted.append(run)
             shutil.rmtree(run.folder, ignore_errors=True)
             mark = np.full((48, 48, 3), (255, 0, 255), np.uint8)
-            is_sds = run.method.name == "sds"
+            is_sds = run.method.name in ("sds", "sds-plain")
             frames = [mark] * 9 if is_sds else turntable_of(run.prompt, 48)
             curve = [1.0 + 0.1 * (i % 2) for i in range(30)]
             write_run(run.folder, run.prompt, frames, run.name, run.seed, grad_norms=curve)
@@ -85,7 +86,7 @@ def test_tables_page_and_docs_come_out_of_finished_runs(bench, tmp_path, monkeyp
     monkeypatch.setattr(references, "CREATURES", 1)
     monkeypatch.setattr(references, "VIEWS", 8)
     assert bench(*COMMON, "--steps", "40", "--publish") == 1  # a run failed
-    assert len(bench.conducted) == 6
+    assert len(bench.conducted) == 8
 
     found = rows(tmp_path / "out" / "janus.csv")
     assert list(found) == ["sds", "jsd-multiview"]
@@ -113,7 +114,7 @@ def test_tables_page_and_docs_come_out_of_finished_runs(bench, tmp_path, monkeyp
     assert "| jsd-multiview | 2 | 0.0 [0.0, 65.8]" in published and "old" not in published
     assert rows(tmp_path / "janus.csv") == found and "jsd-multiview" in capsys.readouterr().out
     assets = (tmp_path / "benchmark-assets.csv").read_text()
-    assert assets.startswith("method,seed,prompt") and len(assets.splitlines()) == 1 + 5
+    assert assets.startswith("method,seed,prompt") and len(assets.splitlines()) == 1 + 7
     assert str(tmp_path) not in assets
     with Image.open(tmp_path / "benchmark-seed0.jpg") as sheet:
         assert sheet.width > 2 * 4 * 60  # two methods, four azimuths each
@@ -121,9 +122,9 @@ def test_tables_page_and_docs_come_out_of_finished_runs(bench, tmp_path, monkeyp
     html = (tmp_path / "out" / "report.html").read_text()
     assert "out of luck" in html and "prompts of tiny153.json" in html
     sources = re.findall(r'(?:src|href)="([^"]*)"', html)
-    assert len(sources) == 2 * 5 and all(source.startswith("data:image/") for source in sources)
-    assert html.count(">no face<") == 2 and html.count(">1 face<") == 3
-    assert html.count("<polyline style") == 3
+    assert len(sources) == 2 * 7 and all(source.startswith("data:image/") for source in sources)
+    assert html.count(">no face<") == 4 and html.count(">1 face<") == 3
+    assert html.count("<polyline style") == 4
     if CHROMIUM is not None:
         shot = tmp_path / "shot.png"
         uri = (tmp_path / "out" / "report.html").as_uri()
@@ -136,7 +137,7 @@ def test_tables_page_and_docs_come_out_of_finished_runs(bench, tmp_path, monkeyp
         raise ValueError("enough")
 
     monkeypatch.setattr(benchmark, "evaluated", enough)
-    assert bench(*COMMON, "--steps", "40") == 2 and len(bench.conducted) == 7  # the failed one
+    assert bench(*COMMON, "--steps", "40") == 2 and len(bench.conducted) == 9  # the failed one
 
 
 def test_missing_methods_are_refused_by_name_or_shown_as_missing(bench, tmp_path, capsys):
@@ -159,6 +160,11 @@ def test_quick_is_fewer_and_shorter_runs_and_says_so(bench, capsys):
     assert "Quick: prompts: 2, seeds: 1, steps: 320: 4 runs" in capsys.readouterr().out
     assert bench(*options, "--together", "16") == 0
     assert "96 runs, 16 in each process" in capsys.readouterr().out
+    for quick, size in (("--quick",), 4), ((), 8):
+        sweep = benchmark.planned(benchmark.arguments([*quick, *options])).sweep
+        (method, _) = sweep.methods
+        cfg = read_experiment(method.config, (*sweep.overrides, *method.overrides))
+        assert cfg.data.batch_size == size
 
 
 def test_runs_that_share_a_process_are_timed_alone(bench):
