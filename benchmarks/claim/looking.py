@@ -3,9 +3,10 @@
 python -m benchmarks.claim.looking FEATURES RUN...
 """
 
+import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from joblib import Parallel, delayed, parallel_config
@@ -22,18 +23,28 @@ def look(runs: Sequence[Path], features: Path, jobs: int, device: str | None) ->
         ValueError: a process failed; names the last line that it wrote.
     """
     shares = [runs[start::jobs] for start in range(min(jobs, len(runs)))]
+    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    environment = {"OMP_NUM_THREADS": threads, **os.environ}
     with Progress() as bar, parallel_config(backend="threading", n_jobs=jobs):
         task = bar.add_task("looking for faces", total=len(runs))
         Parallel()(
-            delayed(_look)(share, features, device, lambda: bar.advance(task)) for share in shares
+            delayed(_look)(share, features, device, environment, lambda: bar.advance(task))
+            for share in shares
         )
 
 
-def _look(runs: Sequence[Path], features: Path, device: str | None, advance) -> None:
+def _look(
+    runs: Sequence[Path],
+    features: Path,
+    device: str | None,
+    environment: Mapping[str, str],
+    advance: Callable[[], None],
+) -> None:
     command = [sys.executable, "-m", "benchmarks.claim.looking", str(features), device or "auto"]
     process = subprocess.Popen(
         [*command, *map(str, runs)],
         cwd=ROOT,
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
