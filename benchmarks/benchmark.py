@@ -64,7 +64,7 @@ from benchmarks.claim.timing import time_runs  # noqa: E402
 from benchmarks.tables import write_csv  # noqa: E402
 
 INTERRUPTED = 130
-QUICK_PROMPTS, QUICK_STEPS = 2, 280
+QUICK_PROMPTS, QUICK_STEPS = 2, 480
 QUICK_BATCH = "data.batch_size=${data.n_view}"  # the views of one object a step
 TIMED_STEPS = 80  # of the runs that are timed, each alone on the machine
 TOGETHER, MOST_JOBS = 16, 32  # on a GPU

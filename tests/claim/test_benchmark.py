@@ -157,7 +157,7 @@ def test_missing_methods_are_refused_by_name_or_shown_as_missing(bench, tmp_path
 def test_quick_is_fewer_and_shorter_runs_and_says_so(bench, capsys):
     options = ("--methods", "sds,jsd-multiview", "--dry-run")
     assert bench("--quick", *options) == 0
-    assert "Quick: prompts: 2, seeds: 1, steps: 280: 4 runs" in capsys.readouterr().out
+    assert "Quick: prompts: 2, seeds: 1, steps: 480: 4 runs" in capsys.readouterr().out
     assert bench(*options, "--together", "16") == 0
     assert "96 runs, 16 in each process" in capsys.readouterr().out
     for quick, size in (("--quick",), 4), ((), 8):

@@ -24,6 +24,8 @@ def test_runs_are_carried_out_in_one_process_and_told_apart(tmp_path, monkeypatc
         return start(command, **options)
 
     monkeypatch.setattr(timing.subprocess, "run", counted)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "warm"))
+    (tmp_path / "warm").mkdir()
     broken = replace(runs[0], seed=7, overrides=(*runs[0].overrides, "system.guidance.n_view=3"))
     for _ in range(2):
         assert timing.time_runs([broken, *runs], plan.machinery, Console(width=500))
@@ -32,5 +34,13 @@ def test_runs_are_carried_out_in_one_process_and_told_apart(tmp_path, monkeypatc
     assert failed.state == "failed" and "n_view" in failed.log_end()
     assert all(record.done and record.step == 3 for record in records)
     assert all(record.steps_per_second > 0 for record in records)
+    # each was warmed up before, which is not timed and leaves nothing
+    log = (failed.run.folder / "sweep" / "log.txt").read_text()  # of the process
+    assert (
+        log.count(f"`max_steps={timing.WARM_STEPS}` reached")
+        == log.count("`max_steps=3` reached")
+        == 2
+    )
+    assert not any((tmp_path / "warm").iterdir())
     # the second time the failed run alone is tried again
     assert [len(command) for command in started] == [3 + 3, 3 + 1]
