@@ -67,12 +67,15 @@ INTERRUPTED = 130
 QUICK_PROMPTS, QUICK_STEPS = 2, 480
 QUICK_BATCH = "data.batch_size=${data.n_view}"  # the views of one object a step
 TIMED_STEPS = 80  # of the runs that are timed, each alone on the machine
-TOGETHER, MOST_JOBS = 16, 32  # on a GPU
+TOGETHER, PER_GPU = 16, 16  # runs in a process, processes on a GPU at most
+PROCESS_GIB = 4.75  # of GPU memory that such a process takes
 ASSETS = (  # columns of what is published of each asset
     *("method", "seed", "prompt", "clip_score", "r_precision", "rank"),
     *("faces", "face_extents_deg", "janus", "faceless"),
 )
 PAGE, RESULTS = ROOT / "docs" / "benchmark.md", ROOT / "docs" / "results"
+PICTURE = ROOT / "docs" / "sds-vs-jsd.png"  # the README's first
+PICTURED, PICTURED_PROMPTS = ("sds", "jsd-multiview", "jsd-sum"), 8
 
 
 @dataclass(frozen=True)
@@ -133,13 +136,25 @@ def planned(args: argparse.Namespace) -> Plan:
         sweep = shortened(sweep, steps)
     gpus = visible_gpus()
     cores = os.cpu_count() or 1
-    jobs = check_positive(args.jobs, "--jobs") or (min(cores, MOST_JOBS) if gpus else cores)
+    jobs = check_positive(args.jobs, "--jobs") or processes_at_once(len(gpus), cores)
     together = check_positive(args.together, "--together") or (TOGETHER if gpus else 1)
     setting = (
         f"{'Quick: ' if args.quick else ''}prompts: {len(sweep.prompts)}, seeds: {len(sweep.seeds)}"
         + (f", steps: {steps}" if steps else "")
     )
     return Plan(sweep, missing, Machinery(run, jobs, gpus=gpus, together=together), setting)
+
+
+def processes_at_once(gpus: int, cores: int) -> int:
+    """One a core, on GPUs no more than their memory has room for."""
+    import torch
+
+    gpus = min(gpus, torch.cuda.device_count())
+    if not gpus:
+        return cores
+    memory = [torch.cuda.get_device_properties(index).total_memory for index in range(gpus)]
+    on_each = min(PER_GPU, int(min(memory) / 2**30 / PROCESS_GIB))  # GPUs are used in turn
+    return max(1, min(cores, gpus * on_each))
 
 
 def spread(prompts: Sequence[str], count: int | None) -> tuple[str, ...]:
@@ -208,7 +223,11 @@ def write_results(plan: Plan, records: Sequence[Record], result: Evaluation, tim
 
 
 def publish(plan: Plan, records: Sequence[Record], text: str) -> None:
-    """Puts tables, assets, and each seed's contact sheet of the first table's methods into docs."""
+    """Puts tables, assets and contact sheets into docs.
+
+    A sheet of the first table's methods for each seed; for the README one of a few, if all of them
+    were run.
+    """
     tables.put_in_page(PAGE, "tables", text)
     for name in ("janus", "ablation"):
         source, target = plan.sweep.out / f"{name}.csv", RESULTS / f"{name}.csv"
@@ -219,14 +238,19 @@ def publish(plan: Plan, records: Sequence[Record], text: str) -> None:
     with open(plan.sweep.out / "assets.csv", encoding="utf-8", newline="") as file:
         assets = [{name: row[name] for name in ASSETS} for row in csv.DictReader(file)]
     write_csv(RESULTS / "benchmark-assets.csv", assets)
+    finished = [record.run for record in records if record.done]
     for seed in plan.sweep.seeds:
-        shown = [
-            record.run
-            for record in records
-            if record.done and record.run.seed == seed and record.run.method.name in tables.MAIN
-        ]
+        shown = [run for run in finished if run.seed == seed and run.method.name in tables.MAIN]
         if shown:
             side_by_side(shown, RESULTS / f"benchmark-seed{seed}.jpg")
+    prompts, seed = spread(plan.sweep.prompts, PICTURED_PROMPTS), plan.sweep.seeds[0]
+    shown = [
+        run
+        for run in finished
+        if run.seed == seed and run.prompt in prompts and run.method.name in PICTURED
+    ]
+    if {run.method.name for run in shown} == set(PICTURED):
+        side_by_side(shown, PICTURE)
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -240,7 +264,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", help="in place of the sweep's, such as 0,1")
     parser.add_argument("--steps", type=int, help="of every run; schedules are scaled")
     parser.add_argument("--skip-missing", action="store_true", help="leave out what cannot run")
-    parser.add_argument("--jobs", type=int, help="processes at a time; default: one a core")
+    parser.add_argument(
+        "--jobs", type=int, help="processes at a time; default: one a core, if GPUs have room"
+    )
     parser.add_argument("--together", type=int, metavar="N", help="runs in each process")
     parser.add_argument("--device", choices=("cuda", "cpu"), help="where to look at assets")
     parser.add_argument("--out", type=Path, help="default: outputs/benchmark[-quick]")

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -83,6 +84,7 @@ def test_tables_page_and_docs_come_out_of_finished_runs(bench, tmp_path, monkeyp
     page.write_text("before\n<!-- tables -->\nold\n<!-- /tables -->\nafter\n")
     monkeypatch.setattr(benchmark, "PAGE", page)
     monkeypatch.setattr(benchmark, "RESULTS", tmp_path)
+    monkeypatch.setattr(benchmark, "PICTURE", tmp_path / "picture.png")
     monkeypatch.setattr(references, "CREATURES", 1)
     monkeypatch.setattr(references, "VIEWS", 8)
     assert bench(*COMMON, "--steps", "40", "--publish") == 1  # a run failed
@@ -118,6 +120,12 @@ def test_tables_page_and_docs_come_out_of_finished_runs(bench, tmp_path, monkeyp
     assert str(tmp_path) not in assets
     with Image.open(tmp_path / "benchmark-seed0.jpg") as sheet:
         assert sheet.width > 2 * 4 * 60  # two methods, four azimuths each
+    assert not (tmp_path / "picture.png").exists()  # not all of its methods were run
+    monkeypatch.setattr(benchmark, "PICTURED", ("jsd-multiview",))
+    monkeypatch.setattr(benchmark, "PICTURED_PROMPTS", 1)
+    assert bench(*COMMON, "--steps", "40", "--publish") == 1
+    with Image.open(tmp_path / "picture.png") as picture:
+        assert picture.height < sheet.height  # one prompt of two
 
     html = (tmp_path / "out" / "report.html").read_text()
     assert "out of luck" in html and "prompts of tiny153.json" in html
@@ -165,6 +173,22 @@ def test_quick_is_fewer_and_shorter_runs_and_says_so(bench, capsys):
         (method, _) = sweep.methods
         cfg = read_experiment(method.config, (*sweep.overrides, *method.overrides))
         assert cfg.data.batch_size == size
+
+
+def test_gpus_get_as_many_processes_as_they_have_room_for(monkeypatch):
+    sizes = {"H100": 79.1, "H200": 139.8, "RTX 4090": 23.5, "too small": 4.0}
+    for name, gpus, cores, expected in (
+        ("H100", 1, 64, 16),
+        ("H200", 2, 64, 32),
+        ("H200", 2, 20, 20),
+        ("RTX 4090", 1, 16, 4),
+        ("too small", 1, 16, 1),
+    ):
+        monkeypatch.setattr("torch.cuda.device_count", lambda gpus=gpus: gpus)
+        found = SimpleNamespace(total_memory=sizes[name] * 2**30)
+        monkeypatch.setattr("torch.cuda.get_device_properties", lambda index, found=found: found)
+        assert benchmark.processes_at_once(gpus, cores) == expected, name
+    assert benchmark.processes_at_once(0, 2) == 2
 
 
 def test_runs_that_share_a_process_are_timed_alone(bench):
