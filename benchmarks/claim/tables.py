@@ -50,10 +50,14 @@ ABLATION_COLUMNS = ("clip_score", "fid", "janus_rate", "faceless_rate")
 INTERVALS = ("janus_rate", "faceless_rate", "r_precision", "clip_score")
 NOTE = (
     "In brackets: 95 % intervals, Wilson's of rates, of means by a bootstrap over prompts. Rates "
-    "are percentages of assets: Janus, more than one face; faceless, none at all. relative_time is "
-    "of a training step, beside SDS's. smoothness is the scatter of the logged gradient norm about "
-    "its running median; less is smoother."
+    "are percentages of assets: Janus, more than one face; faceless, none at all."
 )
+NOTES = {  # on columns that not every table has
+    "relative_time": "relative_time is of a training step, beside SDS's.",
+    "smoothness": "smoothness is the scatter of the logged gradient norm about its running median; "
+    "less is smoother.",
+    "fid": "fid compares all views with true creatures of the prompts; less is better.",
+}
 HEADINGS = {name: name.replace("_", " ") for name in (*DIGITS, "method", "runs")}
 
 
@@ -148,7 +152,7 @@ def as_table(title: str, rows: Sequence[dict[str, Any]], columns: Sequence[str])
     """Rows for people: intervals in brackets, a dash where there is nothing."""
     names = ("method", "runs", *columns)
     cells = [[_cell(row, name) for name in names] for row in rows]
-    notes = [NOTE]
+    notes = [NOTE, *(NOTES[name] for name in columns if name in NOTES)]
     notes += [f"{row['method']}: no runs. {row['note']}" for row in rows if row["note"]]
     notes += [f"{row['method']}: {n} not finished." for row in rows if (n := row["failed_runs"])]
     return Table(title, [HEADINGS[name] for name in names], cells, " ".join(notes))

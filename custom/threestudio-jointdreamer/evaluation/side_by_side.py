@@ -13,6 +13,7 @@ from .rows import AssetRow
 COLOURS = (  # one for each method of the benchmark, and one to spare
     *("#3b6ea5", "#c8553d", "#5f8f4e", "#8c6bb1", "#b58a2a"),
     *("#3f8f8f", "#b0507f", "#5b5b58", "#7a4a2b", "#a3b82f"),
+    *("#111110", "#e0a3b4"),
 )
 CHART = (640, 240)  # pixels
 Pair = tuple[Asset, AssetRow]
