@@ -145,7 +145,7 @@ def test_tables_page_and_docs_come_out_of_finished_runs(bench, tmp_path, monkeyp
         raise ValueError("enough")
 
     monkeypatch.setattr(benchmark, "evaluated", enough)
-    assert bench(*COMMON, "--steps", "40") == 2 and len(bench.conducted) == 9  # the failed one
+    assert bench(*COMMON, "--steps", "40") == 2 and len(bench.conducted) == 10  # the failed one
 
 
 def test_missing_methods_are_refused_by_name_or_shown_as_missing(bench, tmp_path, capsys):
