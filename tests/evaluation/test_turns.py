@@ -82,7 +82,15 @@ def test_random_numbers_do_not_depend_on_who_runs_in_between():
     assert draws(3)[0] == draws(1)[0] and draws(3)[1] != draws(3)[0]
 
 
-def test_ctrl_c_reaches_every_member():
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C as usual, also where the shell that started the tests has them ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_reaches_every_member(ctrl_c):
     ended = []
 
     def work(member):
