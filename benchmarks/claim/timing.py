@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.baselines.running import register
 
@@ -54,25 +55,24 @@ def main(paths: Sequence[Path]) -> int:
     current: list[Meter] = []
     observe_training(lambda: current[-1], lambda system: None)
     launcher.write_log(paths[0].parent)
-    codes = []
+    codes: list[int] = []
+
+    def carry_out(task: dict[str, Any], argv: list[str]) -> tuple[int, str]:
+        sys.argv = ["launch.py", *argv]  # which the host notes in the run's folder
+        return launcher.outcome_of(lambda: launcher.find_entry(task)(argv))
+
     for path in paths:
         task = json.loads(path.read_text())
-        entry = launcher.find_entry(task)
         current.append(Meter(at_once=1))  # which nobody reads
         with tempfile.TemporaryDirectory() as folder:
-            launcher.outcome_of(
-                lambda task=task, entry=entry, folder=folder: entry(
-                    _first_steps(task["argv"], folder)
-                )
-            )
+            carry_out(task, _first_steps(task["argv"], folder))
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         current.append(Meter(at_once=1))
         attempt = launcher.Attempt(path.parent, current[-1])
         attempt.note()
-        sys.argv = ["launch.py", *task["argv"]]  # which the host notes in the run's folder
-        code, state = launcher.outcome_of(lambda task=task, entry=entry: entry(task["argv"]))
+        code, state = carry_out(task, task["argv"])
         attempt.finish(state, code)
         codes.append(code)
     return max(codes)
