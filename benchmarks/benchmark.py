@@ -67,7 +67,7 @@ INTERRUPTED = 130
 QUICK_PROMPTS, QUICK_STEPS = 2, 480
 QUICK_BATCH = "data.batch_size=${data.n_view}"  # the views of one object a step
 TIMED_STEPS = 80  # of the runs that are timed, each alone on the machine
-TOGETHER, PER_GPU = 16, 16  # runs in a process, processes on a GPU at most
+TOGETHER, PER_GPU = 16, 16  # runs in a process and processes on a GPU, at most
 PROCESS_GIB = 4.75  # of GPU memory that such a process takes
 ASSETS = (  # columns of what is published of each asset
     *("method", "seed", "prompt", "clip_score", "r_precision", "rank"),
@@ -267,7 +267,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--jobs", type=int, help="processes at a time; default: one a core, if GPUs have room"
     )
-    parser.add_argument("--together", type=int, metavar="N", help="runs in each process")
+    parser.add_argument("--together", type=int, metavar="N", help="runs in each process, at most")
     parser.add_argument("--device", choices=("cuda", "cpu"), help="where to look at assets")
     parser.add_argument("--out", type=Path, help="default: outputs/benchmark[-quick]")
     parser.add_argument("--fresh", action="store_true", help="start all of these runs over")
@@ -292,7 +292,7 @@ def benchmark(args: argparse.Namespace) -> int:
     timed: list[PlannedRun] = plan.timing.runs() if plan.timing else []
     if args.dry_run:
         console.print(table_of_runs([Record.of(one) for one in runs]))
-        groups = f", {plan.machinery.together} in each process" * (plan.machinery.together > 1)
+        groups = f", at most {plan.machinery.together} in each process" * (plan.machinery.together > 1)
         console.print(f"{plan.setting}: {len(runs)} runs{groups}; {plan.machinery.jobs} at a time")
         return 0
     if args.fresh:

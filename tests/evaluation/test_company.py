@@ -143,11 +143,30 @@ def test_a_system_without_jsd_guidance_is_told_what_to_do():
 
 def test_runs_of_one_method_share_processes_in_order(tmp_path):
     runs = read_sweep(write_sweep(tmp_path, methods={"a": {}, "b": {}}, seeds=[0, 1])).runs()
-    groups = [[(r.method.name, r.seed, r.prompt) for r in group] for group in groups_of(runs, 3)]
-    first, second = PROMPTS
-    of_a = [("a", 0, first), ("a", 0, second), ("a", 1, first)]
-    of_b = [("b", *rest) for _, *rest in of_a]
-    assert groups == [of_a, of_b, [("a", 1, second)], [("b", 1, second)]]
+    groups = [
+        [(r.method.name, r.seed, r.prompt) for r in group] for group in groups_of(runs, 3, jobs=1)
+    ]
+    assert groups == [[(name, seed, p) for p in PROMPTS] for seed in (0, 1) for name in "ab"]
+    assert [len(group) for group in groups_of(runs[:-1], 4, jobs=1)] == [4, 3]
+
+
+@pytest.mark.parametrize(
+    ("size", "jobs", "expected"),
+    [
+        (16, 16, [12] * 44),  # 33 groups of 16 would leave one of them to a third round
+        (16, 33, [16] * 33),
+        (16, 4, [16] * 33),  # in nine rounds, as few as can be
+        (16, 1000, [1] * 528),
+        (1, 16, [1] * 528),
+    ],
+)
+def test_groups_fill_the_rounds_that_they_need(tmp_path, size, jobs, expected):
+    methods = {f"m{n}": {} for n in range(11)}
+    prompts = [f"prompt {n}" for n in range(16)]
+    plan = write_sweep(tmp_path, methods=methods, seeds=[0, 1, 2], prompts=prompts)
+    groups = groups_of(read_sweep(plan).runs(), size, jobs)
+    assert [len(group) for group in groups] == expected
+    assert all(len({run.method.name for run in group}) == 1 for group in groups)
 
 
 def test_each_run_of_a_group_has_a_record_and_a_log_of_its_own(tmp_path, capsys):
@@ -159,7 +178,7 @@ def test_each_run_of_a_group_has_a_record_and_a_log_of_its_own(tmp_path, capsys)
     assert {(row["state"], row["exit"], row["log_end"]) for row in rows} == {
         ("failed", "2", "error: no")
     }
-    assert [row["together"] for row in rows] == ["3", "3", "3", "1"]
+    assert [row["together"] for row in rows] == ["2"] * 4
     found = sessions(tmp_path)
     assert len({session["pid"] for session in found}) == 2
     assert all(session["prompt"] in str(session["argv"]) for session in found)

@@ -25,8 +25,8 @@ def add_arguments(commands: argparse._SubParsersAction) -> None:
         "--together",
         type=int,
         metavar="N",
-        help="N runs of a method in each process, which share the calls of jsd-guidance: many "
-        "small runs on a GPU are done sooner; default: 1",
+        help="up to N runs of a method in each process, which share the calls of jsd-guidance: "
+        "many small runs on a GPU are done sooner; default: 1",
     )
     parser.add_argument(
         "--backend",

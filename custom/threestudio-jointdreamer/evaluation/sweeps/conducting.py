@@ -64,7 +64,7 @@ def conduct(runs: Sequence[PlannedRun], machinery: Machinery, console: Console) 
         return True
     parallel = _parallel(machinery)
     with _owning(runs[0].out) as owner, _until_interrupted(owner, console) as interrupted:
-        groups = groups_of(waiting, machinery.together)
+        groups = groups_of(waiting, machinery.together, machinery.jobs)
         commands = [command_for([prepare(r, machinery.task(r, owner)) for r in g]) for g in groups]
         with _watching(runs, waiting, console):
             try:

@@ -25,8 +25,8 @@ class Machinery:
         jobs: runs at a time.
         backend: joblib's; "ray" is a cluster, whose machines see `out` and Python at one path.
         gpus: of this machine, as CUDA_VISIBLE_DEVICES names them; used in turn.
-        together: runs of one method that share a process and its calls of the guidance; `jobs`
-            then counts processes.
+        together: runs of one method that share a process and its calls of the guidance, at most;
+            `jobs` then counts processes.
     """
 
     entry: Callable[[list[str]], Any]
@@ -67,8 +67,25 @@ def visible_gpus() -> list[str]:
     return [str(index) for index in range(torch.cuda.device_count())]
 
 
-def groups_of(runs: Sequence[PlannedRun], size: int) -> list[list[PlannedRun]]:
-    """Runs of one method in groups of at most `size`, in order of their first runs."""
+def groups_of(runs: Sequence[PlannedRun], size: int, jobs: int) -> list[list[PlannedRun]]:
+    """Runs of one method in groups of at most `size`, in order of their first runs.
+
+    They are no larger than they have to be for `jobs` processes to be done in as many rounds as
+    with groups of `size`: with 3 x 16 runs of 11 methods and 16 processes, 44 groups of 12 in
+    three rounds, of which 33 of 16 would leave a single one to the third.
+    """
+    rounds = _rounds(_divided(runs, size), jobs)
+    sizes = range(1, size + 1)
+    return next(
+        groups for groups in (_divided(runs, n) for n in sizes) if _rounds(groups, jobs) <= rounds
+    )
+
+
+def _rounds(groups: Sequence[Any], jobs: int) -> int:
+    return -(-len(groups) // jobs)
+
+
+def _divided(runs: Sequence[PlannedRun], size: int) -> list[list[PlannedRun]]:
     groups: list[list[PlannedRun]] = []
     open_ones: dict[Any, list[PlannedRun]] = {}
     for run in runs:
