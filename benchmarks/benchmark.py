@@ -292,7 +292,8 @@ def benchmark(args: argparse.Namespace) -> int:
     timed: list[PlannedRun] = plan.timing.runs() if plan.timing else []
     if args.dry_run:
         console.print(table_of_runs([Record.of(one) for one in runs]))
-        groups = f", at most {plan.machinery.together} in each process" * (plan.machinery.together > 1)
+        together = plan.machinery.together
+        groups = f", up to {together} in each process" * (together > 1)
         console.print(f"{plan.setting}: {len(runs)} runs{groups}; {plan.machinery.jobs} at a time")
         return 0
     if args.fresh:

@@ -167,7 +167,7 @@ def test_quick_is_fewer_and_shorter_runs_and_says_so(bench, capsys):
     assert bench("--quick", *options) == 0
     assert "Quick: prompts: 2, seeds: 1, steps: 480: 4 runs" in capsys.readouterr().out
     assert bench(*options, "--together", "16") == 0
-    assert "96 runs, 16 in each process" in capsys.readouterr().out
+    assert "96 runs, up to 16 in each process" in capsys.readouterr().out
     for quick, size in (("--quick",), 4), ((), 8):
         sweep = benchmark.planned(benchmark.arguments([*quick, *options])).sweep
         (method, _) = sweep.methods
