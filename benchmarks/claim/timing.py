@@ -24,7 +24,11 @@ from threestudio_jointdreamer.evaluation.sweeps.records import Record  # noqa: E
 
 ROOT = Path(__file__).resolve().parents[2]
 SWEEPS = Path(machinery.__file__).parent  # whose programs import their neighbours alone
-WARM_STEPS = 20  # of a first, untimed go at each run: the energies' weights begin before them
+WARM_STEPS = 20  # of a first, untimed go at each method: the energies' weights begin before them
+OF_ONE_RUN = (
+    *("exp_root_dir=", "name=", "tag=", "seed=", "system.prompt_processor.prompt="),
+    "resume=",
+)
 
 
 def time_runs(runs: Sequence[PlannedRun], how: Machinery, console: Console) -> bool:
@@ -56,6 +60,7 @@ def main(paths: Sequence[Path]) -> int:
     observe_training(lambda: current[-1], lambda system: None)
     launcher.write_log(paths[0].parent)
     codes: list[int] = []
+    warm: set[tuple[str, ...]] = set()
 
     def carry_out(task: dict[str, Any], argv: list[str]) -> tuple[int, str]:
         sys.argv = ["launch.py", *argv]  # which the host notes in the run's folder
@@ -63,9 +68,12 @@ def main(paths: Sequence[Path]) -> int:
 
     for path in paths:
         task = json.loads(path.read_text())
-        current.append(Meter(at_once=1))  # which nobody reads
-        with tempfile.TemporaryDirectory() as folder:
-            carry_out(task, _first_steps(task["argv"], folder))
+        method = tuple(one for one in task["argv"] if not one.startswith(OF_ONE_RUN))
+        if method not in warm:
+            warm.add(method)
+            current.append(Meter(at_once=1))  # which nobody reads
+            with tempfile.TemporaryDirectory() as folder:
+                carry_out(task, _first_steps(task["argv"], folder))
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()

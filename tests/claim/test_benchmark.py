@@ -115,6 +115,7 @@ def test_tables_page_and_docs_come_out_of_finished_runs(bench, tmp_path, monkeyp
     assert published.startswith("before") and published.endswith("after\n")
     assert "| jsd-multiview | 2 | 0.0 [0.0, 65.8]" in published and "old" not in published
     assert rows(tmp_path / "janus.csv") == found and "jsd-multiview" in capsys.readouterr().out
+    assert len(rows(tmp_path / "benchmark-methods.csv")) == 4
     assets = (tmp_path / "benchmark-assets.csv").read_text()
     assert assets.startswith("method,seed,prompt") and len(assets.splitlines()) == 1 + 7
     assert str(tmp_path) not in assets
@@ -192,11 +193,13 @@ def test_gpus_get_as_many_processes_as_they_have_room_for(monkeypatch):
 
 
 def test_runs_that_share_a_process_are_timed_alone(bench):
-    arguments = benchmark.arguments([*COMMON, "--together", "2", "--jobs", "3", "data.x=1"])
+    arguments = benchmark.arguments(
+        [*COMMON, "--seeds", "1,2", "--together", "2", "--jobs", "3", "data.x=1"]
+    )
     plan = benchmark.planned(arguments)
     assert (plan.machinery.together, plan.machinery.jobs) == (2, 3)
     assert [method.name for method in plan.timing.methods] == ["sds", "jsd-multiview"]
-    assert len(plan.timing.prompts) == len(plan.timing.seeds) == 1
+    assert len(plan.timing.prompts) == 1 and plan.timing.seeds == (1, 2)
     assert plan.sweep.last_overrides == ("data.x=1",)
     assert benchmark.planned(benchmark.arguments([*COMMON, "--together", "1"])).timing is None
 

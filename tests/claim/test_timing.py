@@ -13,7 +13,7 @@ from benchmarks.claim.methods import shortened
 
 @pytest.mark.slow
 def test_runs_are_carried_out_in_one_process_and_told_apart(tmp_path, monkeypatch, capsys):
-    options = ["--methods", "sds,jsd-multiview", "--prompts", "1", "--seeds", "0"]
+    options = ["--methods", "sds,jsd-multiview", "--prompts", "1", "--seeds", "0,1"]
     small = ("data.n_test_views=2", "data.width=[8,8]", "data.height=[8,8]")
     plan = benchmark.planned(benchmark.arguments([*options, "--out", str(tmp_path), *small]))
     runs = shortened(plan.sweep, 3).runs()
@@ -34,13 +34,13 @@ def test_runs_are_carried_out_in_one_process_and_told_apart(tmp_path, monkeypatc
     assert failed.state == "failed" and "n_view" in failed.log_end()
     assert all(record.done and record.step == 3 for record in records)
     assert all(record.steps_per_second > 0 for record in records)
-    # each was warmed up before, which is not timed and leaves nothing
+    assert [record.run.name for record in records] == [
+        f"{method}-seed{seed}" for seed in (0, 1) for method in ("sds", "jsd-multiview")
+    ]
+    # each method was warmed up before, which is not timed and leaves nothing
     log = (failed.run.folder / "sweep" / "log.txt").read_text()  # of the process
-    assert (
-        log.count(f"`max_steps={timing.WARM_STEPS}` reached")
-        == log.count("`max_steps=3` reached")
-        == 2
-    )
+    assert log.count(f"`max_steps={timing.WARM_STEPS}` reached") == 2
+    assert log.count("`max_steps=3` reached") == 4
     assert not any((tmp_path / "warm").iterdir())
     # the second time the failed run alone is tried again
-    assert [len(command) for command in started] == [3 + 3, 3 + 1]
+    assert [len(command) for command in started] == [3 + 5, 3 + 1]
