@@ -3,6 +3,7 @@
 python benchmarks/benchmark.py                     # a GPU: all of it
 python benchmarks/benchmark.py --quick             # two CPU cores: fewer, shorter runs
 python benchmarks/benchmark.py --methods sds,jsd-multiview --prompts 4 --seeds 0
+python benchmarks/benchmark.py --timing            # only what a step of each method takes
 
 Runs configs/sweeps/benchmark.yaml, looks at every asset, and writes janus.csv, ablation.csv,
 tables.md and report.html into --out; with --publish also docs/benchmark.md and docs/results/.
@@ -66,6 +67,7 @@ from benchmarks.tables import write_csv  # noqa: E402
 INTERRUPTED = 130
 QUICK_PROMPTS, QUICK_STEPS = 2, 480
 QUICK_BATCH = "data.batch_size=${data.n_view}"  # the views of one object a step
+TIMING = "timing.csv"
 TIMED_STEPS = 40  # of the runs that are timed, each alone on the machine
 TOGETHER, PER_GPU = 16, 16  # runs in a process and processes on a GPU, at most
 PROCESS_GIB = 4.75  # of GPU memory that such a process takes
@@ -88,13 +90,11 @@ class Plan:
     setting: str  # in words, for the tables
 
     @property
-    def timing(self) -> Sweep | None:
-        """Runs that are timed one by one, where runs share a process and so cannot tell.
+    def timing(self) -> Sweep:
+        """Runs that are timed one by one: where runs share a process, they cannot tell.
 
         One of each method for each seed, in turn, so that no method has the machine's best minute.
         """
-        if self.machinery.together == 1:
-            return None
         short = shortened(self.sweep, TIMED_STEPS)
         return replace(
             short,
@@ -232,6 +232,7 @@ def publish(plan: Plan, records: Sequence[Record], text: str) -> None:
     """
     tables.put_in_page(PAGE, "tables", text)
     for name, published in (
+        ("timing", "benchmark-timing"),
         ("janus", "janus"),
         ("ablation", "ablation"),
         ("methods", "benchmark-methods"),
@@ -265,6 +266,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         epilog="Further KEY=VALUE arguments change the config of every run.",
     )
     parser.add_argument("--quick", action="store_true", help="two CPU cores, within 30 minutes")
+    parser.add_argument(
+        "--timing", action="store_true", help="only time each method's step, one run after another"
+    )
     parser.add_argument("--methods", help="only these, such as sds,jsd-multiview")
     parser.add_argument("--prompts", type=int, metavar="N", help="only so many of the prompts")
     parser.add_argument("--seeds", help="in place of the sweep's, such as 0,1")
@@ -294,19 +298,29 @@ def benchmark(args: argparse.Namespace) -> int:
     console, plan = Console(), planned(args)
     for entry in plan.missing:
         console.print(f"left out: {entry.method}: {entry.reason}", markup=False, highlight=False)
-    runs = plan.sweep.runs()
-    timed: list[PlannedRun] = plan.timing.runs() if plan.timing else []
+    runs = [] if args.timing else plan.sweep.runs()
+    timed = plan.timing.runs() if args.timing or plan.machinery.together > 1 else []
+    if not runs and not timed:
+        raise ValueError(f"--timing is of the first table's methods: {', '.join(tables.MAIN)}")
     if args.dry_run:
-        console.print(table_of_runs([Record.of(one) for one in runs]))
+        console.print(table_of_runs([Record.of(one) for one in runs or timed]))
         together = plan.machinery.together
         groups = f", up to {together} in each process" * (together > 1)
-        console.print(f"{plan.setting}: {len(runs)} runs{groups}; {plan.machinery.jobs} at a time")
+        how = f"{groups}; {plan.machinery.jobs} at a time" if runs else ", one after another, timed"
+        console.print(f"{plan.setting}: {len(runs or timed)} runs{how}")
         return 0
     if args.fresh:
         remove_runs([*runs, *timed])
     check_settings([*runs, *timed])
     if timed and not _time(timed, plan.machinery, console):
         return INTERRUPTED
+    timing = tables.timing_rows([Record.of(one) for one in timed])
+    if timing:
+        write_csv(plan.sweep.out / TIMING, timing)
+    if not runs:
+        if timing:
+            console.out(tables.as_markdown(tables.timing_table(timing)), highlight=False)
+        return 0 if len(timing) == len(timed) else 1
     if not conduct(runs, plan.machinery, console):
         return INTERRUPTED
     records = [Record.of(one) for one in runs]

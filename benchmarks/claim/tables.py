@@ -89,6 +89,35 @@ def _peak(record: Record) -> float | None:
     return record.peak("peak_host_gib") if on_gpu is None else on_gpu
 
 
+def timing_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """A row for each finished run: what a training step of it took."""
+    return [
+        {
+            "method": record.run.method.name,
+            "seed": record.run.seed,
+            "ms_per_step": round(1000 / record.steps_per_second, 2),
+            "peak_gib": _rounded(_peak(record)),
+            "device": record.row()["device"],
+        }
+        for record in records
+        if record.done and record.steps_per_second
+    ]
+
+
+def timing_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """Each method's median step beside SDS's, or else the first method's, and its runs' steps."""
+    steps: dict[str, list[float]] = {}
+    for row in rows:
+        steps.setdefault(row["method"], []).append(row["ms_per_step"])
+    base = statistics.median(steps.get(BASELINE) or next(iter(steps.values())))
+    cells = [
+        [name, f"{statistics.median(own) / base:.2f}", ", ".join(f"{one:.1f}" for one in own)]
+        for name, own in steps.items()
+    ]
+    note = "ms per step: of each timed run, which had the machine to itself."
+    return Table("Time", ["method", HEADINGS["relative_time"], "ms per step"], cells, note)
+
+
 def janus_rows(
     result: Evaluation,
     spent: dict[str, Cost],

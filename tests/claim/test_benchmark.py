@@ -87,8 +87,9 @@ def test_tables_page_and_docs_come_out_of_finished_runs(bench, tmp_path, monkeyp
     monkeypatch.setattr(benchmark, "PICTURE", tmp_path / "picture.png")
     monkeypatch.setattr(references, "CREATURES", 1)
     monkeypatch.setattr(references, "VIEWS", 8)
-    assert bench(*COMMON, "--steps", "40", "--publish") == 1  # a run failed
-    assert len(bench.conducted) == 8
+    together = ("--steps", "40", "--together", "2")
+    assert bench(*COMMON, *together, "--publish") == 1  # a run failed
+    assert len(bench.conducted) == 2 + 8  # those that are timed, and all
 
     found = rows(tmp_path / "out" / "janus.csv")
     assert list(found) == ["sds", "jsd-multiview"]
@@ -116,6 +117,11 @@ def test_tables_page_and_docs_come_out_of_finished_runs(bench, tmp_path, monkeyp
     assert "| jsd-multiview | 2 | 0.0 [0.0, 65.8]" in published and "old" not in published
     assert rows(tmp_path / "janus.csv") == found and "jsd-multiview" in capsys.readouterr().out
     assert len(rows(tmp_path / "benchmark-methods.csv")) == 4
+    timed = rows(tmp_path / "benchmark-timing.csv")
+    assert {name: row["ms_per_step"] for name, row in timed.items()} == {
+        "sds": "500.0",
+        "jsd-multiview": "600.0",
+    }
     assets = (tmp_path / "benchmark-assets.csv").read_text()
     assert assets.startswith("method,seed,prompt") and len(assets.splitlines()) == 1 + 7
     assert str(tmp_path) not in assets
@@ -146,7 +152,7 @@ def test_tables_page_and_docs_come_out_of_finished_runs(bench, tmp_path, monkeyp
         raise ValueError("enough")
 
     monkeypatch.setattr(benchmark, "evaluated", enough)
-    assert bench(*COMMON, "--steps", "40") == 2 and len(bench.conducted) == 10  # the failed one
+    assert bench(*COMMON, *together) == 2 and len(bench.conducted) == 12  # the failed one
 
 
 def test_missing_methods_are_refused_by_name_or_shown_as_missing(bench, tmp_path, capsys):
@@ -201,7 +207,24 @@ def test_runs_that_share_a_process_are_timed_alone(bench):
     assert [method.name for method in plan.timing.methods] == ["sds", "jsd-multiview"]
     assert len(plan.timing.prompts) == 1 and plan.timing.seeds == (1, 2)
     assert plan.sweep.last_overrides == ("data.x=1",)
-    assert benchmark.planned(benchmark.arguments([*COMMON, "--together", "1"])).timing is None
+
+
+def test_methods_can_be_timed_without_running_all(bench, tmp_path, capsys):
+    options = (*COMMON, "--seeds", "1,2", "--timing")
+    assert bench(*options, "--dry-run") == 0 and not bench.conducted
+    assert "4 runs, one after another" in capsys.readouterr().out
+    for _ in range(2):  # the second time everything is done
+        assert bench(*options) == 0
+        assert [run.name for run in bench.conducted] == [
+            *("sds-seed1", "jsd-multiview-seed1", "sds-seed2", "jsd-multiview-seed2")
+        ]
+        shown = capsys.readouterr().out
+        assert "| jsd-multiview | 1.20 | 600.0, 600.0 |" in shown
+    with open(tmp_path / "out" / "timing.csv", newline="") as file:
+        found = [(row["method"], row["seed"], row["peak_gib"]) for row in csv.DictReader(file)]
+    assert found == [(m, s, "1.5") for s in ("1", "2") for m in ("sds", "jsd-multiview")]
+    assert bench("--methods", "sds-plain", "--timing") == 2
+    assert "--timing is of the first table's methods: sds, " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
