@@ -1,5 +1,6 @@
 """`make benchmark` from its options to its tables and page, on runs whose pictures are known."""
 
+import base64
 import csv
 import json
 import re
@@ -7,6 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -137,9 +139,12 @@ def test_tables_page_and_docs_come_out_of_finished_runs(bench, tmp_path, monkeyp
     html = (tmp_path / "out" / "report.html").read_text()
     assert "out of luck" in html and "prompts of tiny153.json" in html
     sources = re.findall(r'(?:src|href)="([^"]*)"', html)
-    assert len(sources) == 2 * 7 and all(source.startswith("data:image/") for source in sources)
+    assert len(sources) == 2 * 7 + 1 and all(source.startswith("data:image/") for source in sources)
     assert html.count(">no face<") == 4 and html.count(">1 face<") == 3
-    assert html.count("<polyline style") == 4
+    assert 'alt="gradient norms of sds, jsd-multiview, sds-plain, jsd-plain"' in html
+    (curves,) = (source for source in sources if "svg" in source)
+    drawing = ElementTree.fromstring(base64.b64decode(curves.partition(",")[2]))
+    assert {f"line2d_{number}" for number in range(1, 5)} <= {e.get("id") for e in drawing.iter()}
     if CHROMIUM is not None:
         shot = tmp_path / "shot.png"
         uri = (tmp_path / "out" / "report.html").as_uri()

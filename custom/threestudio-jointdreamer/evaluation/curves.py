@@ -1,5 +1,7 @@
 """Draws a run's logs: loss, gradient, energy, guidance scale, noise levels, learning rates."""
 
+import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from .runs import Run, Series
 COLUMNS = 3
 INK = "#464644"
 COLORS = ("#3b6ea5", "#c8553d", "#5f8f4e", "#8c6bb1", "#b58a2a", "#5b5b58")
+METHOD_COLORS = (*COLORS, "#3f8f8f", "#b0507f", "#7a4a2b", "#a3b82f", "#111110", "#e0a3b4")
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,24 @@ def draw_curves(run: Run, path: str | Path) -> str:
     return save_picture(path, Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
 
 
+def draw_methods(curves: dict[str, Sequence[tuple[float, float]]]) -> str:
+    """SVG of each method's gradient norm over the steps, (step, norm > 0), in one diagram."""
+    figure = Figure(figsize=(8.4, 3.4), layout="constrained", facecolor="white")
+    axes = figure.add_subplot()
+    for place, (name, points) in enumerate(curves.items()):
+        line, colour = ("-", "--", ":")[place // len(METHOD_COLORS) % 3], place % len(METHOD_COLORS)
+        steps, norms = zip(*points, strict=True)
+        axes.plot(steps, norms, line, lw=1, label=name, color=METHOD_COLORS[colour])
+    axes.set_yscale("log")
+    axes.set_xlabel("step", fontsize=8, color=INK)
+    axes.set_ylabel("gradient norm", fontsize=8, color=INK)
+    _plain(axes)
+    figure.legend(loc="outside right upper", fontsize=8, frameon=False, labelcolor=INK)
+    file = io.StringIO()
+    figure.savefig(file, format="svg", metadata={"Date": None})
+    return file.getvalue()
+
+
 def _effective_rates(metrics: dict[str, Series]) -> dict[str, Series]:
     """Replaces an optimizer's own rate of a group by the rate that geometry fading made of it."""
     prefix = "train_params/lr_"
@@ -95,6 +116,10 @@ def _draw(axes: Axes, panel: Panel, found: dict[str, Series]) -> None:
     if len(found) > 1:
         axes.legend(fontsize=7, frameon=False)
     axes.set_title(panel.title, fontsize=9, color=INK, loc="left")
+    _plain(axes)
+
+
+def _plain(axes: Axes) -> None:
     axes.tick_params(which="both", labelsize=7, colors=INK)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#e4e4e1", lw=0.6)

@@ -133,7 +133,7 @@ def write_report(
     write_text(path, page)
 
 
-_CURVES = "<p>The gradient norm over the steps, logarithmic; medians over each method's assets.</p>"
+_CURVES = "<p>Medians over each method's assets.</p>"
 PICTURES = (
     Column(CURVE.rpartition("/")[2].replace("_", " "), "curve", "over the steps, logarithmic"),
     Column("all round", "strip", "azimuths from 0°, the front, in eighths of a turn"),

@@ -27,8 +27,7 @@ th[aria-sort=descending] button::after { content: " \\25BC" }
 .bad { color: #b3371f; font-weight: 600 }
 img { display: block; height: 120px }
 polyline { fill: none; stroke: #3b6ea5; stroke-width: 1 }
-#curves { background: #fff; border: 1px solid #deded9 }
-.legend { display: flex; flex-wrap: wrap; gap: 0 1.5em; padding: 0; list-style: none }
+#curves { height: auto; max-width: 100%; border: 1px solid #deded9 }
 details { overflow-x: auto }
 summary { cursor: pointer; margin: .5em 0; font-weight: 600 }
 .sheets { font-size: 12px }

@@ -73,7 +73,7 @@ def curve(asset: Asset) -> str:
     if len(points) < 2:
         return "–"
     width, height = CURVE_SIZE
-    line = polyline([points], CURVE_SIZE)[0]
+    line = _polyline(points, CURVE_SIZE)
     return (
         f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
         f'aria-label="gradient norm"><polyline points="{line}"/></svg>'
@@ -89,16 +89,15 @@ def log_curve(asset: Asset) -> list[tuple[float, float]]:
     return [(step, math.log(value)) for step, value in series if 0 < value < math.inf]
 
 
-def polyline(curves: Sequence[Sequence[tuple[float, float]]], size: tuple[int, int]) -> list[str]:
-    """The `points` of SVG polylines that share one scale and fill `size`."""
-    xs, ys = zip(*(point for curve in curves for point in curve), strict=True)
+def _polyline(points: Sequence[tuple[float, float]], size: tuple[int, int]) -> str:
+    """The `points` of an SVG polyline that fills `size`."""
+    xs, ys = zip(*points, strict=True)
     width, height = size
 
     def scaled(value: float, values: Sequence[float], size: int) -> float:
         reach = max(values) - min(values) or 1
         return 1 + (size - 2) * (value - min(values)) / reach
 
-    return [
-        " ".join(f"{scaled(x, xs, width):.1f},{height - scaled(y, ys, height):.1f}" for x, y in c)
-        for c in curves
-    ]
+    return " ".join(
+        f"{scaled(x, xs, width):.1f},{height - scaled(y, ys, height):.1f}" for x, y in points
+    )

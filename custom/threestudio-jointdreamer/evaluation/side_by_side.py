@@ -1,5 +1,7 @@
 """The report's comparison of methods: the same prompts side by side, and their curves in one."""
 
+import base64
+import math
 from collections.abc import Sequence
 from html import escape
 from statistics import median
@@ -7,15 +9,10 @@ from statistics import median
 from rich.progress import track
 
 from .assets import Asset
-from .report_pictures import Look, log_curve, polyline, strip, turning
+from .curves import draw_methods
+from .report_pictures import Look, log_curve, strip, turning
 from .rows import AssetRow
 
-COLOURS = (  # one for each method of the benchmark, and one to spare
-    *("#3b6ea5", "#c8553d", "#5f8f4e", "#8c6bb1", "#b58a2a"),
-    *("#3f8f8f", "#b0507f", "#5b5b58", "#7a4a2b", "#a3b82f"),
-    *("#111110", "#e0a3b4"),
-)
-CHART = (640, 240)  # pixels
 Pair = tuple[Asset, AssetRow]
 
 
@@ -74,7 +71,7 @@ def verdict_in_words(row: AssetRow) -> tuple[str, bool]:
 
 
 def curves_of_methods(assets: Sequence[Asset]) -> str:
-    """Each method's logged gradient norm, the median over its assets, in one chart."""
+    """Each method's logged gradient norm, the median over its assets, in one diagram."""
     drawn: dict[str, list[tuple[float, float]]] = {}
     for method in dict.fromkeys(asset.method for asset in assets):
         values: dict[float, list[float]] = {}
@@ -83,20 +80,10 @@ def curves_of_methods(assets: Sequence[Asset]) -> str:
                 for step, value in log_curve(asset):
                     values.setdefault(step, []).append(value)
         if len(values) > 1:
-            drawn[method] = [(step, median(found)) for step, found in sorted(values.items())]
+            found = sorted(values.items())
+            drawn[method] = [(step, math.exp(median(logs))) for step, logs in found]
     if not drawn:
         return "<p>No curves were logged."
-    width, height = CHART
-    lines, legend = [], []
-    for number, (method, points) in enumerate(
-        zip(drawn, polyline(list(drawn.values()), CHART), strict=True)
-    ):
-        colour = COLOURS[number % len(COLOURS)]
-        dash = ' stroke-dasharray="5 3"' if number >= len(COLOURS) else ""
-        lines.append(f'<polyline style="stroke:{colour}"{dash} points="{points}"/>')
-        legend.append(f'<li style="color:{colour}">{escape(method)}')
-    return (
-        f'<svg id="curves" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        f'role="img" aria-label="gradient norms">{"".join(lines)}</svg>'
-        f'<ul class="legend">{"".join(legend)}</ul>'
-    )
+    svg = base64.b64encode(draw_methods(drawn).encode()).decode()
+    about = f"gradient norms of {', '.join(drawn)}"
+    return f'<img id="curves" alt="{escape(about)}" src="data:image/svg+xml;base64,{svg}">'
