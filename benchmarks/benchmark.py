@@ -67,7 +67,7 @@ from benchmarks.tables import write_csv  # noqa: E402
 INTERRUPTED = 130
 QUICK_PROMPTS, QUICK_STEPS = 2, 480
 QUICK_BATCH = "data.batch_size=${data.n_view}"  # the views of one object a step
-TIMING = "timing.csv"
+TIMING = "timing.csv"  # of the runs that relative_time is of
 TIMED_STEPS = 40  # of the runs that are timed, each alone on the machine
 TOGETHER, PER_GPU = 16, 16  # runs in a process and processes on a GPU, at most
 PROCESS_GIB = 4.75  # of GPU memory that such a process takes
@@ -202,6 +202,8 @@ def write_results(plan: Plan, records: Sequence[Record], result: Evaluation, tim
     names = {m.name for m in plan.sweep.methods} | {entry.method for entry in plan.missing}
     spent = tables.costs(timed or records)
     out = plan.sweep.out
+    if rows := tables.timing_rows(timed or records):
+        write_csv(out / TIMING, rows)
     shown, text = [], f"{plan.setting}.\n\n"
     for name, title, rows, columns in (
         (
@@ -266,9 +268,6 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         epilog="Further KEY=VALUE arguments change the config of every run.",
     )
     parser.add_argument("--quick", action="store_true", help="two CPU cores, within 30 minutes")
-    parser.add_argument(
-        "--timing", action="store_true", help="only time each method's step, one run after another"
-    )
     parser.add_argument("--methods", help="only these, such as sds,jsd-multiview")
     parser.add_argument("--prompts", type=int, metavar="N", help="only so many of the prompts")
     parser.add_argument("--seeds", help="in place of the sweep's, such as 0,1")
@@ -281,7 +280,11 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", choices=("cuda", "cpu"), help="where to look at assets")
     parser.add_argument("--out", type=Path, help="default: outputs/benchmark[-quick]")
     parser.add_argument("--fresh", action="store_true", help="start all of these runs over")
-    parser.add_argument("--publish", action="store_true", help="write docs/benchmark.md")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--timing", action="store_true", help="only time each method's step, one run after another"
+    )
+    what.add_argument("--publish", action="store_true", help="write docs/benchmark.md")
     parser.add_argument("--dry-run", action="store_true", help="show the runs, start none")
     parser.add_argument("--sweep", type=Path, default=ROOT / "configs/sweeps/benchmark.yaml")
     parser.add_argument("--candidates", type=Path, default=ROOT / "load/prompts/tiny153.json")
@@ -314,13 +317,8 @@ def benchmark(args: argparse.Namespace) -> int:
     check_settings([*runs, *timed])
     if timed and not _time(timed, plan.machinery, console):
         return INTERRUPTED
-    timing = tables.timing_rows([Record.of(one) for one in timed])
-    if timing:
-        write_csv(plan.sweep.out / TIMING, timing)
     if not runs:
-        if timing:
-            console.out(tables.as_markdown(tables.timing_table(timing)), highlight=False)
-        return 0 if len(timing) == len(timed) else 1
+        return _show_timing(plan, [Record.of(one) for one in timed], console)
     if not conduct(runs, plan.machinery, console):
         return INTERRUPTED
     records = [Record.of(one) for one in runs]
@@ -335,6 +333,13 @@ def benchmark(args: argparse.Namespace) -> int:
         publish(plan, records, text)
     console.print(plan.sweep.out / REPORT)
     return 0 if all(record.done for record in records) else 1
+
+
+def _show_timing(plan: Plan, records: Sequence[Record], console: Console) -> int:
+    if rows := tables.timing_rows(records):
+        write_csv(plan.sweep.out / TIMING, rows)
+        console.out(tables.as_markdown(tables.timing_table(records)), highlight=False)
+    return 0 if len(rows) == len(records) else 1
 
 
 def _time(runs: Sequence[PlannedRun], machinery: Machinery, console: Console) -> bool:

@@ -104,15 +104,15 @@ def timing_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
     ]
 
 
-def timing_table(rows: Sequence[dict[str, Any]]) -> Table:
-    """Each method's median step beside SDS's, or else the first method's, and its runs' steps."""
-    steps: dict[str, list[float]] = {}
-    for row in rows:
-        steps.setdefault(row["method"], []).append(row["ms_per_step"])
-    base = statistics.median(steps.get(BASELINE) or next(iter(steps.values())))
+def timing_table(records: Sequence[Record]) -> Table:
+    """Each method's step beside SDS's, or else the first method's, and the steps of its runs."""
+    spent, steps = costs(records), {}
+    for row in timing_rows(records):
+        steps.setdefault(row["method"], []).append(f"{row['ms_per_step']:.1f}")
+    base = spent.get(BASELINE) or next(iter(spent.values()))
     cells = [
-        [name, f"{statistics.median(own) / base:.2f}", ", ".join(f"{one:.1f}" for one in own)]
-        for name, own in steps.items()
+        [name, f"{cost.seconds / base.seconds:.2f}", ", ".join(steps[name])]
+        for name, cost in spent.items()
     ]
     note = "ms per step: of each timed run, which had the machine to itself."
     return Table("Time", ["method", HEADINGS["relative_time"], "ms per step"], cells, note)

@@ -214,6 +214,15 @@ def test_runs_that_share_a_process_are_timed_alone(bench):
     assert plan.sweep.last_overrides == ("data.x=1",)
 
 
+@pytest.mark.parametrize("together, timed", [("1", 0), ("2", 2)])
+def test_only_runs_that_share_a_process_are_timed_apart(bench, monkeypatch, together, timed):
+    monkeypatch.setattr(benchmark, "evaluated", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        bench(*COMMON, "--together", together)
+    apart = [run for run in bench.conducted if run.folder.parents[1].name == "timing"]
+    assert (len(apart), len(bench.conducted)) == (timed, timed + 8)
+
+
 def test_methods_can_be_timed_without_running_all(bench, tmp_path, capsys):
     options = (*COMMON, "--seeds", "1,2", "--timing")
     assert bench(*options, "--dry-run") == 0 and not bench.conducted
@@ -230,6 +239,9 @@ def test_methods_can_be_timed_without_running_all(bench, tmp_path, capsys):
     assert found == [(m, s, "1.5") for s in ("1", "2") for m in ("sds", "jsd-multiview")]
     assert bench("--methods", "sds-plain", "--timing") == 2
     assert "--timing is of the first table's methods: sds, " in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        bench(*options, "--publish")
+    assert "--publish: not allowed with argument --timing" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Draws a run's logs: loss, gradient, energy, guidance scale, noise levels, learning rates."""
+"""Draws what runs logged: all of one run (loss, gradient, energy, rates), or methods' gradients."""
 
 import io
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib import cycler
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -71,10 +72,9 @@ def draw_methods(curves: dict[str, Sequence[tuple[float, float]]]) -> str:
     """SVG of each method's gradient norm over the steps, (step, norm > 0), in one diagram."""
     figure = Figure(figsize=(8.4, 3.4), layout="constrained", facecolor="white")
     axes = figure.add_subplot()
-    for place, (name, points) in enumerate(curves.items()):
-        line, colour = ("-", "--", ":")[place // len(METHOD_COLORS) % 3], place % len(METHOD_COLORS)
-        steps, norms = zip(*points, strict=True)
-        axes.plot(steps, norms, line, lw=1, label=name, color=METHOD_COLORS[colour])
+    axes.set_prop_cycle(cycler(ls=["-", "--", ":"]) * cycler(color=METHOD_COLORS))
+    for name, points in curves.items():
+        axes.plot(*zip(*points, strict=True), lw=1, label=name)
     axes.set_yscale("log")
     axes.set_xlabel("step", fontsize=8, color=INK)
     axes.set_ylabel("gradient norm", fontsize=8, color=INK)
