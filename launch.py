@@ -2,7 +2,7 @@
 
 import sys
 
-from standalone.trainer import main
+from jointdreamer.host.launcher import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -27,34 +27,6 @@ from benchmarks.baselines.running import register, run  # noqa: E402
 register()
 
 from rich.console import Console  # noqa: E402
-from threestudio_jointdreamer.evaluation.evaluate import (  # noqa: E402
-    FEATURES,
-    REPORT,
-    measure_runs,
-    write_tables,
-)
-from threestudio_jointdreamer.evaluation.measure import Evaluation  # noqa: E402
-from threestudio_jointdreamer.evaluation.report import write_report  # noqa: E402
-from threestudio_jointdreamer.evaluation.sweeps.command import remove_runs  # noqa: E402
-from threestudio_jointdreamer.evaluation.sweeps.conducting import (  # noqa: E402
-    check_settings,
-    conduct,
-)
-from threestudio_jointdreamer.evaluation.sweeps.machinery import (  # noqa: E402
-    Machinery,
-    visible_gpus,
-)
-from threestudio_jointdreamer.evaluation.sweeps.plan import (  # noqa: E402
-    PlannedRun,
-    Sweep,
-    check_positive,
-    check_seeds,
-)
-from threestudio_jointdreamer.evaluation.sweeps.records import (  # noqa: E402
-    Record,
-    table_of_methods,
-    table_of_runs,
-)
 
 from benchmarks.claim import tables  # noqa: E402
 from benchmarks.claim.looking import look  # noqa: E402
@@ -63,6 +35,34 @@ from benchmarks.claim.references import make_references  # noqa: E402
 from benchmarks.claim.sheets import side_by_side  # noqa: E402
 from benchmarks.claim.timing import time_runs  # noqa: E402
 from benchmarks.tables import write_csv  # noqa: E402
+from jointdreamer.evaluation.evaluate import (  # noqa: E402
+    FEATURES,
+    REPORT,
+    measure_runs,
+    write_tables,
+)
+from jointdreamer.evaluation.measure import Evaluation  # noqa: E402
+from jointdreamer.evaluation.report import write_report  # noqa: E402
+from jointdreamer.sweeps.command import remove_runs  # noqa: E402
+from jointdreamer.sweeps.conducting import (  # noqa: E402
+    check_settings,
+    conduct,
+)
+from jointdreamer.sweeps.machinery import (  # noqa: E402
+    Machinery,
+    visible_gpus,
+)
+from jointdreamer.sweeps.plan import (  # noqa: E402
+    PlannedRun,
+    Sweep,
+    check_positive,
+    check_seeds,
+)
+from jointdreamer.sweeps.records import (  # noqa: E402
+    Record,
+    table_of_methods,
+    table_of_runs,
+)
 
 INTERRUPTED = 130
 QUICK_PROMPTS, QUICK_STEPS = 2, 480

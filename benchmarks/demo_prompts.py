@@ -17,31 +17,30 @@ sys.path.insert(0, str(ROOT))
 
 from rich.console import Console  # noqa: E402
 
-from standalone.host import ensure_host, load_extension  # noqa: E402
+from jointdreamer.host.selection import ensure_host, load_extension  # noqa: E402
 
 ensure_host()
 load_extension()
 
-from threestudio_jointdreamer.evaluation.contact_sheet import compare_runs  # noqa: E402
-from threestudio_jointdreamer.evaluation.runs import Run  # noqa: E402
-from threestudio_jointdreamer.evaluation.sweeps.conducting import conduct  # noqa: E402
-from threestudio_jointdreamer.evaluation.sweeps.machinery import (  # noqa: E402
+from benchmarks.claim.sheets import side_by_side  # noqa: E402
+from jointdreamer.evaluation.contact_sheet import compare_runs  # noqa: E402
+from jointdreamer.evaluation.runs import Run  # noqa: E402
+from jointdreamer.host.launcher import run  # noqa: E402
+from jointdreamer.sweeps.conducting import conduct  # noqa: E402
+from jointdreamer.sweeps.machinery import (  # noqa: E402
     Machinery,
     visible_gpus,
 )
-from threestudio_jointdreamer.evaluation.sweeps.plan import (  # noqa: E402
+from jointdreamer.sweeps.plan import (  # noqa: E402
     Method,
     Sweep,
     read_prompts,
 )
-from threestudio_jointdreamer.evaluation.sweeps.records import (  # noqa: E402
+from jointdreamer.sweeps.records import (  # noqa: E402
     Record,
     table_of_methods,
     table_of_runs,
 )
-
-from benchmarks.claim.sheets import side_by_side  # noqa: E402
-from standalone.trainer import run  # noqa: E402
 
 
 def main() -> int:

@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 from tables import write_csv
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "standalone"))
+sys.path.insert(0, str(ROOT / "jointdreamer" / "standalone"))
 
 from tinycudann import grid_fast  # noqa: E402
 from tinycudann.grid_layout import GridLayout  # noqa: E402

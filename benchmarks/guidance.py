@@ -27,7 +27,7 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from tables import write_csv
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path.insert(0, str(ROOT))
 
 MULTIVIEW = {"energy_type": "jsd-multiview-energy", "energy_weight": 0.3125}
 VARIANTS = {
@@ -78,9 +78,9 @@ def parse_arguments() -> argparse.Namespace:
 
 def build_random_priors(args: argparse.Namespace, folder: Path) -> None:
     """Points the models' arguments to random ones, of the variants that will be run."""
-    priors = importlib.import_module("helpers.random_priors")
-    image_priors = importlib.import_module("helpers.random_image_priors")
-    classifiers = importlib.import_module("helpers.random_classifiers")
+    priors = importlib.import_module("jointdreamer.testing.random_priors")
+    image_priors = importlib.import_module("jointdreamer.testing.random_image_priors")
+    classifiers = importlib.import_module("jointdreamer.testing.random_classifiers")
     if args.random == "full":
         builders = {
             "prior": priors.build_full_size,
@@ -106,8 +106,9 @@ class Variant:
 
     def __init__(self, name: str, args: argparse.Namespace) -> None:
         import threestudio
-        from helpers.cameras import camera_ring
-        from helpers.prompts import RandomPrompts
+
+        from jointdreamer.testing.cameras import camera_ring
+        from jointdreamer.testing.prompts import RandomPrompts
 
         cfg = {
             "pretrained_model_name_or_path": args.prior,
@@ -194,7 +195,7 @@ def run_rounds(args: argparse.Namespace) -> list[dict]:
 def main() -> None:
     args = parse_arguments()
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    host = importlib.import_module("standalone.host")
+    host = importlib.import_module("jointdreamer.host.selection")
     host.ensure_host()
     host.load_extension()
     if args.only:

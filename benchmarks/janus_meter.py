@@ -30,33 +30,33 @@ from rich.table import Table
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from standalone.host import ensure_host, load_extension  # noqa: E402
+from jointdreamer.host.selection import ensure_host, load_extension  # noqa: E402
 
 ensure_host()
 load_extension()
 
-from threestudio_jointdreamer.evaluation.janus.calibration import (  # noqa: E402
+from jointdreamer.janus.calibration import (  # noqa: E402
     Known,
     choose_limits,
     kind,
     kind_of,
 )
-from threestudio_jointdreamer.evaluation.janus.detector import (  # noqa: E402
+from jointdreamer.janus.detector import (  # noqa: E402
     TINY_FOLDER,
     FaceDetector,
 )
-from threestudio_jointdreamer.evaluation.janus.fitting import fit_nerf  # noqa: E402
-from threestudio_jointdreamer.evaluation.janus.planted import (  # noqa: E402
+from jointdreamer.janus.fitting import fit_nerf  # noqa: E402
+from jointdreamer.janus.planted import (  # noqa: E402
     draw_planted,
     render_planted,
 )
-from threestudio_jointdreamer.evaluation.janus.training import (  # noqa: E402
+from jointdreamer.janus.training import (  # noqa: E402
     PICTURES,
     PLAN,
     shortened,
     train_face_detector,
 )
-from threestudio_jointdreamer.evaluation.janus.verdict import Verdict, verdict_of  # noqa: E402
+from jointdreamer.janus.verdict import Verdict, verdict_of  # noqa: E402
 
 SEEDS = {"calibrate": 101, "held-out": 202}  # of the creatures
 STEPS = (60, 100, 160, 300)  # of the fits in turn: from very soft to nearly sharp

@@ -25,7 +25,7 @@ import torch
 from tables import write_csv
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path.insert(0, str(ROOT))
 WAYS = ("ours", "diffusers", "ours, then MVDream")
 GIB = 2**30
 
@@ -74,10 +74,10 @@ def _anonymous() -> int:
 
 
 def measure(way: str, prior: str, multiview: str) -> dict[str, float]:
-    host = importlib.import_module("standalone.host")
+    host = importlib.import_module("jointdreamer.host.selection")
     host.ensure_host()
-    extension = host.load_extension()
-    load_prior = importlib.import_module(f"{extension.__name__}.diffusion.loading").load_prior
+    host.load_extension()
+    load_prior = importlib.import_module("threestudio_jointdreamer.priors.loading").load_prior
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.zeros(1, device=device)  # the GPU's context is not part of it
     if way == "ours, then MVDream":
@@ -107,7 +107,7 @@ def _by_diffusers(folder: str, device: torch.device) -> list[torch.nn.Module]:
 
 def build(folder: Path) -> tuple[str, str]:
     """Random weights at full size, the second model with the first one's VAE."""
-    random_priors = importlib.import_module("helpers.random_priors")
+    random_priors = importlib.import_module("jointdreamer.testing.random_priors")
     prior, multiview = folder / "stable-diffusion", folder / "mvdream"
     random_priors.build_full_size(prior)
     random_priors.build_full_size(multiview, seed=1, multiview=True)

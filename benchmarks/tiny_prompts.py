@@ -22,16 +22,16 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from standalone.host import ensure_host, load_extension  # noqa: E402
+from jointdreamer.host.selection import ensure_host, load_extension  # noqa: E402
 
 ensure_host()
 load_extension()
 
-from threestudio_jointdreamer.evaluation.janus.face_pictures import draw_creatures  # noqa: E402
-from threestudio_jointdreamer.evaluation.janus.planted import draw_planted  # noqa: E402
-from threestudio_jointdreamer.tinyworld.captions import parse  # noqa: E402
-from threestudio_jointdreamer.tinyworld.commands import SAMPLE_PROMPTS  # noqa: E402
-from threestudio_jointdreamer.tinyworld.creatures import (  # noqa: E402
+from jointdreamer.janus.face_pictures import draw_creatures  # noqa: E402
+from jointdreamer.janus.planted import draw_planted  # noqa: E402
+from jointdreamer.tinyworld.captions import parse  # noqa: E402
+from jointdreamer.tinyworld.commands import SAMPLE_PROMPTS  # noqa: E402
+from jointdreamer.tinyworld.creatures import (  # noqa: E402
     COLOR_NAMES,
     SPECIES,
     Creatures,

@@ -28,7 +28,7 @@ import torch
 from tables import write_csv
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path.insert(0, str(ROOT))
 PHASES = ("SDS", "JSD", "JSD, second resolution")
 STAGES = ("refine", "dmtet")
 WARM_UP = 4  # steps of a phase that are left out
@@ -93,7 +93,7 @@ def overrides_of(args: argparse.Namespace, folder: Path) -> list[str]:
 
 def random_priors(folder: Path, multiview: bool = True) -> list[str]:
     """Writes priors of the published sizes, once; returns the overrides that name them."""
-    builders = importlib.import_module("helpers.random_priors")
+    builders = importlib.import_module("jointdreamer.testing.random_priors")
     prior, energy = folder / "stable-diffusion", folder / "mvdream"
     if not prior.is_dir():
         builders.build_full_size(prior, 0)
@@ -212,7 +212,7 @@ def main() -> None:
     args, overrides = parse_arguments()
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", ".*")
-    host = importlib.import_module("standalone.host")
+    host = importlib.import_module("jointdreamer.host.selection")
     host.ensure_host()
     host.load_extension()
     print(f"{device_name()}, torch {torch.__version__}, {host_name()} host")

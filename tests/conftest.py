@@ -11,7 +11,7 @@ for path in (ROOT, ROOT / "tests"):
     if str(path) not in sys.path:
         sys.path.insert(0, str(path))
 
-from standalone.host import ensure_host, load_extension  # noqa: E402
+from jointdreamer.host.selection import ensure_host, load_extension  # noqa: E402
 
 torch.set_num_threads(min(2, torch.get_num_threads()))
 ensure_host()

@@ -9,7 +9,8 @@ from helpers.prior_fixtures import mv_folder, sd_folder  # noqa: F401
 from helpers.tiny_run import write_tiny_config
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
-from threestudio_jointdreamer.cli import main
+
+from jointdreamer.cli import main
 
 PROMPT = "a blue cat wearing a red hat"
 
@@ -154,7 +155,7 @@ def test_curves_and_compare_write_pictures(tmp_path, capsys):
 
 
 def test_demo_with_the_real_host_from_prompt_to_mesh(tmp_path, sd_folder, mv_folder):  # noqa: F811
-    from standalone.trainer import run
+    from jointdreamer.host.launcher import run
 
     config = write_tiny_config(tmp_path / "config.yaml", sd_folder, mv_folder)
     arguments = ["demo", "--prompt", "a red bear", "--config", str(config), "--out", str(tmp_path)]

@@ -10,15 +10,16 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from helpers import originals
 from helpers.hub_server import serve_hub
 from helpers.originals import UNET, VAE
-from helpers.random_image_priors import build_wonder3d, build_zero123
 from safetensors.torch import load_file, save_file
-from threestudio_jointdreamer.cli import main
-from threestudio_jointdreamer.diffusion.dino import load_dino, to_transformers
-from threestudio_jointdreamer.diffusion.image_prior import load_image_prior
-from threestudio_jointdreamer.diffusion.loading import load_model, load_prior, load_schedule
-from threestudio_jointdreamer.diffusion.originals import converting
-from threestudio_jointdreamer.diffusion.originals.reading import Hints
+from threestudio_jointdreamer.priors.dino import load_dino, to_transformers
+from threestudio_jointdreamer.priors.image_prior import load_image_prior
+from threestudio_jointdreamer.priors.loading import load_model, load_prior, load_schedule
+from threestudio_jointdreamer.weights.ldm.reading import Hints
 from transformers import CLIPImageProcessor
+
+from jointdreamer import conversion as converting
+from jointdreamer.cli import main
+from jointdreamer.testing.random_image_priors import build_wonder3d, build_zero123
 
 CPU = torch.device("cpu")
 

@@ -9,11 +9,12 @@ import pytest
 from helpers.hub_server import serve_hub
 from helpers.prior_fixtures import mv_folder, sd_folder  # noqa: F401
 from helpers.tiny_run import write_tiny_config
-from threestudio_jointdreamer import machine, memory, threestudio_check, threestudio_needs
-from threestudio_jointdreamer.cli import main
-from threestudio_jointdreamer.experiment import read_experiment
-from threestudio_jointdreamer.threestudio_check import HERE, MISSING, WRONG, examine
-from threestudio_jointdreamer.threestudio_needs import Need
+
+from jointdreamer import machine, memory, threestudio_check, threestudio_needs
+from jointdreamer.cli import main
+from jointdreamer.experiment import read_experiment
+from jointdreamer.threestudio_check import HERE, MISSING, WRONG, examine
+from jointdreamer.threestudio_needs import Need
 
 ROOT = Path(__file__).resolve().parents[1]
 FULL = ROOT / "configs" / "jointdreamer.yaml"
@@ -25,7 +26,7 @@ GIB = 2**30
 def no_checkout(monkeypatch):
     """Whatever the tests run in: trying what a real threestudio imports takes long."""
     monkeypatch.delenv("THREESTUDIO_ROOT", raising=False)
-    monkeypatch.setattr("threestudio_jointdreamer.threestudio_check._installed", lambda: None)
+    monkeypatch.setattr("jointdreamer.threestudio_check._installed", lambda: None)
 
 
 @pytest.fixture
@@ -268,7 +269,7 @@ def test_the_text_names_sizes_and_ends_with_a_verdict(capsys):
 
 
 def estimate(*overrides) -> dict[str, float]:
-    from threestudio_jointdreamer.diffusion.weights.inventory import inventory_of
+    from threestudio_jointdreamer.weights.inventory import inventory_of
 
     cfg = read_experiment(FULL, list(overrides))
     return memory.estimate(cfg, inventory_of(cfg))
@@ -296,7 +297,7 @@ def test_the_priors_count_in_their_precision(offline):
 
 def test_local_models_are_counted_by_their_files(tmp_path, sd_folder, mv_folder):  # noqa: F811
     from safetensors.torch import load_file
-    from threestudio_jointdreamer.diffusion.weights.inventory import inventory_of
+    from threestudio_jointdreamer.weights.inventory import inventory_of
 
     config = write_tiny_config(tmp_path / "config.yaml", sd_folder, mv_folder)
     cfg = read_experiment(config)

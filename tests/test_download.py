@@ -8,9 +8,10 @@ import pytest
 from helpers.hub_server import serve_hub
 from helpers.prior_fixtures import mv_folder, sd_folder  # noqa: F401
 from helpers.tiny_run import write_tiny_config
-from threestudio_jointdreamer import download as module
-from threestudio_jointdreamer.cli import main
-from threestudio_jointdreamer.diffusion.weights import hub_download
+from threestudio_jointdreamer.weights import hub_download
+
+from jointdreamer import download as module
+from jointdreamer.cli import main
 
 SD, MV = "someone/stable-diffusion", "someone/mvdream"
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -42,7 +43,7 @@ def cached(tmp_path, pattern="*") -> list[Path]:
 def test_everything_a_config_needs_is_fetched_and_a_run_is_then_offline(
     hub, config, download, monkeypatch, tmp_path, capsys
 ):
-    from standalone.trainer import run
+    from jointdreamer.host.launcher import run
 
     assert download() == 0
     assert "Runs with this config need no network" in capsys.readouterr().out

@@ -6,8 +6,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from threestudio_jointdreamer import install, links
-from threestudio_jointdreamer.cli import main
+
+from jointdreamer import install, links
+from jointdreamer.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 LINKS = {
@@ -29,7 +30,13 @@ def write(folder: Path, files: dict[str, str]) -> Path:
 def clone(tmp_path, monkeypatch):
     """A small stand-in for this repository, without tiny-cuda-nn on the machine."""
     folder = tmp_path / "clone"
-    write(folder, {"custom/threestudio-jointdreamer/a.py": "ours", "standalone/tinycudann/a": ""})
+    write(
+        folder,
+        {
+            "custom/threestudio-jointdreamer/a.py": "ours",
+            "jointdreamer/standalone/tinycudann/a": "",
+        },
+    )
     write(folder, {"configs/jointdreamer.yaml": "a: 1", "configs/tiny/sds.yaml": "a: 1"})
     write(folder, {"configs/notes.txt": "no config", "load/tiny/a": "", "load/prompts/a": ""})
     monkeypatch.setattr(install, "CLONE", folder)
@@ -298,7 +305,7 @@ def test_what_is_no_checkout_is_refused(clone, tmp_path, capsys, folder):
 
 
 def test_our_own_repository_is_no_checkout(capsys):
-    for folder in (ROOT, ROOT / "standalone"):
+    for folder in (ROOT, ROOT / "jointdreamer" / "standalone"):
         with pytest.raises(ValueError, match="is no checkout of threestudio"):
             install.check_checkout(folder)
 
@@ -346,7 +353,7 @@ def test_whether_tiny_cuda_nn_works_is_tried(tmp_path, monkeypatch, text, works)
 
 
 def test_our_encodings_on_the_path_are_no_tiny_cuda_nn(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(ROOT / "standalone"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "jointdreamer" / "standalone"))
     assert install._installed_encodings() is None
 
 

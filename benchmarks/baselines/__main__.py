@@ -2,9 +2,8 @@
 
 import sys
 
-from standalone import trainer
-
-from .running import register
+from benchmarks.baselines.running import register
+from jointdreamer.host import launcher as trainer
 
 register()
 sys.exit(trainer.main())

@@ -6,9 +6,9 @@ from typing import Any
 import threestudio
 import torch
 from jaxtyping import Float
-from threestudio_jointdreamer.diffusion.latent_prior import LatentPrior
 from threestudio_jointdreamer.guidance.jsd import WEIGHTINGS, Distilled
 from threestudio_jointdreamer.guidance.jsd_guidance import JSDGuidance
+from threestudio_jointdreamer.priors.latent_prior import LatentPrior
 from torch import Tensor
 
 

@@ -11,16 +11,16 @@ def register() -> None:
     """Chooses the host, and loads the extension and the baselines."""
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
-    from standalone.host import ensure_host, load_extension
+    from jointdreamer.host.selection import ensure_host, load_extension
 
     ensure_host()
     load_extension()
-    from . import energy, guidance  # noqa: F401
+    from benchmarks.baselines import energy, guidance  # noqa: F401
 
 
 def run(argv: list[str]) -> dict[str, Any]:
-    """As `standalone.trainer.run`."""
+    """As `jointdreamer.host.launcher.run`."""
     register()
-    from standalone.trainer import run as run_config
+    from jointdreamer.host.launcher import run as run_config
 
     return run_config(argv)

@@ -65,11 +65,11 @@ def main(features: Path, device: str, runs: Sequence[Path]) -> None:
     from benchmarks.baselines.running import register
 
     register()
-    from threestudio_jointdreamer.evaluation.assets import read_asset
-    from threestudio_jointdreamer.evaluation.feature_store import FeatureStore
-    from threestudio_jointdreamer.evaluation.janus.detector import find_detector
-    from threestudio_jointdreamer.evaluation.runs import Run
-    from threestudio_jointdreamer.evaluation.verdicts import judge_assets
+    from jointdreamer.evaluation.assets import read_asset
+    from jointdreamer.evaluation.feature_store import FeatureStore
+    from jointdreamer.evaluation.runs import Run
+    from jointdreamer.evaluation.verdicts import judge_assets
+    from jointdreamer.janus.detector import find_detector
 
     detector, store = find_detector("tiny"), FeatureStore(features)
     for run in runs:

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from threestudio_jointdreamer.diffusion.weights.inventory import MISSING, inventory_of
-from threestudio_jointdreamer.evaluation.sweeps.plan import Method, Sweep, read_sweep
-from threestudio_jointdreamer.experiment import find_config, read_experiment
+from threestudio_jointdreamer.weights.inventory import MISSING, inventory_of
+
+from jointdreamer.experiment import read_experiment
+from jointdreamer.paths import find_file
+from jointdreamer.sweeps.plan import Method, Sweep, read_sweep
 
 TRAINING = {  # how to make what may be missing
     "wonder3d": "jointdreamer tinyworld train wonder3d",
@@ -33,7 +35,7 @@ def read_methods(path: Path, wanted: Sequence[str] | None) -> tuple[Sweep, list[
     Raises:
         ValueError: the file is wrong, or has no such method.
     """
-    path = find_config(path, "SWEEP")
+    path = find_file(path, "SWEEP")
     raw = OmegaConf.to_container(OmegaConf.load(path), resolve=False)["methods"]
     if unknown := [name for name in wanted or () if name not in raw]:
         raise ValueError(f"--methods {unknown[0]}: there is no such one, but {', '.join(raw)}.")
@@ -42,7 +44,7 @@ def read_methods(path: Path, wanted: Sequence[str] | None) -> tuple[Sweep, list[
     missing = []
     for name in names:
         try:
-            find_config(Path(raw[name]["config"]), f"{name}: config")
+            find_file(Path(raw[name]["config"]), f"{name}: config")
         except FileNotFoundError as error:
             missing.append(Missing(name, str(error)))
     if len(missing) == len(names):

@@ -11,10 +11,11 @@ from pathlib import Path
 import torch
 from PIL import Image
 from rich.progress import track
-from threestudio_jointdreamer.tinyworld.captions import parse
-from threestudio_jointdreamer.tinyworld.creatures import build
-from threestudio_jointdreamer.tinyworld.dataset import DEFAULT_BACKGROUND
-from threestudio_jointdreamer.tinyworld.renderer import orbit_cameras, render
+
+from jointdreamer.tinyworld.captions import parse
+from jointdreamer.tinyworld.creatures import build
+from jointdreamer.tinyworld.dataset import DEFAULT_BACKGROUND
+from jointdreamer.tinyworld.renderer import orbit_cameras, render
 
 CREATURES, VIEWS, SIZE = 4, 12, 128  # of each prompt; of each creature; pixels
 ELEVATION_DEG, FOVY_DEG = 15.0, 40.0  # as configs/tiny/*.yaml test

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from threestudio_jointdreamer.evaluation.contact_sheet import turntable_tiles
-from threestudio_jointdreamer.evaluation.runs import Run
-from threestudio_jointdreamer.evaluation.sweeps.plan import PlannedRun
-from threestudio_jointdreamer.systems.pictures import picture_grid, save_picture
+from threestudio_jointdreamer.systems.picture_grid import picture_grid, save_picture
+
+from jointdreamer.evaluation.contact_sheet import turntable_tiles
+from jointdreamer.evaluation.runs import Run
+from jointdreamer.sweeps.plan import PlannedRun
 
 
 def side_by_side(runs: Sequence[PlannedRun], path: Path) -> str:

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from threestudio_jointdreamer.evaluation.measure import Evaluation
-from threestudio_jointdreamer.evaluation.report import Table
-from threestudio_jointdreamer.evaluation.rows import MethodRow
-from threestudio_jointdreamer.evaluation.sweeps.records import Record
-
-from .methods import Missing
+from benchmarks.claim.methods import Missing
+from jointdreamer.evaluation.measure import Evaluation
+from jointdreamer.evaluation.report import Table
+from jointdreamer.evaluation.rows import MethodRow
+from jointdreamer.sweeps.records import Record
 
 BASELINE = "sds"
 MAIN = (

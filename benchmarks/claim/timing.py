@@ -17,10 +17,11 @@ from benchmarks.baselines.running import register
 register()
 
 from rich.console import Console  # noqa: E402
-from threestudio_jointdreamer.evaluation.sweeps import machinery  # noqa: E402
-from threestudio_jointdreamer.evaluation.sweeps.machinery import Machinery, prepare  # noqa: E402
-from threestudio_jointdreamer.evaluation.sweeps.plan import PlannedRun  # noqa: E402
-from threestudio_jointdreamer.evaluation.sweeps.records import Record  # noqa: E402
+
+from jointdreamer.sweeps import machinery  # noqa: E402
+from jointdreamer.sweeps.machinery import Machinery, prepare  # noqa: E402
+from jointdreamer.sweeps.plan import PlannedRun  # noqa: E402
+from jointdreamer.sweeps.records import Record  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 SWEEPS = Path(machinery.__file__).parent  # whose programs import their neighbours alone

@@ -17,9 +17,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from ..tables import write_csv
-from .compare import Row, as_table, compare, read, summary
-from .session import PACKAGES
+from benchmarks.hosts.compare import Row, as_table, compare, read, summary
+from benchmarks.hosts.session import PACKAGES
+from benchmarks.tables import write_csv
 
 TESTS_TABLE = Path("docs/results/threestudio-tests.csv")
 
@@ -77,21 +77,21 @@ def main() -> int:
         print(f"error: unrecognized arguments: {' '.join(rest)}", file=sys.stderr)
         return 2
     if args.command == "dump":
-        from .dump import dump
+        from benchmarks.hosts.dump import dump
 
         print(dump(args.out.absolute(), args.device, args.packages, args.only))
         return 0
     if args.command == "compare":
         return show(compare(read(args.reference), read(args.other)), args.csv)
     if args.command == "pictures":
-        from .pictures import compare_pictures
+        from benchmarks.hosts.pictures import compare_pictures
 
         return compare_pictures(args.steps, args.folder, args.png, args.csv, args.jobs)
     if args.command == "suite":
-        from .suite import run_suite
+        from benchmarks.hosts.suite import run_suite
 
         return run_suite(args.table, rest)
-    from .running import run_all
+    from benchmarks.hosts.running import run_all
 
     try:
         return show(run_all(args.device, args.folder), args.csv)

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .limits import limit_of
+from benchmarks.hosts.limits import limit_of
 
 SIGNIFICANT = 1e-3  # of the largest gradient: where the first step of AdamW is compared
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from .session import choose_host, session
+from benchmarks.hosts.session import choose_host, session
 
 FORMAT = 1
 
@@ -27,7 +27,7 @@ def dump(path: Path, device: str, packages: str, only: list[str] | None = None) 
     about = choose_host(packages) | {"device": device, "format": FORMAT}
     if device == "cuda" and torch.cuda.is_available():
         about["gpu"] = torch.cuda.get_device_name()
-    from .pieces import NEED_CUDA, PIECES
+    from benchmarks.hosts.pieces import NEED_CUDA, PIECES
 
     rows: dict[str, torch.Tensor] = {}
     failures: dict[str, str] = {}

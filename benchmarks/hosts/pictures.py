@@ -13,15 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..tables import write_csv
-from .frames import compare_turntables, read_turntable
-from .running import run_process
-from .session import CONFIGS, PROMPT, choose_host
+from benchmarks.hosts.frames import compare_turntables, read_turntable
+from benchmarks.hosts.running import run_process
+from benchmarks.hosts.session import CONFIGS, PROMPT, choose_host
+from benchmarks.tables import write_csv
 
 COLUMNS = 8  # of the sheet
 LAUNCH = (
     "import sys; from benchmarks.hosts.session import choose_host; choose_host(sys.argv[1]); "
-    "from standalone.trainer import main; sys.exit(main(sys.argv[2:]))"
+    "from jointdreamer.host.launcher import main; sys.exit(main(sys.argv[2:]))"
 )
 
 
@@ -125,7 +125,7 @@ def write_sheet(turntables: dict, png: Path) -> None:
     """One row for each run, the same views in each."""
     os.environ.pop("THREESTUDIO_ROOT", None)  # a sheet needs no host in particular
     choose_host("pytorch")
-    from threestudio_jointdreamer.systems.pictures import picture_grid, save_picture
+    from threestudio_jointdreamer.systems.picture_grid import picture_grid, save_picture
 
     count = len(next(iter(turntables.values()))) - 1  # the last view is the first again
     chosen = [round(i * count / COLUMNS) for i in range(COLUMNS)]

@@ -7,8 +7,8 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from .compare import Row, compare, read
-from .session import ROOT
+from benchmarks.hosts.compare import Row, compare, read
+from benchmarks.hosts.session import ROOT
 
 ENVIRONMENT = "THREESTUDIO_ROOT"
 CORES = 4  # that a process of a host is worth

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import recipe
+from benchmarks.hosts import recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = {"tiny": "configs/tiny/jointdreamer.yaml", "full": "configs/jointdreamer.yaml"}
@@ -84,21 +84,20 @@ def choose_host(packages: str) -> dict[str, str]:
     os.environ[NERFACC_CUDA] = "1" if compiled and torch.cuda.is_available() else "0"
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
-    from standalone import host
+    from jointdreamer.host import selection as host
 
     if not compiled:
-        # by this name it does not give way to an installed tiny-cuda-nn
-        sys.modules["tinycudann"] = importlib.import_module("standalone.tinycudann")
+        os.environ["JOINTDREAMER_TINYCUDANN"] = "0"  # ours, although NVIDIA's may be installed
     folder = host.ensure_host()
     host.load_extension()
-    standalone = folder.is_relative_to(host.HERE)
+    standalone = folder.is_relative_to(host.STANDALONE)
     kernels = True
     if standalone:
         from threestudio.models.renderers.marching import nerfacc_kernels_available
 
         kernels = nerfacc_kernels_available()
     encodings = importlib.import_module("tinycudann")
-    ours = Path(encodings.__file__).resolve().is_relative_to(host.HERE)
+    ours = Path(encodings.__file__).resolve().is_relative_to(host.STANDALONE)
     return {
         "host": "standalone" if standalone else "threestudio",
         "packages": packages,

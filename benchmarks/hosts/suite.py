@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ..tables import write_csv
-from .session import ROOT
+from benchmarks.hosts.session import ROOT
+from benchmarks.tables import write_csv
 
 TESTS = "tests/threestudio"
 

@@ -17,8 +17,7 @@ import os
 import sys
 from pathlib import Path
 
-from ..tables import write_csv
-from .comparison import (
+from benchmarks.parity.comparison import (
     MODULES,
     TARGETS,
     cases,
@@ -28,6 +27,7 @@ from .comparison import (
     run_reference,
     write_fixture,
 )
+from benchmarks.tables import write_csv
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -67,7 +67,7 @@ def compare(module, case: str, size: str, write: bool) -> dict:
 def main() -> int:
     args = parse_arguments()
     sys.path.insert(0, str(ROOT))
-    host = importlib.import_module("standalone.host")
+    host = importlib.import_module("jointdreamer.host.selection")
     host.ensure_host()
     host.load_extension()
     print(f"{'model':20}{'size':10}{'against':22}{'keys':>6}{'output':>10}{'gradient':>10}  passes")

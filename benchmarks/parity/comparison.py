@@ -11,7 +11,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from .recipe import digest, digest_error, fill, fill_module, noise
+from benchmarks.parity.recipe import digest, digest_error, fill, fill_module, noise
 
 MODULES = ("mvdream", "wonder3d", "zero123", "dino")
 FIXTURES = Path(__file__).resolve().parents[2] / "tests" / "parity" / "fixtures"

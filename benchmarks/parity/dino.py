@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 from jaxtyping import Float64
 from safetensors.torch import save_file
-from threestudio_jointdreamer.diffusion.dino import cls_features, load_dino, to_transformers
+from threestudio_jointdreamer.priors.dino import cls_features, load_dino, to_transformers
 from torch import Tensor, nn
 from transformers import ViTConfig
 
-from .recipe import noise
+from benchmarks.parity.recipe import noise
 
 NAME = "dino"
 ENVIRONMENT = "DINO_ROOT"

@@ -12,19 +12,19 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from threestudio_jointdreamer.diffusion.multiview import (
+from threestudio_jointdreamer.priors.multiview import (
     CAMERA_DIM,
     camera_condition,
     use_cross_view_attention,
 )
-from threestudio_jointdreamer.diffusion.originals.checkpoint import sort_weights
-from threestudio_jointdreamer.diffusion.originals.reading import Hints, convert_part
-from threestudio_jointdreamer.diffusion.weights.assembling import assemble
+from threestudio_jointdreamer.weights.assembling import assemble
+from threestudio_jointdreamer.weights.ldm.checkpoint import sort_weights
+from threestudio_jointdreamer.weights.ldm.reading import Hints, convert_part
 from torch import Tensor, nn
 
-from .checkouts import importing_from
-from .ldm import BLOCKS, in_float64
-from .recipe import noise
+from benchmarks.parity.checkouts import importing_from
+from benchmarks.parity.ldm import BLOCKS, in_float64
+from benchmarks.parity.recipe import noise
 
 NAME = "mvdream"
 ENVIRONMENT = "MVDREAM_ROOT"

@@ -13,19 +13,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from threestudio_jointdreamer.diffusion.multiview import use_cross_view_attention
-from threestudio_jointdreamer.diffusion.weights.assembling import assemble
-from threestudio_jointdreamer.diffusion.wonder3d import (
+from threestudio_jointdreamer.priors.multiview import use_cross_view_attention
+from threestudio_jointdreamer.priors.wonder3d import (
     COLOURS,
     EMBEDDED_ANGLES,
     NORMALS,
     camera_and_domain,
 )
-from threestudio_jointdreamer.diffusion.wonder3d_unet import Wonder3DUNet
+from threestudio_jointdreamer.priors.wonder3d_unet import Wonder3DUNet
+from threestudio_jointdreamer.weights.assembling import assemble
 from torch import Tensor, nn
 
-from .checkouts import importing_from
-from .recipe import noise
+from benchmarks.parity.checkouts import importing_from
+from benchmarks.parity.recipe import noise
 
 NAME = "wonder3d"
 ENVIRONMENT = "WONDER3D_ROOT"

@@ -13,19 +13,19 @@ from types import SimpleNamespace
 
 import torch
 from diffusers import UNet2DConditionModel
-from threestudio_jointdreamer.diffusion.image_prior import Cameras, ImagePriorOptions, Reference
-from threestudio_jointdreamer.diffusion.latent_prior import LatentPrior
-from threestudio_jointdreamer.diffusion.originals.checkpoint import sort_weights
-from threestudio_jointdreamer.diffusion.originals.reading import Hints, convert_part
-from threestudio_jointdreamer.diffusion.schedule import NoiseSchedule
-from threestudio_jointdreamer.diffusion.weights.assembling import assemble
-from threestudio_jointdreamer.diffusion.zero123 import CCProjection, Zero123
+from threestudio_jointdreamer.priors.image_prior import Cameras, ImagePriorOptions, Reference
+from threestudio_jointdreamer.priors.latent_prior import LatentPrior
+from threestudio_jointdreamer.priors.schedule import NoiseSchedule
+from threestudio_jointdreamer.priors.zero123 import CCProjection, Zero123
+from threestudio_jointdreamer.weights.assembling import assemble
+from threestudio_jointdreamer.weights.ldm.checkpoint import sort_weights
+from threestudio_jointdreamer.weights.ldm.reading import Hints, convert_part
 from torch import Tensor, nn
 from transformers import CLIPVisionModelWithProjection
 
-from .checkouts import importing_from
-from .ldm import BLOCKS, in_float64
-from .recipe import noise
+from benchmarks.parity.checkouts import importing_from
+from benchmarks.parity.ldm import BLOCKS, in_float64
+from benchmarks.parity.recipe import noise
 
 NAME = "zero123"
 ENVIRONMENT = "ZERO123_ROOT"  # a checkout of threestudio; THREESTUDIO_ROOT would choose the host

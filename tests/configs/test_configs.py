@@ -11,8 +11,8 @@ from threestudio.utils.config import load_config, parse_structured
 from threestudio_jointdreamer.data.multiview_camera import MultiviewCameraConfig
 from threestudio_jointdreamer.systems.geometry_fading import GeometryFading, GeometryFadingConfig
 
-from standalone.configcheck import check_config
-from standalone.trainer import run
+from jointdreamer.host.config_check import check_config
+from jointdreamer.host.launcher import run
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENTS = sorted(

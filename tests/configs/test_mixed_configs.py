@@ -6,7 +6,7 @@ import torch
 from helpers.mixed_runs import CONFIGS, MIXED, read_checkpoint, with_their_guidance
 from omegaconf import OmegaConf
 from threestudio.utils.config import load_config, parse_structured
-from threestudio_jointdreamer.diffusion.weights.requirements import requirements
+from threestudio_jointdreamer.weights.requirements import requirements
 
 each_config = pytest.mark.parametrize("mixed", MIXED, ids=lambda mixed: mixed.name)
 

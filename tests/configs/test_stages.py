@@ -7,12 +7,12 @@ import threestudio
 from omegaconf import OmegaConf
 from threestudio.utils.config import parse_structured
 from threestudio_jointdreamer.data.multiview_camera import MultiviewCameraConfig
-from threestudio_jointdreamer.diffusion.weights.requirements import requirements
-from threestudio_jointdreamer.memory import estimate
 from threestudio_jointdreamer.systems.losses import check_loss_keys
+from threestudio_jointdreamer.weights.requirements import requirements
 
-from standalone.configcheck import check_config
-from standalone.trainer import run
+from jointdreamer.host.config_check import check_config
+from jointdreamer.host.launcher import run
+from jointdreamer.memory import estimate
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 FIRST, REFINE, DMTET = (

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
-from threestudio_jointdreamer.diffusion.weights.inventory import inventory_of
-from threestudio_jointdreamer.experiment import read_experiment
+from threestudio_jointdreamer.weights.inventory import inventory_of
+
+from jointdreamer.experiment import read_experiment
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs" / "tiny"

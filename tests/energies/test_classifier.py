@@ -7,18 +7,19 @@ import pytest
 import threestudio
 import torch
 import torch.nn.functional as F
-from helpers.cameras import camera_ring
-from helpers.prompts import RandomPrompts
-from helpers.random_classifiers import IMAGE_SIZE, build_dino, build_pair_classifier
 from helpers.views import random_views
 from omegaconf import OmegaConf
 from threestudio.utils.config import parse_structured
-from threestudio_jointdreamer.diffusion.loading import load_prior
-from threestudio_jointdreamer.diffusion.pair_classifier import (
+from threestudio_jointdreamer.energies.classifier import ClassifierEnergy
+from threestudio_jointdreamer.priors.loading import load_prior
+from threestudio_jointdreamer.priors.pair_classifier import (
     load_pair_classifier,
     relative_pose,
 )
-from threestudio_jointdreamer.energies.classifier import ClassifierEnergy
+
+from jointdreamer.testing.cameras import camera_ring
+from jointdreamer.testing.prompts import RandomPrompts
+from jointdreamer.testing.random_classifiers import IMAGE_SIZE, build_dino, build_pair_classifier
 
 CPU = torch.device("cpu")
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "energies"

@@ -5,12 +5,13 @@ from dataclasses import fields, replace
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.random_priors import build_mvdream
 from helpers.views import random_views
-from threestudio_jointdreamer.diffusion.loading import load_prior
-from threestudio_jointdreamer.diffusion.multiview import camera_condition, use_cross_view_attention
-from threestudio_jointdreamer.diffusion.schedule import NoiseSchedule
 from threestudio_jointdreamer.energies.multiview import MultiviewEnergy
+from threestudio_jointdreamer.priors.loading import load_prior
+from threestudio_jointdreamer.priors.multiview import camera_condition, use_cross_view_attention
+from threestudio_jointdreamer.priors.schedule import NoiseSchedule
+
+from jointdreamer.testing.random_priors import build_mvdream
 
 CPU = torch.device("cpu")
 

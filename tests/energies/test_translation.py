@@ -6,13 +6,14 @@ import pytest
 import threestudio
 import torch
 import torch.nn.functional as F
-from helpers.cameras import camera_ring
-from helpers.prompts import RandomPrompts
-from helpers.random_image_priors import build_wonder3d, build_zero123
 from helpers.translation_fixtures import KINDS, make_views
 from omegaconf import OmegaConf
-from threestudio_jointdreamer.diffusion.image_prior import Cameras
 from threestudio_jointdreamer.energies.translation import TranslationEnergy
+from threestudio_jointdreamer.priors.image_prior import Cameras
+
+from jointdreamer.testing.cameras import camera_ring
+from jointdreamer.testing.prompts import RandomPrompts
+from jointdreamer.testing.random_image_priors import build_wonder3d, build_zero123
 
 
 def predict_directly(energy, views, x_t, reference, s, rescale=0.0, rgb=None):

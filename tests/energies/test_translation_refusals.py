@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from helpers.translation_fixtures import make_views
-from threestudio_jointdreamer.diffusion.schedule import NoiseSchedule
+from threestudio_jointdreamer.priors.schedule import NoiseSchedule
 
 
 def test_layouts_that_wonder3d_cannot_serve_are_refused_and_zero123_takes_them(

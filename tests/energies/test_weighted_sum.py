@@ -6,9 +6,9 @@ import pytest
 import threestudio
 import torch
 from helpers.views import random_views
-from threestudio_jointdreamer.diffusion.loading import load_prior
 from threestudio_jointdreamer.energies import Energy
 from threestudio_jointdreamer.energies.find import find_energy
+from threestudio_jointdreamer.priors.loading import load_prior
 
 
 @pytest.fixture

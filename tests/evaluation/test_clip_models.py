@@ -8,15 +8,16 @@ import pytest
 import torch
 from helpers.finished_runs import turntable_of
 from PIL import Image
-from threestudio_jointdreamer.evaluation.clip_models import (
+from transformers import CLIPModel
+
+from jointdreamer.evaluation.clip_models import (
     TINY,
     FolderClip,
     OpenClip,
     load_clip,
 )
-from threestudio_jointdreamer.evaluation.clip_score import similarities
-from threestudio_jointdreamer.tinyworld.dataset import make_pictures
-from transformers import CLIPModel
+from jointdreamer.evaluation.clip_score import similarities
+from jointdreamer.tinyworld.dataset import make_pictures
 
 CPU = torch.device("cpu")
 PROMPTS = ("a green bear wearing a red hat", "a yellow duck", "a white cat with a blue backpack")

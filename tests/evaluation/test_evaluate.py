@@ -8,11 +8,12 @@ import pytest
 import torch
 from helpers.finished_runs import turntable_of, write_run
 from PIL import Image
-from threestudio_jointdreamer.cli import main
-from threestudio_jointdreamer.evaluation import verdicts
-from threestudio_jointdreamer.evaluation.clip_models import FolderClip
-from threestudio_jointdreamer.evaluation.janus.detector import FaceDetector
-from threestudio_jointdreamer.evaluation.janus.views import Views
+
+from jointdreamer.cli import main
+from jointdreamer.evaluation import verdicts
+from jointdreamer.evaluation.clip_models import FolderClip
+from jointdreamer.janus.detector import FaceDetector
+from jointdreamer.janus.views import Views
 
 BEAR, DUCK = "a green bear wearing a red hat", "a yellow duck with a blue backpack"
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from threestudio_jointdreamer.evaluation import fid
-from threestudio_jointdreamer.evaluation.fid import (
+
+from jointdreamer.evaluation import fid
+from jointdreamer.evaluation.fid import (
     ClipFeatures,
     InceptionFeatures,
     find_extractor,

@@ -6,15 +6,16 @@ import random
 
 import pytest
 import torch
-from threestudio_jointdreamer.evaluation.clip_score import clip_score, similarities
-from threestudio_jointdreamer.evaluation.intervals import mean_interval, rate_interval
-from threestudio_jointdreamer.evaluation.r_precision import (
+
+from jointdreamer.evaluation.clip_score import clip_score, similarities
+from jointdreamer.evaluation.intervals import mean_interval, rate_interval
+from jointdreamer.evaluation.r_precision import (
     distinct,
     place_of,
     read_prompts,
     retrieve,
 )
-from threestudio_jointdreamer.evaluation.smoothness import roughness
+from jointdreamer.evaluation.smoothness import roughness
 
 
 def test_clip_score_is_the_mean_cosine_in_percent_whatever_the_lengths():

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from helpers.finished_runs import write_run
 from PIL import Image
-from threestudio_jointdreamer.evaluation.assets import find_runs, read_asset
-from threestudio_jointdreamer.evaluation.measure import Evaluation
-from threestudio_jointdreamer.evaluation.report import write_report
-from threestudio_jointdreamer.evaluation.rows import AssetRow, by_method
+
+from jointdreamer.evaluation.assets import find_runs, read_asset
+from jointdreamer.evaluation.measure import Evaluation
+from jointdreamer.evaluation.report import write_report
+from jointdreamer.evaluation.rows import AssetRow, by_method
 
 MAGENTA, CYAN = (255, 0, 255), (0, 255, 255)
 CHROMIUM = next(

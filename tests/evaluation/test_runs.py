@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 from PIL import Image
-from threestudio_jointdreamer.evaluation.contact_sheet import compare_runs, turntable_tiles
-from threestudio_jointdreamer.evaluation.curves import draw_curves
-from threestudio_jointdreamer.evaluation.runs import Run
+
+from jointdreamer.evaluation.contact_sheet import compare_runs, turntable_tiles
+from jointdreamer.evaluation.curves import draw_curves
+from jointdreamer.evaluation.runs import Run
 
 HEADER = "step,train/loss_sds,train/grad_norm,lr-AdamW/geometry.encoding,train_params/lr_x"
 

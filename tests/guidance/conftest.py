@@ -2,9 +2,10 @@
 
 import pytest
 import threestudio
-from helpers.cameras import camera_ring
 from helpers.prior_fixtures import mv_folder, register, sd_folder  # noqa: F401
-from helpers.prompts import RandomPrompts
+
+from jointdreamer.testing.cameras import camera_ring
+from jointdreamer.testing.prompts import RandomPrompts
 
 
 @pytest.fixture

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from helpers.prompts import RandomPrompts
-from threestudio_jointdreamer.guidance.evaluation import guidance_pictures
+from threestudio_jointdreamer.guidance.pictures import guidance_pictures
+
+from jointdreamer.testing.prompts import RandomPrompts
 
 PICTURES = ("imgs_noisy", "imgs_1step", "imgs_1orig", "imgs_final")
 

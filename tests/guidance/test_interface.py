@@ -6,8 +6,9 @@ from dataclasses import fields
 import pytest
 import threestudio
 import torch
-from helpers.cameras import camera_ring
 from threestudio_jointdreamer.energies import Energy
+
+from jointdreamer.testing.cameras import camera_ring
 
 OWN_ENERGY = """
 import threestudio

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from helpers.prompts import RandomPrompts
 from threestudio_jointdreamer.guidance.classifier_free import perpendicular_part
+
+from jointdreamer.testing.prompts import RandomPrompts
 
 S = 7.5
 

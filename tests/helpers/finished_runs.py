@@ -46,9 +46,9 @@ def write_run(
 
 def turntable_of(prompt: str, size: int = 64) -> list[np.ndarray]:
     """The true creature of a caption all round, the first view again at the end."""
-    from threestudio_jointdreamer.tinyworld.captions import parse
-    from threestudio_jointdreamer.tinyworld.creatures import build
-    from threestudio_jointdreamer.tinyworld.renderer import orbit_cameras, render
+    from jointdreamer.tinyworld.captions import parse
+    from jointdreamer.tinyworld.creatures import build
+    from jointdreamer.tinyworld.renderer import orbit_cameras, render
 
     n = N_TEST_VIEWS
     c2w = orbit_cameras(torch.linspace(0, 360, n), torch.full((n,), 15.0), torch.full((n,), 2.75))

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from helpers.random_priors import CAMERA, build_stable_diffusion
 from transformers import CLIPTextConfig, CLIPTextModel
+
+from jointdreamer.testing.random_priors import CAMERA, build_stable_diffusion
 
 FULL_WIDTH = (320, 640, 1280, 1280)
 LOW_WIDTH = (32, 32, 64, 64)

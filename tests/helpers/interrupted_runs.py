@@ -19,7 +19,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import torch  # noqa: E402
 
-from standalone import host, trainer  # noqa: E402
+from jointdreamer.host import launcher as trainer  # noqa: E402
+from jointdreamer.host import selection as host  # noqa: E402
 
 host.ensure_host()
 from helpers.toy_run import write_config  # noqa: E402

@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from standalone.host import ensure_host, load_extension  # noqa: E402
+from jointdreamer.host.selection import ensure_host, load_extension  # noqa: E402
 
 ensure_host()
 load_extension()
@@ -23,7 +23,7 @@ load_extension()
 import torch  # noqa: E402
 from threestudio_jointdreamer.systems.jointdreamer import JointDreamer  # noqa: E402
 
-from standalone.trainer import run  # noqa: E402
+from jointdreamer.host.launcher import run  # noqa: E402
 
 
 def in_own_process(job: Callable[[], None]) -> int:

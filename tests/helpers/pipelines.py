@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from helpers.full_size import build_small_mvdream, build_small_stable_diffusion
-from helpers.random_priors import build_full_size
+
+from jointdreamer.testing.random_priors import build_full_size
 
 PARTS = {
     "scheduler": ("diffusers", "DDIMScheduler"),

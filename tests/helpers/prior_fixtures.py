@@ -2,7 +2,8 @@
 
 import pytest
 import threestudio
-from helpers.random_priors import build_mvdream, build_stable_diffusion
+
+from jointdreamer.testing.random_priors import build_mvdream, build_stable_diffusion
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ CHECKOUT = "THREESTUDIO_ROOT"
 EXTENSIONS = {"mvdream": "THREESTUDIO_MVDREAM", "3dgs": "THREESTUDIO_3DGS"}
 WRITABLE = ("configs", "custom", "load")  # folders that `jointdreamer install` adds to
 SECONDS = 540  # of one launch
-INSTALL = "import sys; from standalone.host import main; sys.exit(main())"  # the command
+INSTALL = "import sys; from jointdreamer.cli import main; sys.exit(main())"  # the command
 TAIL = 6000  # characters of a log that a failure shows
 
 PROMPT = "a blue cat wearing a red hat"

@@ -69,7 +69,7 @@ def main(argv: list[str]) -> int:
     package = types.ModuleType("threestudio_jointdreamer")
     package.__path__ = [str(EXTENSION)]
     sys.modules[package.__name__] = package
-    from threestudio_jointdreamer.evaluation.sweeps import command
+    from jointdreamer.sweeps import command
 
     parser = argparse.ArgumentParser()
     command.add_arguments(parser.add_subparsers())

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers.random_image_priors import build_wonder3d, build_zero123
 from helpers.views import random_views
-from threestudio_jointdreamer.diffusion.loading import load_prior
 from threestudio_jointdreamer.energies.translation import TranslationEnergy
+from threestudio_jointdreamer.priors.loading import load_prior
+
+from jointdreamer.testing.random_image_priors import build_wonder3d, build_zero123
 
 CPU = torch.device("cpu")
 KINDS = ["wonder3d", "zero123"]

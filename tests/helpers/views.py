@@ -3,10 +3,11 @@
 from dataclasses import replace
 
 import torch
-from helpers.cameras import camera_ring
-from helpers.prompts import RandomPrompts
-from threestudio_jointdreamer.diffusion.latent_prior import LatentPrior
 from threestudio_jointdreamer.energies import Views
+from threestudio_jointdreamer.priors.latent_prior import LatentPrior
+
+from jointdreamer.testing.cameras import camera_ring
+from jointdreamer.testing.prompts import RandomPrompts
 
 
 def random_views(

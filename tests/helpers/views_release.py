@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from helpers.cameras import camera_ring
 from PIL import Image
 from torch import Tensor
+
+from jointdreamer.testing.cameras import camera_ring
 
 
 def world_to_camera(c2w: Tensor) -> np.ndarray:

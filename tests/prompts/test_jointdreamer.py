@@ -9,11 +9,12 @@ import huggingface_hub.constants
 import pytest
 import threestudio
 import torch
-from helpers.random_priors import build_stable_diffusion
-from threestudio_jointdreamer.diffusion.loading import load_model
+from threestudio_jointdreamer.priors.loading import load_model
 from threestudio_jointdreamer.prompts import jointdreamer, text_encoder
 from threestudio_jointdreamer.prompts.cache import EmbeddingCache, default_folder
 from transformers import AutoTokenizer, CLIPTextModel
+
+from jointdreamer.testing.random_priors import build_stable_diffusion
 
 PROMPT, NEGATIVE = "a green bear", "a blue cat"
 

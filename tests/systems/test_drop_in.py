@@ -8,7 +8,7 @@ import torch
 from helpers.tiny_run import tiny_config
 from omegaconf import OmegaConf
 
-from standalone.trainer import run
+from jointdreamer.host.launcher import run
 
 
 def dreamfusion(config: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from helpers.tiny_run import STEPS, write_tiny_config
 from omegaconf import OmegaConf
 from threestudio_jointdreamer.systems.handover import make_plain
 
-from standalone.trainer import run
+from jointdreamer.host.launcher import run
 
 SECOND_STEPS = 4
 

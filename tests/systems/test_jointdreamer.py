@@ -12,7 +12,7 @@ from PIL import Image
 from threestudio_jointdreamer.systems.jointdreamer import JointDreamer
 from threestudio_jointdreamer.systems.losses import REGULARISERS
 
-from standalone.trainer import run
+from jointdreamer.host.launcher import run
 
 
 def weights(ckpt: str) -> dict[str, torch.Tensor]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from threestudio_jointdreamer.systems.pictures import (
+from threestudio_jointdreamer.systems.picture_grid import (
     GAP,
     PAPER,
     picture_grid,

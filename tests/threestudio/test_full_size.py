@@ -5,10 +5,10 @@ import math
 
 import pytest
 import torch
-from helpers.random_priors import build_full_size
 from helpers.real_threestudio import PROMPT
 
 from benchmarks.hosts.frames import read_turntable
+from jointdreamer.testing.random_priors import build_full_size
 
 STEPS = 8
 MEMORY = 40  # GiB

@@ -3,11 +3,12 @@
 import pytest
 import threestudio
 import torch
-from helpers.cameras import camera_ring
 from helpers.mixed_runs import relative_difference
 from helpers.pipelines import build_pipelines
-from helpers.prompts import RandomPrompts
 from threestudio.utils.misc import get_device
+
+from jointdreamer.testing.cameras import camera_ring
+from jointdreamer.testing.prompts import RandomPrompts
 
 TOLERANCE = 1e-4
 LATENTS = {True: 4, False: 3}  # channels of what is rendered

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from threestudio_jointdreamer.tinyworld.denoised import Denoiser
-from threestudio_jointdreamer.tinyworld.pairs import make_groups
+
+from jointdreamer.tinyworld.denoised import Denoiser
+from jointdreamer.tinyworld.pairs import make_groups
 
 PRIOR = "load/tiny/stable-diffusion"
 
@@ -22,7 +23,7 @@ def test_little_noise_leaves_pictures_and_much_leaves_what_the_caption_says(deno
     found = {}
     for name, percent in (("little", 0.02), ("much", 0.9)):
         for side in ("MIN_PERCENT", "MAX_PERCENT"):
-            monkeypatch.setattr(f"threestudio_jointdreamer.tinyworld.denoised.{side}", percent)
+            monkeypatch.setattr(f"jointdreamer.tinyworld.denoised.{side}", percent)
         found[name] = denoiser.denoise(groups["images"], ["a red cat"] * 4, seed=0)
         assert found[name].shape == groups["images"].shape
         assert found[name].dtype == torch.uint8

@@ -4,15 +4,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from threestudio_jointdreamer.tinyworld.captions import parse
-from threestudio_jointdreamer.tinyworld.creatures import SPECIES, build, sample_creatures
-from threestudio_jointdreamer.tinyworld.janus_creatures import (
+
+from jointdreamer.tinyworld.captions import parse
+from jointdreamer.tinyworld.creatures import SPECIES, build, sample_creatures
+from jointdreamer.tinyworld.janus_creatures import (
     FACE_PARTS,
     FACE_SLOTS,
     parts_of_a_face,
     with_faces,
 )
-from threestudio_jointdreamer.tinyworld.renderer import orbit_cameras, render
+from jointdreamer.tinyworld.renderer import orbit_cameras, render
 
 
 @pytest.fixture(scope="module")

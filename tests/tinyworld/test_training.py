@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from threestudio_jointdreamer.diffusion.multiview import camera_condition, use_cross_view_attention
-from threestudio_jointdreamer.tinyworld import stages
-from threestudio_jointdreamer.tinyworld.dataset import four_view_sets, make_pictures
-from threestudio_jointdreamer.tinyworld.models import build_scheduler, build_tokenizer
-from threestudio_jointdreamer.tinyworld.sampling import sample
-from threestudio_jointdreamer.tinyworld.training import Trainer, TrainingPlan
+from threestudio_jointdreamer.priors.multiview import camera_condition, use_cross_view_attention
+
+from jointdreamer.tinyworld import stages
+from jointdreamer.tinyworld.dataset import four_view_sets, make_pictures
+from jointdreamer.tinyworld.models import build_scheduler, build_tokenizer
+from jointdreamer.tinyworld.sampling import sample
+from jointdreamer.tinyworld.training import Trainer, TrainingPlan
 
 SHIPPED = Path(__file__).resolve().parents[2] / "load" / "tiny"
 PLAN = TrainingPlan(steps=12, lr=0.05, warmup=2, save_every=4, ema=0.5)

@@ -8,34 +8,35 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.random_image_priors import build_wonder3d
 from helpers.views import random_views
 from omegaconf import OmegaConf
 from PIL import Image
-from threestudio_jointdreamer.diffusion.image_prior import (
+from threestudio_jointdreamer.energies.translation import TranslationEnergy
+from threestudio_jointdreamer.priors.image_prior import (
     CLIP_MEAN,
     CLIP_STD,
     ImagePriorOptions,
     Reference,
     load_image_prior,
 )
-from threestudio_jointdreamer.diffusion.latent_prior import LatentPrior
-from threestudio_jointdreamer.diffusion.loading import load_prior
-from threestudio_jointdreamer.diffusion.schedule import NoiseSchedule
-from threestudio_jointdreamer.diffusion.wonder3d import Wonder3D
-from threestudio_jointdreamer.energies.translation import TranslationEnergy
-from threestudio_jointdreamer.tinyworld import (
+from threestudio_jointdreamer.priors.latent_prior import LatentPrior
+from threestudio_jointdreamer.priors.loading import load_prior
+from threestudio_jointdreamer.priors.schedule import NoiseSchedule
+from threestudio_jointdreamer.priors.wonder3d import Wonder3D
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import CLIPModel
+
+from jointdreamer.testing.random_image_priors import build_wonder3d
+from jointdreamer.tinyworld import (
     stages,
     translation,
     translation_data,
     translation_samples,
 )
-from threestudio_jointdreamer.tinyworld.commands import _sample_translation
-from threestudio_jointdreamer.tinyworld.dataset import make_pictures
-from threestudio_jointdreamer.tinyworld.models import build_scheduler
-from threestudio_jointdreamer.tinyworld.translation_samples import sample_views, true_views
-from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import CLIPModel
+from jointdreamer.tinyworld.commands import _sample_translation
+from jointdreamer.tinyworld.dataset import make_pictures
+from jointdreamer.tinyworld.models import build_scheduler
+from jointdreamer.tinyworld.translation_samples import sample_views, true_views
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "load" / "tiny"

@@ -4,22 +4,23 @@ import math
 
 import pytest
 import torch
-from threestudio_jointdreamer.tinyworld.captions import VOCABULARY, captions, parse
-from threestudio_jointdreamer.tinyworld.creatures import (
+
+from jointdreamer.tinyworld.captions import VOCABULARY, captions, parse
+from jointdreamer.tinyworld.creatures import (
     COLOR_NAMES,
     SPECIES,
     Ellipsoids,
     build,
     sample_creatures,
 )
-from threestudio_jointdreamer.tinyworld.dataset import (
+from jointdreamer.tinyworld.dataset import (
     BACK_DEG,
     four_view_sets,
     frontal_azimuths,
     make_pictures,
     single_pictures,
 )
-from threestudio_jointdreamer.tinyworld.renderer import AMBIENT, orbit_cameras, render
+from jointdreamer.tinyworld.renderer import AMBIENT, orbit_cameras, render
 
 
 def look(prompt: str, azimuth: float, size: int = 64) -> torch.Tensor:

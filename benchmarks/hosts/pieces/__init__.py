@@ -2,8 +2,16 @@
 
 from collections.abc import Callable
 
-from ..session import Rows, Session
-from . import cameras, encodings, geometry, prompts, rendering, shading, training
+from benchmarks.hosts.pieces import (
+    cameras,
+    encodings,
+    geometry,
+    prompts,
+    rendering,
+    shading,
+    training,
+)
+from benchmarks.hosts.session import Rows, Session
 
 PIECES: dict[str, Callable[[Session], Rows]] = {
     "encodings": encodings.rows,

@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
-from .. import recipe
-from ..session import Rows, Session
+from benchmarks.hosts import recipe
+from benchmarks.hosts.session import Rows, Session
 
 RANDOM = {  # threestudio's own, with all that can be drawn
     "width": [32, 48],

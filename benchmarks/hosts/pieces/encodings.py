@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from .. import recipe
-from ..session import Rows, Session, each_of, gradients
+from benchmarks.hosts import recipe
+from benchmarks.hosts.session import Rows, Session, each_of, gradients
 
 GRID = {
     "otype": "HashGrid",

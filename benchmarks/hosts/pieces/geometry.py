@@ -2,8 +2,8 @@
 
 import torch
 
-from .. import recipe
-from ..session import Rows, Session, each_of, gradients
+from benchmarks.hosts import recipe
+from benchmarks.hosts.session import Rows, Session, each_of, gradients
 
 NORMALS = {
     "tiny": ("analytic", "finite_difference", "finite_difference_laplacian", "pred"),

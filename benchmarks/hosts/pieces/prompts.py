@@ -2,7 +2,7 @@
 
 import torch
 
-from ..session import PRIOR, PROMPT, Rows, Session, each_of
+from benchmarks.hosts.session import PRIOR, PROMPT, Rows, Session, each_of
 
 ELEVATION = [10.0, 10.0, 10.0, 80.0, 0.0, 30.0]
 AZIMUTH = [0.0, 100.0, 180.0, 20.0, -60.0, 250.0]

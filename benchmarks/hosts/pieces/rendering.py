@@ -2,8 +2,8 @@
 
 import torch
 
-from .. import recipe
-from ..session import Rows, Session, each_of
+from benchmarks.hosts import recipe
+from benchmarks.hosts.session import Rows, Session, each_of
 
 VIEWS, PIXELS = 2, 32
 LATE = 6000  # a step at which the full-size config's material shades

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import recipe
-from ..session import Rows, Session, each_of
-from .rendering import LATE, PIXELS, SAMPLES, VIEWS
+from benchmarks.hosts import recipe
+from benchmarks.hosts.pieces.rendering import LATE, PIXELS, SAMPLES, VIEWS
+from benchmarks.hosts.session import Rows, Session, each_of
 
 SCALE = 1024.0  # of the loss in 16-mixed
 LOSSES = {

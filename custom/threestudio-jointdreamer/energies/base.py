@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from threestudio.utils.base import BaseObject
 from torch import Tensor
 
-from ..diffusion.schedule import NoiseSchedule
+from ..priors.schedule import NoiseSchedule
 
 
 @dataclass

@@ -12,9 +12,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ..diffusion.gradient_range import within_half_range
-from ..diffusion.pair_classifier import load_pair_classifier, named_backbone, relative_pose
-from ..diffusion.weights.requirements import Requirement, is_half, parts_of
+from ..priors.gradient_range import within_half_range
+from ..priors.pair_classifier import load_pair_classifier, named_backbone, relative_pose
+from ..weights.requirements import Requirement, is_half, parts_of
 from .base import Energy, Views
 from .reference import REFERENCES, check_reference, choose_reference
 

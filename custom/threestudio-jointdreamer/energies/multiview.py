@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..diffusion.latent_prior import LatentPrior
-from ..diffusion.loading import has_part, load_prior
-from ..diffusion.multiview import CAMERA_DIM, camera_condition, use_cross_view_attention
-from ..diffusion.weights.requirements import Requirement, is_half, parts_of, vae_of
+from ..priors.latent_prior import LatentPrior
+from ..priors.loading import has_part, load_prior
+from ..priors.multiview import CAMERA_DIM, camera_condition, use_cross_view_attention
+from ..weights.requirements import Requirement, is_half, parts_of, vae_of
 from .base import Views
 from .reconstruction import KEY, ReconstructionEnergy
 

@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..diffusion.latent_prior import LatentPrior, resize
-from ..diffusion.rescale import rescale_std
-from ..diffusion.schedule import NoiseSchedule
-from ..diffusion.step_schedule import StepSchedule
+from ..priors.latent_prior import LatentPrior, resize
+from ..priors.rescale import rescale_std
+from ..priors.schedule import NoiseSchedule
+from ..step_schedule import StepSchedule
 from .base import Energy, Views
 
 NOISES = ("shared", "fresh")

@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..diffusion import wonder3d, zero123  # noqa: F401  (makes them known)
-from ..diffusion.image_prior import Cameras, ImagePriorOptions, load_image_prior
-from ..diffusion.latent_prior import LatentPrior
-from ..diffusion.step_schedule import StepSchedule
-from ..diffusion.weights.requirements import Requirement, is_half, parts_of, vae_of
+from ..priors import wonder3d, zero123  # noqa: F401  (makes them known)
+from ..priors.image_prior import Cameras, ImagePriorOptions, load_image_prior
+from ..priors.latent_prior import LatentPrior
+from ..step_schedule import StepSchedule
+from ..weights.requirements import Requirement, is_half, parts_of, vae_of
 from .base import Views
 from .reconstruction import KEY, ReconstructionEnergy
 from .reference import check_reference, choose_reference

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from ..diffusion.step_schedule import StepSchedule
-from ..diffusion.weights.requirements import Requirement, of_block
+from ..step_schedule import StepSchedule
+from ..weights.requirements import Requirement, of_block
 from .base import Energy, Views
 from .find import find_energy
 

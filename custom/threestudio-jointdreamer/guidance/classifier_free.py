@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..diffusion.latent_prior import LatentPrior
-from ..diffusion.rescale import rescale_std
+from ..priors.latent_prior import LatentPrior
+from ..priors.rescale import rescale_std
 
 
 @dataclass

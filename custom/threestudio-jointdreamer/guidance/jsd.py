@@ -26,8 +26,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..diffusion.latent_prior import LatentPrior
 from ..energies.base import Energy, Views
+from ..priors.latent_prior import LatentPrior
 from .classifier_free import Prompts, predict_noise
 
 WEIGHTINGS = {  # w(t), from ᾱ_t

@@ -11,15 +11,15 @@ from jaxtyping import Float
 from threestudio.utils.base import BaseObject
 from torch import Tensor
 
-from ..diffusion.latent_prior import resize
-from ..diffusion.loading import load_prior
-from ..diffusion.step_schedule import StepSchedule
-from ..diffusion.weights.requirements import Requirement, is_half, of_block, parts_of
 from ..energies.base import Energy, Views
 from ..energies.find import find_energy
+from ..priors.latent_prior import resize
+from ..priors.loading import load_prior
+from ..step_schedule import StepSchedule
+from ..weights.requirements import Requirement, is_half, of_block, parts_of
 from .classifier_free import Prompts, predict_noise
-from .evaluation import captions, guidance_pictures, picture
 from .jsd import WEIGHTINGS, Distilled, joint_score_distillation
+from .pictures import captions, guidance_pictures, picture
 
 CHOICES = {
     "weighting_strategy": tuple(WEIGHTINGS),

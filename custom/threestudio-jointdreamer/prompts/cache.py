@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..diffusion.loading import find_local
+from ..priors.loading import find_local
 
 ENCODER_PARTS = ("tokenizer", "text_encoder")
 

@@ -18,7 +18,7 @@ from threestudio.models.prompt_processors.stable_diffusion_prompt_processor impo
 from threestudio.utils.misc import barrier, cleanup
 from torch import Tensor
 
-from ..diffusion.weights.requirements import Requirement, parts_of
+from ..weights.requirements import Requirement, parts_of
 from .cache import Embedding, EmbeddingCache
 from .text_encoder import encode_prompts
 

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerBase
 
-from ..diffusion.loading import find_folder, load_model
+from ..priors.loading import find_folder, load_model
 from .cache import Embedding, Gaps
 
 KEY = "system.prompt_processor.pretrained_model_name_or_path"

@@ -17,7 +17,7 @@ from threestudio.systems.base import BaseLift3DSystem
 from threestudio.utils.config import parse_structured
 from torch import Tensor
 
-from ..diffusion.step_schedule import StepSchedule
+from ..step_schedule import StepSchedule
 from .geometry_fading import GeometryFading, GeometryFadingConfig, stepping_with
 from .handover import make_plain, take_weights
 from .losses import REGULARISERS, check_loss_keys

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from .pictures import Tile, picture_grid
+from .picture_grid import Tile, picture_grid
 
 SHEET_AZIMUTHS = tuple(range(0, 360, 45))
 SHEET_COLUMNS = 4

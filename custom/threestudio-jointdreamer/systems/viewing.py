@@ -11,7 +11,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .pictures import picture_grid, save_picture, to_tile
+from .picture_grid import picture_grid, save_picture, to_tile
 from .turntable import SHEET_AZIMUTHS, contact_sheet, nearest_views
 
 TURN_SECONDS = 4

@@ -5,9 +5,10 @@ import math
 import pytest
 import threestudio
 import torch
-from helpers.cameras import camera_ring
 from threestudio.utils.ops import get_ray_directions, get_rays
 from torch import nn
+
+from jointdreamer.testing.cameras import camera_ring
 
 STATE_DICT_KEYS = [
     "bbox",

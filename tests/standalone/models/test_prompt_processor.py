@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import threestudio
 import torch
-from helpers.random_priors import build_stable_diffusion
 from threestudio.models.prompt_processors import base, stable_diffusion_prompt_processor
 from threestudio.models.prompt_processors.embedding_cache import default_cache_dir
 from transformers import AutoTokenizer, CLIPTextModel
+
+from jointdreamer.testing.random_priors import build_stable_diffusion
 
 PROMPT, NEGATIVE = "a green bear", "a blue cat"
 SIDES = ["side", "front", "back", "overhead"]

@@ -1,0 +1,85 @@
+"""Files and folders that are on disk complete, or not at all."""
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(target: str | Path, durable: bool = False) -> Iterator[Path]:
+    """A path beside `target` to write to; it takes the name of `target` when the block ends well.
+
+    What is written may be a file or a folder, and an old `target` is replaced by it. After an error
+    or Ctrl-C an old `target` is as it was and nothing new is left. The path has the same extension,
+    by which writers choose their format.
+
+    Args:
+        durable: force a file to disk before it gets its name, so that it survives a power cut.
+
+    Raises:
+        OSError: it cannot be written; names `target`, and the remedy where the disk is full.
+
+    Example:
+        >>> with replacing("outputs/note.txt") as path:
+        ...     path.write_text("whole")
+    """
+    target = Path(os.path.abspath(Path(target).expanduser()))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        workplace = Path(tempfile.mkdtemp(prefix=f".{target.name[:60]}.", dir=target.parent))
+    except OSError as error:
+        raise _explained(error, target) from error
+    try:
+        new = workplace / f"new{target.suffix}"
+        yield new
+        if durable:
+            _sync(new)
+        _take_name(new, target, workplace / "old")
+        if durable:
+            _sync(target.parent)
+    except Exception as error:
+        if _disk_is_full(error) or isinstance(error, OSError) and error.errno is not None:
+            raise _explained(error, target) from error
+        raise
+    finally:
+        shutil.rmtree(workplace, ignore_errors=True)
+
+
+def _take_name(new: Path, target: Path, old: Path) -> None:
+    if new.is_file():
+        os.replace(new, target)
+        return
+    try:
+        if target.exists():
+            os.replace(target, old)
+        os.replace(new, target)
+    except BaseException:  # Ctrl-C between the two as well
+        if old.exists() and not target.exists():
+            os.replace(old, target)
+        raise
+
+
+def _sync(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():
+        return  # Windows opens no folders
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _disk_is_full(error: Exception) -> bool:
+    """Libraries that write by themselves say it in words."""
+    return getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in str(error)
+
+
+def _explained(error: Exception, target: Path) -> OSError:
+    if _disk_is_full(error):
+        text = f"the disk is full, so {target} is not written: free some room and do it again"
+        return OSError(errno.ENOSPC, text)
+    return OSError(error.errno, f"{target} cannot be written: {error.strerror}")

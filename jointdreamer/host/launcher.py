@@ -1,0 +1,53 @@
+"""The driver behind launch.py: reads the command line, chooses the host, runs the config."""
+
+import logging
+import sys
+from typing import Any
+
+from . import errors, typecheck
+from .options import choose_gpus, parse_arguments
+from .selection import ensure_host, load_extension, load_other_extensions
+
+
+def run(argv: list[str]) -> dict[str, Any]:
+    """Trains, validates, tests or exports what a config describes.
+
+    Args:
+        argv: the command line without the program's name, as in `launch.py --help`.
+
+    Returns:
+        `trial_dir` (the run's folder), `save_dir` (pictures, videos, meshes), `ckpt` (the newest
+        checkpoint or None) and `global_step` (that the weights are at).
+
+    Raises:
+        ValueError, FileNotFoundError: for what the user can mend; the message says how.
+        OSError: if the disk is full.
+
+    Example:
+        >>> run(["--config", "configs/tiny/jointdreamer.yaml", "--train", "trainer.max_steps=10"])
+    """
+    with errors.as_plain_errors():
+        options = parse_arguments(argv)
+        n_gpus = choose_gpus(options, options.raw_config.get("trainer") or {})
+        if options.verbose:
+            logging.getLogger("pytorch_lightning").setLevel(logging.DEBUG)
+        ensure_host()
+        if options.typecheck:
+            typecheck.install()
+        load_extension()
+        load_other_extensions()
+        from .session import execute  # needs the host that was just chosen
+
+        return execute(options, n_gpus)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`run` as a program.
+
+    Returns:
+        0, or 2 after one line `error: ...` about something that the user can mend.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    with errors.reported(verbose="--verbose" in argv) as outcome:
+        run(argv)
+    return outcome.code

@@ -1,0 +1,45 @@
+"""`solid-color-background`: one colour, fixed or learned."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+import threestudio
+from threestudio.models.background.base import AugmentationConfig, BaseBackground, augment
+
+
+@threestudio.register("solid-color-background")
+class SolidColorBackground(BaseBackground):
+    """The same colour in all directions.
+
+    Raises:
+        ValueError: if `color` has neither one nor `n_output_dims` numbers.
+    """
+
+    @dataclass
+    class Config(AugmentationConfig, BaseBackground.Config):
+        n_output_dims: int = 3
+        color: tuple = (1.0, 1.0, 1.0)
+        learned: bool = False
+
+    cfg: Config
+    env_color: Float[Tensor, "Nc"]
+
+    def configure(self) -> None:
+        color = torch.tensor([float(x) for x in self.cfg.color])
+        if len(color) not in (1, self.cfg.n_output_dims):
+            raise ValueError(
+                f"system.background.color={list(self.cfg.color)} has {len(color)} numbers: give "
+                f"n_output_dims={self.cfg.n_output_dims} of them."
+            )
+        if self.cfg.learned:
+            self.env_color = nn.Parameter(color)
+        else:
+            self.register_buffer("env_color", color)
+
+    def forward(self, dirs: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B H W Nc"]:
+        shape = (*dirs.shape[:-1], self.cfg.n_output_dims)
+        color = torch.ones(shape).to(dirs) * self.env_color.to(dirs)
+        return augment(color, self.cfg, self.training)

@@ -1,0 +1,3 @@
+"""Exporters; importing them registers them."""
+
+from threestudio.models.exporters import base, mesh_exporter  # noqa: F401

@@ -1,0 +1,92 @@
+"""`mesh-exporter`: the asset as a mesh with vertex colours, in OBJ or glTF."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import threestudio
+from threestudio.models.exporters.base import Exporter, ExporterOutput
+from threestudio.models.mesh import Mesh
+from threestudio.utils.ops import chunk_batch
+
+FORMATS = ("obj-mtl", "obj", "glb")
+CHUNK = 2**18  # vertices whose colours are computed at once
+
+
+@threestudio.register("mesh-exporter")
+class MeshExporter(Exporter):
+    """The geometry's isosurface, coloured with the material's albedo.
+
+    Raises:
+        ValueError: for an unknown `fmt`, for textures (they need a rasterizer, which this host does
+            not have), and, when called, if there is no surface.
+    """
+
+    @dataclass
+    class Config(Exporter.Config):
+        fmt: str = "obj-mtl"  # obj-mtl, obj or glb
+        save_name: str = "model"
+        save_normal: bool = False
+        # texture maps, which threestudio can make: false here, vertex colours instead
+        save_uv: bool = False
+        save_texture: bool = False
+        texture_size: int = 1024
+        texture_format: str = "jpg"
+        xatlas_chart_options: dict = field(default_factory=dict)
+        xatlas_pack_options: dict = field(default_factory=dict)
+        context_type: str = "gl"
+
+    cfg: Config
+
+    def configure(self, *args, **kwargs) -> None:
+        super().configure(*args, **kwargs)
+        if self.cfg.fmt not in FORMATS:
+            raise ValueError(
+                f"system.exporter.fmt={self.cfg.fmt!r} is unknown: use one of {', '.join(FORMATS)}."
+            )
+        for key in ("save_uv", "save_texture"):
+            if self.cfg[key]:
+                raise ValueError(
+                    f"system.exporter.{key}=true needs a rasterizer, which the standalone host "
+                    f"does not have: set {key}=false for vertex colours, or export in threestudio."
+                )
+
+    def __call__(self) -> list[ExporterOutput]:
+        mesh = self.geometry.isosurface()
+        if len(mesh.t_pos_idx) == 0:
+            raise ValueError(
+                "There is no surface to export: the field crosses "
+                "system.geometry.isosurface_threshold nowhere. Set another threshold (lower for a "
+                "faint density), or train for longer."
+            )
+        has_colour = self._set_colours(mesh)
+        extension = "glb" if self.cfg.fmt == "glb" else "obj"
+        params: dict[str, Any] = {
+            "mesh": mesh,
+            "save_normal": self.cfg.save_normal,
+            "save_vertex_color": has_colour,
+        }
+        if extension == "obj":
+            params |= {
+                "save_mat": self.cfg.fmt == "obj-mtl",
+                "save_uv": False,
+                "map_format": self.cfg.texture_format,
+            }
+        return [ExporterOutput(f"{self.cfg.save_name}.{extension}", extension, params)]
+
+    def _set_colours(self, mesh: Mesh) -> bool:
+        """Gives the vertices their albedo; False, with a warning, if the material has none."""
+
+        def albedo(points: Tensor) -> Tensor | None:
+            exported = self.material.export(points=points, **self.geometry.export(points=points))
+            return exported.get("albedo")
+
+        with torch.no_grad():
+            v_rgb = chunk_batch(albedo, CHUNK, mesh.v_pos)
+        if v_rgb is None:
+            threestudio.warn("The material exports no albedo: the mesh has no colours.")
+            return False
+        mesh.set_vertex_color(v_rgb)
+        return True

@@ -1,0 +1,190 @@
+"""What a geometry is: a field in a box, and the mesh of one of its level sets."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from omegaconf import DictConfig
+from torch import Tensor
+
+import threestudio
+from threestudio.models.isosurface import IsosurfaceHelper, MarchingCubeCPUHelper
+from threestudio.models.mesh import Mesh
+from threestudio.utils.base import BaseModule
+from threestudio.utils.ops import chunk_batch, scale_tensor
+
+_COARSE_MARGIN = 0.1
+_AUTO_THRESHOLD_EPS = 1e-5
+_DEFAULT_CHUNK = 2**18
+
+
+def contract_to_unisphere(
+    x: Float[Tensor, "*N 3"], bbox: Float[Tensor, "2 3"], unbounded: bool = False
+) -> Float[Tensor, "*N 3"]:
+    """Map the box to [0, 1]^3; if unbounded, all of space, contracted as in mip-NeRF 360.
+
+    Unbounded, x in [-1, 1]^3 stays as it is up to radius 1, farther points go to (2 - 1/|x|) x/|x|
+    (Barron et al. 2022, eq. 10), and the ball of radius 2 fills [0, 1]^3.
+    """
+    if not unbounded:
+        return scale_tensor(x, bbox, (0, 1))
+    x = scale_tensor(x, bbox, (-1, 1))
+    norm = x.norm(dim=-1, keepdim=True).clamp_min(1e-9)
+    x = torch.where(norm > 1, (2 - 1 / norm) * (x / norm), x)
+    return x / 4 + 0.5
+
+
+class BaseGeometry(BaseModule):
+    """Anything that has a shape."""
+
+    @dataclass
+    class Config(BaseModule.Config):
+        pass
+
+    cfg: Config
+
+    @staticmethod
+    def create_from(
+        other: "BaseGeometry", cfg: dict | DictConfig | None = None, **kwargs: Any
+    ) -> "BaseGeometry":
+        """A geometry of this class that continues from `other`.
+
+        Raises:
+            TypeError: if this class cannot continue from that one.
+        """
+        raise TypeError(f"No geometry can be created from {type(other).__name__} here.")
+
+    def export(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """What a material needs to colour points of the mesh."""
+        return {}
+
+
+class BaseImplicitGeometry(BaseGeometry):
+    """A field over the cube of half side `radius`, whose level set is the surface."""
+
+    @dataclass
+    class Config(BaseGeometry.Config):
+        """Keys of the mesh extraction start with `isosurface`.
+
+        `isosurface_method`: "mc-cpu", marching cubes; threestudio's own default "mt" needs its
+        tetrahedra files. `isosurface_threshold` "auto" is the mean of the field where it is
+        positive. `isosurface_chunk` points are evaluated at once (0: a size that fits).
+        `isosurface_outlier_n_faces_threshold`: components with fewer faces are removed; a float is
+        a fraction of the largest component's.
+        """
+
+        radius: float = 1.0
+        isosurface: bool = True
+        isosurface_method: str = "mc-cpu"
+        isosurface_resolution: int = 128
+        isosurface_threshold: float | str = 0.0
+        isosurface_chunk: int = 0
+        isosurface_coarse_to_fine: bool = True
+        isosurface_deformable_grid: bool = False
+        isosurface_remove_outliers: bool = True
+        isosurface_outlier_n_faces_threshold: int | float = 0.01
+
+    cfg: Config
+
+    def configure(self) -> None:
+        self.bbox: Float[Tensor, "2 3"]
+        corner = torch.full((3,), float(self.cfg.radius))
+        self.register_buffer("bbox", torch.stack([-corner, corner]))
+        self.isosurface_helper: IsosurfaceHelper | None = None
+        self.unbounded: bool = False
+
+    def forward(
+        self, points: Float[Tensor, "*N Di"], output_normal: bool = False
+    ) -> dict[str, Float[Tensor, "..."]]:
+        """Density, features and, if asked for, normals at world points."""
+        raise NotImplementedError
+
+    def forward_field(
+        self, points: Float[Tensor, "*N Di"]
+    ) -> tuple[Float[Tensor, "*N 1"], Float[Tensor, "*N 3"] | None]:
+        """The implicit field (density, distance, ...) and a deformation of the grid or None."""
+        raise NotImplementedError
+
+    def forward_level(
+        self, field: Float[Tensor, "*N 1"], threshold: float
+    ) -> Float[Tensor, "*N 1"]:
+        """The field turned into a level function: zero on the surface, negative inside."""
+        raise NotImplementedError
+
+    def isosurface(self) -> Mesh:
+        """Extract the mesh, on a grid over the whole box or, coarse to fine, around the object.
+
+        Raises:
+            ValueError: if nothing lies above the threshold, or the method is not available.
+        """
+        if not self.cfg.isosurface:
+            raise ValueError(
+                "geometry.isosurface=false forbids the extraction of a mesh: set it to true."
+            )
+        self._initialize_isosurface_helper()
+        if not self.cfg.isosurface_coarse_to_fine:
+            return self._isosurface(self.bbox)
+        with torch.no_grad():
+            coarse = self._isosurface(self.bbox)
+        low, high = coarse.v_pos.amin(dim=0), coarse.v_pos.amax(dim=0)
+        margin = (high - low) * _COARSE_MARGIN
+        tight = torch.stack([(low - margin).max(self.bbox[0]), (high + margin).min(self.bbox[1])])
+        return self._isosurface(tight, fine_stage=True)
+
+    def _initialize_isosurface_helper(self) -> None:
+        if self.isosurface_helper is not None:
+            return
+        method, resolution = self.cfg.isosurface_method, self.cfg.isosurface_resolution
+        if method == "mt":
+            tets = Path(f"load/tets/{resolution}_tets.npz")
+            found = "exists but" if tets.exists() else "is missing, and"
+            raise ValueError(
+                f"geometry.isosurface_method=mt: {tets} {found} the standalone host has no "
+                "marching tetrahedra. Set geometry.isosurface_method=mc-cpu."
+            )
+        if method != "mc-cpu":
+            raise ValueError(f"geometry.isosurface_method={method} is unknown: use mc-cpu.")
+        self.isosurface_helper = MarchingCubeCPUHelper(resolution).to(self.bbox.device)
+
+    def _isosurface(self, bbox: Float[Tensor, "2 3"], fine_stage: bool = False) -> Mesh:
+        helper = self.isosurface_helper
+        assert helper is not None
+
+        def field_at(
+            vertices: Float[Tensor, "n 3"],
+        ) -> tuple[Float[Tensor, "n 1"], Float[Tensor, "n 3"] | None]:
+            points = scale_tensor(vertices.to(bbox.device), helper.points_range, bbox)
+            field, deformation = self.forward_field(points)
+            moved = None if deformation is None else deformation.to(vertices.device)
+            return field.to(vertices.device), moved
+
+        chunk = self.cfg.isosurface_chunk or _DEFAULT_CHUNK
+        field, deformation = chunk_batch(field_at, chunk, helper.grid_vertices)
+        threshold = self._threshold(field)
+        mesh = helper(self.forward_level(field, threshold), deformation=deformation)
+        if mesh.t_pos_idx.shape[0] == 0:
+            raise ValueError(
+                f"There is no surface at geometry.isosurface_threshold={threshold:.4g}: the field "
+                f"lies between {field.min():.4g} and {field.max():.4g}. Set "
+                "geometry.isosurface_threshold between these, or train longer."
+            )
+        mesh.v_pos = scale_tensor(mesh.v_pos, helper.points_range, bbox)
+        mesh.add_extra("bbox", bbox)
+        if self.cfg.isosurface_remove_outliers:
+            mesh = mesh.remove_outlier(self.cfg.isosurface_outlier_n_faces_threshold)
+        return mesh
+
+    def _threshold(self, field: Float[Tensor, "N 1"]) -> float:
+        threshold = self.cfg.isosurface_threshold
+        if not isinstance(threshold, str):
+            return float(threshold)
+        if threshold != "auto":
+            raise ValueError(
+                f"geometry.isosurface_threshold={threshold!r} is unknown: give a number or auto."
+            )
+        positive = field[field > _AUTO_THRESHOLD_EPS]
+        value = float(positive.mean()) if positive.numel() else 0.0
+        threestudio.info(f"The surface is taken at the field's positive mean, {value:.4g}.")
+        return value

@@ -1,0 +1,217 @@
+"""A density and a feature field: a positional encoding read by small MLPs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from omegaconf import DictConfig
+from torch import Tensor
+
+import threestudio
+from threestudio.models.geometry.base import (
+    BaseGeometry,
+    BaseImplicitGeometry,
+    contract_to_unisphere,
+)
+from threestudio.models.networks import get_encoding, get_mlp
+from threestudio.utils.ops import get_activation
+
+_NORMAL_TYPES = ("analytic", "finite_difference", "finite_difference_laplacian", "pred")
+
+
+@threestudio.register("implicit-volume")
+class ImplicitVolume(BaseImplicitGeometry):
+    """NeRF-like volume with a spherical density bias that starts it as a blob.
+
+    `density_bias`: a number added before the activation, or "blob_magic3d",
+    s (1 - |x| / d), or "blob_dreamfusion", s exp(-|x|^2 / 2 d^2), with s `density_blob_scale` and d
+    `density_blob_std`. `normal_type`: "analytic" (-grad density), "finite_difference" (forward
+    differences of `finite_difference_normal_eps`), "finite_difference_laplacian" (central ones), or
+    "pred" (a network of its own); all are normalised. `n_feature_dims` 0 leaves the features out.
+    """
+
+    @dataclass
+    class Config(BaseImplicitGeometry.Config):
+        n_input_dims: int = 3
+        n_feature_dims: int = 3
+        density_activation: str | None = "softplus"
+        density_bias: float | str = "blob_magic3d"
+        density_blob_scale: float = 10.0
+        density_blob_std: float = 0.5
+        pos_encoding_config: dict = field(
+            default_factory=lambda: {
+                "otype": "HashGrid",
+                "n_levels": 16,
+                "n_features_per_level": 2,
+                "log2_hashmap_size": 19,
+                "base_resolution": 16,
+                "per_level_scale": 1.447269237440378,
+            }
+        )
+        mlp_network_config: dict = field(
+            default_factory=lambda: {
+                "otype": "VanillaMLP",
+                "activation": "ReLU",
+                "output_activation": "none",
+                "n_neurons": 64,
+                "n_hidden_layers": 1,
+            }
+        )
+        normal_type: str | None = "finite_difference"
+        finite_difference_normal_eps: float = 0.01
+
+        isosurface_threshold: float | str = 25.0
+
+    cfg: Config
+
+    def configure(self) -> None:
+        super().configure()
+        bias, normal_type = self.cfg.density_bias, self.cfg.normal_type
+        if isinstance(bias, str) and bias not in ("blob_magic3d", "blob_dreamfusion"):
+            raise ValueError(
+                f"geometry.density_bias={bias!r} is unknown: use blob_magic3d, blob_dreamfusion or "
+                "a number."
+            )
+        if normal_type is not None and normal_type not in _NORMAL_TYPES:
+            raise ValueError(
+                f"geometry.normal_type={normal_type!r} is unknown: use one of "
+                f"{', '.join(_NORMAL_TYPES)}."
+            )
+        network = self.cfg.mlp_network_config
+        self.encoding = get_encoding(self.cfg.n_input_dims, self.cfg.pos_encoding_config)
+        n_encoded = self.encoding.n_output_dims
+        self.density_network = get_mlp(n_encoded, 1, network)
+        if self.cfg.n_feature_dims > 0:
+            self.feature_network = get_mlp(n_encoded, self.cfg.n_feature_dims, network)
+        if normal_type == "pred":
+            self.normal_network = get_mlp(n_encoded, 3, network)
+
+    def get_activated_density(
+        self, points: Float[Tensor, "*N Di"], density: Float[Tensor, "*N 1"]
+    ) -> tuple[Float[Tensor, "*N 1"], Float[Tensor, "*N 1"]]:
+        """The network's output with the bias added, before and after the activation."""
+        bias, scale, std = (
+            self.cfg.density_bias,
+            self.cfg.density_blob_scale,
+            self.cfg.density_blob_std,
+        )
+        if bias == "blob_dreamfusion":
+            squared = (points**2).sum(dim=-1, keepdim=True)
+            raw = density + scale * torch.exp(-0.5 * squared / std**2)
+        elif bias == "blob_magic3d":
+            raw = density + scale * (1 - points.norm(dim=-1, keepdim=True) / std)
+        else:
+            raw = density + bias
+        return raw, get_activation(self.cfg.density_activation)(raw)
+
+    def forward(
+        self, points: Float[Tensor, "*N Di"], output_normal: bool = False
+    ) -> dict[str, Float[Tensor, "..."]]:
+        """Evaluate the fields at world points.
+
+        Returns:
+            "density" [*N 1], "features" [*N Nf], and with `output_normal` "normal" and
+            "shading_normal" [*N 3], pointing outwards.
+        """
+        with_gradient = torch.is_grad_enabled()
+        analytic = output_normal and self.cfg.normal_type == "analytic"
+        with torch.set_grad_enabled(with_gradient or analytic):
+            if analytic and not points.requires_grad:
+                points = points.detach().requires_grad_(True)
+            enc = self._encode(points)
+            density = self._network(self.density_network, enc, points)
+            _, density = self.get_activated_density(points, density)
+            output = {"density": density}
+            if self.cfg.n_feature_dims > 0:
+                output["features"] = self._network(self.feature_network, enc, points)
+            if output_normal:
+                normal = F.normalize(self._normal(points, enc, density), dim=-1)
+                output["normal"] = output["shading_normal"] = normal
+        if with_gradient:
+            return output
+        return {name: value.detach() for name, value in output.items()}
+
+    def forward_density(self, points: Float[Tensor, "*N Di"]) -> Float[Tensor, "*N 1"]:
+        """The density alone."""
+        density = self._network(self.density_network, self._encode(points), points)
+        return self.get_activated_density(points, density)[1]
+
+    def forward_field(
+        self, points: Float[Tensor, "*N Di"]
+    ) -> tuple[Float[Tensor, "*N 1"], Float[Tensor, "*N 3"] | None]:
+        if self.cfg.isosurface_deformable_grid:
+            threestudio.warn("implicit-volume has no isosurface_deformable_grid: ignored.")
+        return self.forward_density(points), None
+
+    def forward_level(
+        self, field: Float[Tensor, "*N 1"], threshold: float
+    ) -> Float[Tensor, "*N 1"]:
+        return threshold - field
+
+    def export(self, points: Float[Tensor, "*N Di"], **kwargs: Any) -> dict[str, Any]:
+        if self.cfg.n_feature_dims == 0:
+            return {}
+        return {"features": self._network(self.feature_network, self._encode(points), points)}
+
+    def _encode(self, points: Float[Tensor, "*N Di"]) -> Float[Tensor, "M Ne"]:
+        unit = contract_to_unisphere(points, self.bbox, self.unbounded)
+        return self.encoding(unit.reshape(-1, self.cfg.n_input_dims))
+
+    def _network(
+        self, network: Callable[[Tensor], Tensor], enc: Tensor, points: Tensor
+    ) -> Float[Tensor, "*N D"]:
+        out = network(enc)
+        return out.view(*points.shape[:-1], out.shape[-1])
+
+    def _normal(
+        self, points: Float[Tensor, "*N 3"], enc: Tensor, density: Float[Tensor, "*N 1"]
+    ) -> Float[Tensor, "*N 3"]:
+        """Minus the density's gradient, up to a positive factor."""
+        normal_type = self.cfg.normal_type
+        if normal_type == "pred":
+            return self._network(self.normal_network, enc, points)
+        if normal_type == "analytic":
+            (gradient,) = torch.autograd.grad(density.sum(), points, create_graph=True)
+            return -gradient
+        if normal_type is None:
+            raise ValueError(
+                "Normals are asked for, but geometry.normal_type is null: use one of "
+                f"{', '.join(_NORMAL_TYPES)}."
+            )
+        eps = self.cfg.finite_difference_normal_eps
+        steps = eps * torch.eye(3, dtype=points.dtype, device=points.device)
+
+        def density_beside(offsets: Float[Tensor, "3 3"]) -> Float[Tensor, "*N 3"]:
+            beside = (points[..., None, :] + offsets).clamp(-self.cfg.radius, self.cfg.radius)
+            return self.forward_density(beside)[..., 0]
+
+        if normal_type == "finite_difference":
+            return (density - density_beside(steps)) / eps
+        return 0.5 * (density_beside(-steps) - density_beside(steps)) / eps
+
+    @staticmethod
+    @torch.no_grad()
+    def create_from(
+        other: BaseGeometry,
+        cfg: dict | DictConfig | None = None,
+        copy_net: bool = True,
+        **kwargs: Any,
+    ) -> "ImplicitVolume":
+        """A volume that starts with another's density and, with `copy_net`, its features."""
+        if not isinstance(other, ImplicitVolume):
+            raise TypeError(
+                f"implicit-volume cannot be created from {type(other).__name__}: "
+                "geometry_convert_from must name a run with geometry_type=implicit-volume."
+            )
+        instance = ImplicitVolume(cfg, **kwargs)
+        parts = ["encoding", "density_network"]
+        if copy_net and instance.cfg.n_feature_dims == other.cfg.n_feature_dims > 0:
+            parts.append("feature_network")
+        if copy_net and instance.cfg.normal_type == other.cfg.normal_type == "pred":
+            parts.append("normal_network")
+        for part in parts:
+            getattr(instance, part).load_state_dict(getattr(other, part).state_dict())
+        return instance

@@ -1,0 +1,3 @@
+"""Renderers; importing them registers them."""
+
+from threestudio.models.renderers import base, nerf_volume_renderer  # noqa: F401

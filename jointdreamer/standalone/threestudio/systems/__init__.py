@@ -1,0 +1,3 @@
+"""Systems under threestudio's module paths."""
+
+from threestudio.systems import dreamfusion  # noqa: F401

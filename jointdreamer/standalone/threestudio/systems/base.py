@@ -1,0 +1,275 @@
+"""The systems every other system derives from: the training life cycle, and 3D from text."""
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytorch_lightning as pl
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+import threestudio
+from threestudio.systems.utils import parse_optimizer, parse_scheduler
+from threestudio.utils.base import Updateable, update_end_if_possible, update_if_possible
+from threestudio.utils.config import load_config, parse_structured
+from threestudio.utils.misc import (
+    C,
+    cleanup,
+    find_last_path,
+    get_device,
+    load_module_weights,
+)
+from threestudio.utils.saving import SaverMixin
+
+
+class BaseSystem(pl.LightningModule, Updateable, SaverMixin):
+    """A Lightning module with a config, that tells all its parts about the step.
+
+    Before each batch (training, validation, test, prediction) the dataset and then all public
+    `Updateable` attributes get `do_update_step`; after it `do_update_step_end`.
+    """
+
+    @dataclass
+    class Config:
+        loggers: dict = field(default_factory=dict)
+        loss: dict = field(default_factory=dict)
+        optimizer: dict = field(default_factory=dict)
+        scheduler: dict | None = None
+        weights: str | None = None
+        weights_ignore_modules: list[str] | None = None
+        cleanup_after_validation_step: bool = False
+        cleanup_after_test_step: bool = False
+
+    cfg: Config
+
+    def __init__(self, cfg: Any, resumed: bool = False) -> None:
+        super().__init__()
+        self.cfg = parse_structured(self.Config, cfg)
+        self._save_dir = None
+        self._resumed = resumed
+        self._eval_status: tuple[int, int] | None = None  # epoch and step of a loaded checkpoint
+        self.create_loggers(self.cfg.loggers)
+        self.configure()
+        if self.cfg.weights is not None:
+            self.load_weights(self.cfg.weights, self.cfg.weights_ignore_modules)
+        self.post_configure()
+
+    def load_weights(self, weights: str, ignore_modules: list[str] | None = None) -> None:
+        """Starts from another run's checkpoint, whole or without some modules."""
+        state_dict, epoch, global_step = load_module_weights(
+            weights, ignore_modules=ignore_modules, map_location="cpu"
+        )
+        self.load_state_dict(state_dict, strict=False)
+        self.do_update_step(epoch, global_step, on_load_weights=True)
+
+    def set_resume_status(self, current_epoch: int, global_step: int) -> None:
+        """Says at which step a checkpoint was saved that is only evaluated."""
+        self._eval_status = (current_epoch, global_step)
+
+    @property
+    def resumed(self) -> bool:
+        """Whether this run continues or evaluates a checkpoint."""
+        return self._resumed
+
+    @property
+    def true_global_step(self) -> int:
+        """The step that the weights are at, also when a checkpoint is only evaluated."""
+        return self.global_step if self._eval_status is None else self._eval_status[1]
+
+    @property
+    def true_current_epoch(self) -> int:
+        """The epoch that the weights are at."""
+        return self.current_epoch if self._eval_status is None else self._eval_status[0]
+
+    def configure(self) -> None:
+        """Builds the parts. Called in the constructor."""
+
+    def post_configure(self) -> None:
+        """Called at the end of the constructor, when weights are loaded."""
+
+    def C(self, value: Any) -> float:
+        """The value of a schedule at this step."""
+        return C(value, self.true_current_epoch, self.true_global_step)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = parse_optimizer(self.cfg.optimizer, self)
+        if self.cfg.scheduler is None:
+            return {"optimizer": optimizer}
+        scheduler = parse_scheduler(self.cfg.scheduler, optimizer)
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def preprocess_data(self, batch: Any, stage: str) -> None:
+        """May change a batch in place before it is used."""
+
+    def _before_batch(self, batch: Any, stage: str, dataloader: Any) -> None:
+        self.preprocess_data(batch, stage)
+        self.dataset = dataloader.dataset
+        update_if_possible(self.dataset, self.true_current_epoch, self.true_global_step)
+        self.do_update_step(self.true_current_epoch, self.true_global_step)
+
+    def _after_batch(self, dataloader: Any, clean: bool = False) -> None:
+        self.dataset = dataloader.dataset
+        update_end_if_possible(self.dataset, self.true_current_epoch, self.true_global_step)
+        self.do_update_step_end(self.true_current_epoch, self.true_global_step)
+        if clean:
+            cleanup()
+
+    def on_train_batch_start(self, batch, batch_idx, unused=0):
+        self._before_batch(batch, "train", self.trainer.train_dataloader)
+
+    def on_train_batch_end(self, outputs, batch, batch_idx):
+        self._after_batch(self.trainer.train_dataloader)
+
+    def on_validation_batch_start(self, batch, batch_idx, dataloader_idx=0):
+        self._before_batch(batch, "validation", self.trainer.val_dataloaders)
+
+    def on_validation_batch_end(self, outputs, batch, batch_idx):
+        self._after_batch(self.trainer.val_dataloaders, self.cfg.cleanup_after_validation_step)
+
+    def on_test_batch_start(self, batch, batch_idx, dataloader_idx=0):
+        self._before_batch(batch, "test", self.trainer.test_dataloaders)
+
+    def on_test_batch_end(self, outputs, batch, batch_idx):
+        self._after_batch(self.trainer.test_dataloaders, self.cfg.cleanup_after_test_step)
+
+    def on_predict_batch_start(self, batch, batch_idx, dataloader_idx=0):
+        self._before_batch(batch, "predict", self.trainer.predict_dataloaders)
+
+    def on_predict_batch_end(self, outputs, batch, batch_idx):
+        self._after_batch(self.trainer.predict_dataloaders, self.cfg.cleanup_after_test_step)
+
+
+class BaseLift3DSystem(BaseSystem):
+    """Text to 3D: geometry, material, background, renderer, guidance, prompt, exporter."""
+
+    @dataclass
+    class Config(BaseSystem.Config):
+        geometry_type: str = ""
+        geometry: dict = field(default_factory=dict)
+        geometry_convert_from: str | None = None  # a checkpoint whose geometry this one starts from
+        geometry_convert_inherit_texture: bool = False
+        geometry_convert_override: dict = field(default_factory=dict)  # of that geometry's config
+
+        material_type: str = ""
+        material: dict = field(default_factory=dict)
+
+        background_type: str = ""
+        background: dict = field(default_factory=dict)
+
+        renderer_type: str = ""
+        renderer: dict = field(default_factory=dict)
+
+        guidance_type: str = ""
+        guidance: dict = field(default_factory=dict)
+
+        prompt_processor_type: str = ""
+        prompt_processor: dict = field(default_factory=dict)
+
+        exporter_type: str = "mesh-exporter"
+        exporter: dict = field(default_factory=dict)
+
+    cfg: Config
+
+    def configure(self) -> None:
+        self.cfg.geometry_convert_from = find_last_path(self.cfg.geometry_convert_from)
+        self.cfg.weights = find_last_path(self.cfg.weights)
+        convert = self.cfg.geometry_convert_from and not self.cfg.weights and not self.resumed
+        make_geometry = threestudio.find(self.cfg.geometry_type)
+        if convert:
+            threestudio.info(f"Converting the geometry of {self.cfg.geometry_convert_from}")
+            self.geometry = make_geometry.create_from(
+                self._previous_geometry(),
+                self.cfg.geometry,
+                copy_net=self.cfg.geometry_convert_inherit_texture,
+            )
+            cleanup()
+        else:
+            self.geometry = make_geometry(self.cfg.geometry)
+        self.material = threestudio.find(self.cfg.material_type)(self.cfg.material)
+        self.background = threestudio.find(self.cfg.background_type)(self.cfg.background)
+        self.renderer = threestudio.find(self.cfg.renderer_type)(
+            self.cfg.renderer,
+            geometry=self.geometry,
+            material=self.material,
+            background=self.background,
+        )
+
+    def _previous_geometry(self) -> Any:
+        """The geometry of an earlier run, from its checkpoint and its `configs/parsed.yaml`."""
+        ckpt = self.cfg.geometry_convert_from
+        trial_dir = os.path.dirname(os.path.dirname(os.path.abspath(ckpt)))
+        run = load_config(os.path.join(trial_dir, "configs", "parsed.yaml"))
+        system = parse_structured(threestudio.find(run.system_type).Config, run.system)
+        config = {**system.geometry, **self.cfg.geometry_convert_override}
+        geometry = threestudio.find(system.geometry_type)(config)
+        state_dict, epoch, global_step = load_module_weights(
+            ckpt, module_name="geometry", map_location="cpu"
+        )
+        geometry.load_state_dict(state_dict, strict=False)
+        geometry.do_update_step(epoch, global_step, on_load_weights=True)
+        return geometry.to(get_device())
+
+    def on_fit_start(self) -> None:
+        if self._save_dir is None:
+            threestudio.warn("No save folder is set: validation pictures will not be saved.")
+        else:
+            threestudio.info(f"Validation pictures go to {self._save_dir}")
+
+    def on_test_end(self) -> None:
+        if self._save_dir is not None:
+            threestudio.info(f"Test results are in {self._save_dir}")
+
+    def on_predict_start(self) -> None:
+        self.exporter = threestudio.find(self.cfg.exporter_type)(
+            self.cfg.exporter,
+            geometry=self.geometry,
+            material=self.material,
+            background=self.background,
+        )
+
+    def predict_step(self, batch, batch_idx):
+        if self.exporter.cfg.save_video:
+            self.test_step(batch, batch_idx)
+
+    def on_predict_epoch_end(self) -> None:
+        if self.exporter.cfg.save_video:
+            self.on_test_epoch_end()
+        for out in self.exporter():
+            save = getattr(self, f"save_{out.save_type}", None)
+            if save is None:
+                raise ValueError(
+                    f"{self.cfg.exporter_type} wants to save a '{out.save_type}': "
+                    f"{type(self).__name__} has no save_{out.save_type}."
+                )
+            save(f"it{self.true_global_step}-export/{out.save_name}", **out.params)
+
+    def on_predict_end(self) -> None:
+        if self._save_dir is not None:
+            threestudio.info(f"Exported assets are in {self._save_dir}")
+
+    def guidance_evaluation_save(
+        self, comp_rgb: Float[Tensor, "B H W 3"], guidance_eval_out: dict[str, Any]
+    ) -> None:
+        """Saves the renders beside each of the guidance's pictures, one view a row.
+
+        Args:
+            guidance_eval_out: pictures [B h w 3] under names that start with `imgs_`, and `texts`,
+                one for each row.
+        """
+        size = comp_rgb.shape[1:3]
+
+        def column(img: Float[Tensor, "B h w 3"]) -> dict[str, Any]:
+            img = img.float().permute(0, 3, 1, 2)
+            img = F.interpolate(img, size, mode="bilinear", align_corners=False)
+            stacked = img.permute(0, 2, 3, 1).flatten(0, 1)
+            return {"type": "rgb", "img": stacked, "kwargs": {"data_format": "HWC"}}
+
+        pictures = [v for k, v in guidance_eval_out.items() if k.startswith("imgs_")]
+        self.save_image_grid(
+            f"it{self.true_global_step}-train.png",
+            [column(img) for img in [comp_rgb, *pictures]],
+            name="train_step",
+            step=self.true_global_step,
+            texts=guidance_eval_out["texts"],
+        )

@@ -1,0 +1,119 @@
+"""Optimizers and learning rate schedules from configs."""
+
+import difflib
+from collections.abc import Iterable
+from operator import attrgetter
+from typing import Any
+
+import torch
+import torch.nn as nn
+from omegaconf import DictConfig
+from torch.optim import Optimizer, lr_scheduler
+
+from threestudio.utils.config import config_key, config_to_primitive
+
+
+def get_parameters(model: nn.Module, name: str) -> Iterable[nn.Parameter] | nn.Parameter:
+    """The parameters of the submodule, or the one parameter, at a path like `geometry.encoding`.
+
+    Raises:
+        ValueError: if there is nothing at that path, or something without parameters.
+    """
+    try:
+        found = attrgetter(name)(model)
+    except AttributeError as error:
+        raise ValueError(
+            f"optimizer.params.{name}: {type(model).__name__} has no '{name}'; "
+            f"it has {', '.join(sorted(child for child, _ in model.named_children()))}."
+        ) from error
+    if isinstance(found, nn.Module):
+        return found.parameters()
+    if isinstance(found, nn.Parameter):
+        return found
+    raise ValueError(f"optimizer.params.{name} is a {type(found).__name__}: name a module.")
+
+
+def parse_optimizer(config: DictConfig, model: nn.Module) -> Optimizer:
+    """The optimizer that `config` describes.
+
+    `name` is a class of torch.optim, `args` its arguments. With `params`, a dict from paths in
+    `model` to their own arguments, each path is a parameter group called `name`; what no path
+    reaches is not trained. Without it all parameters are trained.
+
+    Raises:
+        ValueError: for unknown names, paths and arguments.
+    """
+    if config.get("params"):
+        _check_disjoint(list(config.params))
+        params = [
+            {"params": get_parameters(model, name), "name": name, **(args or {})}
+            for name, args in config_to_primitive(config.params).items()
+        ]
+    else:
+        params = model.parameters()
+    make = _class_named(torch.optim, Optimizer, config, "optimizer")
+    return _construct(make, config, params)
+
+
+def _check_disjoint(names: list[str]) -> None:
+    """No group may lie inside another one, as `geometry.encoding` does in `geometry`."""
+    for outer in names:
+        inner = next((name for name in names if name.startswith(f"{outer}.")), None)
+        if inner is not None:
+            raise ValueError(
+                f"optimizer.params.{outer} contains optimizer.params.{inner}, which would be "
+                "trained twice: keep one of them. On the command line a path with dots goes in "
+                f"brackets: system.optimizer.params[{inner}].lr=0.01"
+            )
+
+
+def parse_scheduler(config: DictConfig, optimizer: Optimizer) -> dict[str, Any]:
+    """Lightning's description of the learning rate schedule that `config` describes.
+
+    `name` is a class of torch.optim.lr_scheduler and `args` its arguments; `SequentialLR` and
+    `ChainedScheduler` take `schedulers`, the former also `milestones`. `interval` is "epoch" or
+    "step".
+
+    Raises:
+        ValueError: for unknown names, arguments and intervals.
+    """
+    interval = config.get("interval", "epoch")
+    if interval not in ("epoch", "step"):
+        raise ValueError(
+            f"{config_key(config) or 'scheduler'}.interval='{interval}' is unknown: use 'epoch' or "
+            "'step'."
+        )
+    return {"scheduler": parse_scheduler_to_instance(config, optimizer), "interval": interval}
+
+
+def parse_scheduler_to_instance(
+    config: DictConfig, optimizer: Optimizer
+) -> lr_scheduler.LRScheduler:
+    """As `parse_scheduler`, the scheduler alone."""
+    if config.name in ("SequentialLR", "Sequential", "ChainedScheduler"):
+        parts = [parse_scheduler_to_instance(part, optimizer) for part in config.schedulers]
+        if config.name == "ChainedScheduler":
+            return lr_scheduler.ChainedScheduler(parts)
+        return lr_scheduler.SequentialLR(optimizer, parts, milestones=list(config.milestones))
+    make = _class_named(lr_scheduler, lr_scheduler.LRScheduler, config, "scheduler")
+    return _construct(make, config, optimizer)
+
+
+def _class_named(module: Any, base: type, config: DictConfig, what: str) -> type:
+    found = getattr(module, str(config.get("name")), None)
+    if isinstance(found, type) and issubclass(found, base):
+        return found
+    names = [name for name, value in vars(module).items() if isinstance(value, type)]
+    close = difflib.get_close_matches(str(config.get("name")), names, n=2)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"see {module.__name__}."
+    raise ValueError(f"{config_key(config) or what}.name='{config.get('name')}' is unknown: {hint}")
+
+
+def _construct(make: type, config: DictConfig, first: Any) -> Any:
+    args = config_to_primitive(config.args) if config.get("args") else {}  # no OmegaConf in states
+    try:
+        return make(first, **args)
+    except TypeError as error:
+        raise ValueError(
+            f"{config_key(config)}.args={args} does not fit {make.__name__}: {error}."
+        ) from error

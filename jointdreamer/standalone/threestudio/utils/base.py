@@ -1,0 +1,146 @@
+"""What every configurable object is made of: a checked config, and updates before each batch."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn as nn
+from jaxtyping import Float
+from omegaconf import DictConfig
+from torch import Tensor
+
+from threestudio.utils.config import parse_structured
+from threestudio.utils.misc import get_device, load_module_weights
+
+_LIBRARIES = ("torch", "pytorch_lightning", "lightning")
+
+
+class Configurable:
+    """An object with nothing but a config."""
+
+    @dataclass
+    class Config:
+        pass
+
+    def __init__(self, cfg: dict | None = None) -> None:
+        super().__init__()
+        self.cfg = parse_structured(self.Config, cfg)
+
+
+class Updateable:
+    """Something that follows the training step, as do all its public `Updateable` attributes."""
+
+    def do_update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
+        """Updates the attributes first, then the object itself."""
+        for child in _updateable_children(self):
+            child.do_update_step(epoch, global_step, on_load_weights=on_load_weights)
+        self.update_step(epoch, global_step, on_load_weights=on_load_weights)
+
+    def do_update_step_end(self, epoch: int, global_step: int) -> None:
+        """As `do_update_step`, after the batch."""
+        for child in _updateable_children(self):
+            child.do_update_step_end(epoch, global_step)
+        self.update_step_end(epoch, global_step)
+
+    def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
+        """Called before each batch. Override it for what depends on the step.
+
+        With `on_load_weights` it is called because weights were loaded: parameters and buffers
+        may then lie on different devices.
+        """
+
+    def update_step_end(self, epoch: int, global_step: int) -> None:
+        """Called after each batch."""
+
+
+def _updateable_children(parent: Any) -> Iterator[Updateable]:
+    names = [*vars(parent), *vars(parent).get("_modules", {}), *_class_level_names(type(parent))]
+    for name in names:
+        if name.startswith("_"):
+            continue
+        try:
+            child = getattr(parent, name)
+        except Exception:
+            continue  # a property that has nothing to show yet
+        if isinstance(child, Updateable):
+            yield child
+
+
+@cache
+def _class_level_names(cls: type) -> list[str]:
+    """Properties and `Updateable` class attributes, those of torch and Lightning left out."""
+    return [
+        name
+        for base in cls.__mro__
+        if base.__module__.partition(".")[0] not in _LIBRARIES
+        for name, value in vars(base).items()
+        if isinstance(value, property | Updateable)
+    ]
+
+
+def update_if_possible(module: Any, epoch: int, global_step: int) -> None:
+    """`do_update_step` of whatever has one."""
+    if isinstance(module, Updateable):
+        module.do_update_step(epoch, global_step)
+
+
+def update_end_if_possible(module: Any, epoch: int, global_step: int) -> None:
+    """`do_update_step_end` of whatever has one."""
+    if isinstance(module, Updateable):
+        module.do_update_step_end(epoch, global_step)
+
+
+class BaseObject(Updateable):
+    """A configurable object without parameters; subclasses build themselves in `configure`."""
+
+    @dataclass
+    class Config:
+        pass
+
+    cfg: Config
+
+    def __init__(self, cfg: dict | DictConfig | None = None, *args, **kwargs) -> None:
+        super().__init__()
+        self.cfg = parse_structured(self.Config, cfg)
+        self.device = get_device()
+        self.configure(*args, **kwargs)
+
+    def configure(self, *args, **kwargs) -> None:
+        """Called at the end of the constructor, with the arguments after `cfg`."""
+
+
+class BaseModule(nn.Module, Updateable):
+    """A configurable `nn.Module`; `weights: path.ckpt:geometry` takes over that part of a run."""
+
+    @dataclass
+    class Config:
+        weights: str | None = None
+
+    cfg: Config
+    _dummy: Float[Tensor, "0"]
+
+    def __init__(self, cfg: dict | DictConfig | None = None, *args, **kwargs) -> None:
+        super().__init__()
+        self.cfg = parse_structured(self.Config, cfg)
+        self.device = get_device()
+        self.configure(*args, **kwargs)
+        if self.cfg.weights is not None:
+            self._load_part(self.cfg.weights)
+        self.register_buffer("_dummy", torch.zeros(0), persistent=False)  # where the module lives
+
+    def _load_part(self, weights: str) -> None:
+        path, separator, name = weights.rpartition(":")
+        if not separator:
+            raise ValueError(
+                f"weights={weights} names no module: write weights=path/to/run.ckpt:geometry."
+            )
+        state_dict, epoch, global_step = load_module_weights(
+            path, module_name=name, map_location="cpu"
+        )
+        self.load_state_dict(state_dict)
+        self.do_update_step(epoch, global_step, on_load_weights=True)
+
+    def configure(self, *args, **kwargs) -> None:
+        """Called in the constructor, with the arguments after `cfg`, before weights are loaded."""

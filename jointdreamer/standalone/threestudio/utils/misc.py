@@ -1,0 +1,200 @@
+"""Devices, schedules, and parts of checkpoints."""
+
+import gc
+import math
+import os
+import sys
+from collections.abc import Callable
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from packaging import version
+
+from threestudio.utils.config import config_key, config_to_primitive
+
+
+def parse_version(text: str) -> version.Version:
+    """A version that compares as versions do."""
+    return version.parse(text)
+
+
+def get_rank() -> int:
+    """This process's rank, 0 outside distributed runs."""
+    # a SLURM job sets SLURM_PROCID for processes that it does not start as ranks: ask it last
+    for key in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"):
+        if key in os.environ:
+            return int(os.environ[key])
+    return 0
+
+
+def get_device() -> torch.device:
+    """This process's GPU, or the CPU where there is none."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", get_rank())))
+
+
+def load_module_weights(
+    path: str,
+    module_name: str | None = None,
+    ignore_modules: list[str] | None = None,
+    map_location: Any = None,
+) -> tuple[dict, int, int]:
+    """Reads the weights of a whole checkpoint or of some of its modules.
+
+    Args:
+        path: a checkpoint written by a training run.
+        module_name: take only this module, its name cut off the keys.
+        ignore_modules: take all but these.
+
+    Returns:
+        The state dict, and the epoch and global step at which it was saved.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it cannot be read, is no checkpoint, or lacks the module.
+    """
+    if module_name is not None and ignore_modules is not None:
+        raise ValueError("module_name and ignore_modules exclude each other: give one of them.")
+    ckpt = _read_checkpoint(path, get_device() if map_location is None else map_location)
+    state_dict = ckpt["state_dict"]
+    if ignore_modules is not None:
+        ignored = tuple(f"{name}." for name in ignore_modules)
+        state_dict = {k: v for k, v in state_dict.items() if not k.startswith(ignored)}
+    if module_name is not None:
+        prefix = f"{module_name}."
+        kept = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
+        if not kept:
+            names = sorted({key.partition(".")[0] for key in state_dict})
+            raise ValueError(
+                f"'{path}' holds no weights of '{module_name}': it has {', '.join(names)}."
+            )
+        state_dict = kept
+    return state_dict, ckpt["epoch"], ckpt["global_step"]
+
+
+def _read_checkpoint(path: str, map_location: Any) -> dict:
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"checkpoint '{path}' does not exist: check the path.")
+    try:
+        ckpt = torch.load(path, map_location=map_location, weights_only=True)
+    except (RuntimeError, UnpicklingError, EOFError, ValueError) as error:
+        raise ValueError(
+            f"checkpoint '{path}' cannot be read ({str(error).partition(chr(10))[0]}): it is "
+            "truncated or no checkpoint. Choose another one of that run."
+        ) from error
+    if not isinstance(ckpt, dict) or not {"state_dict", "epoch", "global_step"} <= set(ckpt):
+        raise ValueError(
+            f"'{path}' is no checkpoint of a training run (it lacks state_dict, epoch or "
+            "global_step): give one from a run's ckpts folder."
+        )
+    return ckpt
+
+
+def C(value: Any, epoch: int, global_step: int, interpolation: str = "linear") -> float:
+    """The value of a schedule now.
+
+    A schedule is a number, or `[start_step, start_value, end_value, end_step]` (constant outside,
+    interpolated between), or `[start_value, end_value, end_step]` (from step 0), or pieces
+    `[step, value, value, step, value, step, ...]`, one more (value, step) for each piece. A piece
+    whose end is written as a float, like `5.0`, counts epochs and not steps.
+
+    Raises:
+        ValueError: if the list has another length or the interpolation is unknown.
+
+    Example:
+        >>> C([100, 1.0, 3.0, 200], epoch=0, global_step=150)
+        2.0
+    """
+    if isinstance(value, int | float):
+        return value
+    numbers = value if isinstance(value, list) else config_to_primitive(value)
+    if not isinstance(numbers, list):
+        raise TypeError(f"a schedule is a number or a list of numbers, not {type(value).__name__}.")
+    if len(numbers) == 3:
+        numbers = [0, *numbers]
+    if len(numbers) < 4 or len(numbers) % 2:
+        raise ValueError(
+            f"{config_key(value) or 'schedule'}={numbers} has {len(numbers)} numbers: write a "
+            "number, [start_value, end_value, end_step] or "
+            "[start_step, start_value, end_value, end_step]."
+        )
+    knots = [(numbers[0], numbers[1])]
+    knots += [(step, number) for number, step in zip(numbers[2::2], numbers[3::2], strict=True)]
+    piece = max([0] + [i for i in range(1, len(knots) - 1) if global_step >= knots[i][0]])
+    (start_step, start), (end_step, end) = knots[piece], knots[piece + 1]
+    now = epoch if isinstance(end_step, float) else global_step
+    if end_step == start_step:
+        t = float(now >= end_step)
+    else:
+        t = min(max((now - start_step) / (end_step - start_step), 0.0), 1.0)
+    if interpolation == "linear":
+        return start + (end - start) * t
+    if interpolation == "exp":
+        return math.exp(math.log(start) * (1 - t) + math.log(end) * t)
+    raise ValueError(f"interpolation='{interpolation}' is unknown: use 'linear' or 'exp'.")
+
+
+def cleanup() -> None:
+    """Gives memory that nobody uses back to the system."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    encodings = sys.modules.get("tinycudann")
+    if encodings is not None:
+        encodings.free_temporary_memory()
+
+
+def finish_with_cleanup(func: Callable) -> Callable:
+    """Decorator: `cleanup` after each call."""
+
+    def wrapper(*args, **kwargs):
+        out = func(*args, **kwargs)
+        cleanup()
+        return out
+
+    return wrapper
+
+
+def _distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def barrier() -> None:
+    """Waits for all ranks; nothing outside distributed runs."""
+    if _distributed():
+        torch.distributed.barrier()
+
+
+def broadcast(tensor: torch.Tensor, src: int = 0) -> torch.Tensor:
+    """Gives every rank the tensor of rank `src`, in place."""
+    if _distributed():
+        torch.distributed.broadcast(tensor, src=src)
+    return tensor
+
+
+def enable_gradient(model: torch.nn.Module, enabled: bool = True) -> None:
+    """Sets `requires_grad` of all parameters."""
+    for param in model.parameters():
+        param.requires_grad_(enabled)
+
+
+def find_last_path(path: str | None) -> str | None:
+    """Replaces `LAST` in a path by the end of the last folder, in name order, that fits.
+
+    `outputs/run/a_bear@LAST/ckpts/last.ckpt` so means the newest time-stamped run of that name.
+
+    Raises:
+        FileNotFoundError: if nothing fits.
+    """
+    if path is None or "LAST" not in path:
+        return path
+    start, rest = path.replace(" ", "_").split("LAST", 1)
+    folder, prefix = os.path.split(start)
+    entries = os.listdir(folder or ".") if os.path.isdir(folder or ".") else []
+    fitting = sorted(entry for entry in entries if entry.startswith(prefix))
+    found = os.path.join(folder, fitting[-1]) + rest if fitting else path
+    if not os.path.exists(found):
+        raise FileNotFoundError(f"'{path}' fits no file ({found} does not exist): check the path.")
+    return found

@@ -1,0 +1,100 @@
+"""`tinycudann.Encoding`: tiny-cuda-nn's constructor, attributes and parameter vector."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tinycudann.analytic import MAX_SH_DEGREE, frequency_encode, spherical_harmonics_encode
+from tinycudann.grid_fast import grid_encode
+from tinycudann.grid_layout import GridLayout
+
+_GRIDS = ("grid", "hashgrid", "densegrid", "tiledgrid")
+_KNOWN = "HashGrid, DenseGrid, TiledGrid, Grid, Frequency, SphericalHarmonics, Identity"
+_INITIAL_RANGE = 1e-4
+
+
+class Encoding(nn.Module):
+    """Map [N, n_input_dims] inputs in [0, 1] to [N, n_output_dims] features like `params`.
+
+    The grids' entries are one flat parameter `params`, level by level, drawn uniformly from
+    [-1e-4, 1e-4] with a generator of their own seeded with `seed`; the other encodings have none.
+
+    Args:
+        n_input_dims: dimensions of a point.
+        encoding_config: tiny-cuda-nn's configuration; `otype` names the encoding in any case.
+        seed: seed of the initial parameters.
+        dtype: torch.float32 (or None, which means the same here).
+
+    Raises:
+        ValueError: an otype, value or dtype that this package does not have.
+
+    Example:
+        >>> Encoding(3, {"otype": "HashGrid", "n_levels": 4})(torch.rand(5, 3)).shape
+        torch.Size([5, 8])
+    """
+
+    def __init__(
+        self,
+        n_input_dims: int,
+        encoding_config: Mapping[str, Any],
+        seed: int = 1337,
+        dtype: torch.dtype | None = torch.float32,
+    ) -> None:
+        super().__init__()
+        if dtype not in (None, torch.float32):
+            raise ValueError(
+                f"Encoding dtype={dtype} is not available in the PyTorch encodings: "
+                "use torch.float32."
+            )
+        self.n_input_dims = n_input_dims
+        self.encoding_config = dict(encoding_config)
+        self.seed = seed
+        self.dtype = torch.float32
+        otype = str(encoding_config.get("otype", "OneBlob"))
+        self._kind = otype.lower()
+        self.layout: GridLayout | None = None
+        initial = torch.zeros(0)
+
+        if self._kind in _GRIDS:
+            self.layout = GridLayout.from_config(n_input_dims, encoding_config)
+            self.n_output_dims = self.layout.n_output_dims
+            generator = torch.Generator().manual_seed(seed)
+            initial = torch.rand(self.layout.n_params, generator=generator)
+            initial = (initial * 2 - 1) * _INITIAL_RANGE
+        elif self._kind == "frequency":
+            self._n_frequencies = int(encoding_config.get("n_frequencies", 12))
+            self.n_output_dims = 2 * n_input_dims * self._n_frequencies
+        elif self._kind == "sphericalharmonics":
+            self._degree = int(encoding_config.get("degree", 4))
+            if n_input_dims != 3 or not 1 <= self._degree <= MAX_SH_DEGREE:
+                raise ValueError(
+                    f"SphericalHarmonics of degree={self._degree} on {n_input_dims} inputs is not "
+                    f"possible: it takes 3 inputs and a degree from 1 to {MAX_SH_DEGREE}."
+                )
+            self.n_output_dims = self._degree**2
+        elif self._kind == "identity":
+            self._scale = float(encoding_config.get("scale", 1.0))
+            self._offset = float(encoding_config.get("offset", 0.0))
+            self.n_output_dims = n_input_dims
+        else:
+            raise ValueError(f"Encoding otype={otype!r} is unknown here: use one of {_KNOWN}.")
+        self.params = nn.Parameter(initial)
+
+    def forward(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N F"]:
+        x = x.to(self.params.dtype)
+        if self.layout is not None:
+            return grid_encode(x, self.params, self.layout)
+        if self._kind == "frequency":
+            return frequency_encode(x, self._n_frequencies)
+        if self._kind == "sphericalharmonics":
+            return spherical_harmonics_encode(x, self._degree)
+        return x * self._scale + self._offset
+
+    def extra_repr(self) -> str:
+        return (
+            f"n_input_dims={self.n_input_dims}, n_output_dims={self.n_output_dims}, "
+            f"config={self.encoding_config}"
+        )

@@ -1,0 +1,133 @@
+"""The grid encoding made quick: derivatives written out by hand, computed by Triton or PyTorch.
+
+Same function as `grid_plain.grid_encode_plain`, with derivatives up to second order (analytic
+normals differentiate the input gradient once more). Only the points are kept for the backward pass;
+indices are cheaper to recompute than to store.
+
+`grid_torch` computes everything. On a CUDA device, in single precision and two or three dimensions,
+`grid_triton` does it in its place, in one kernel launch a pass, wherever Triton is installed and
+works. The environment variable JOINTDREAMER_TRITON=0 leaves Triton out.
+"""
+
+import os
+import warnings
+from functools import cache
+from types import ModuleType
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from tinycudann import grid_torch
+from tinycudann.grid_layout import GridLayout
+
+SWITCH = "JOINTDREAMER_TRITON"
+
+
+def grid_encode(
+    x: Float[Tensor, "N D"], params: Float[Tensor, "P"], layout: GridLayout
+) -> Float[Tensor, "N F"]:
+    """Interpolate every level multilinearly at points in [0, 1]^D; outputs level by level.
+
+    Twice differentiable in `x` and `params`.
+    """
+    return _Encode.apply(x, params, layout.on(x.device))
+
+
+class _Encode(Function):
+    @staticmethod
+    def forward(ctx, x, params, layout):
+        ctx.save_for_backward(x, params)
+        ctx.layout = layout
+        return _operations(x, params, layout).encode(x, params, layout)
+
+    @staticmethod
+    def backward(ctx, grad_output):
+        x, params = ctx.saved_tensors
+        grad_x = grad_params = None
+        if ctx.needs_input_grad[0]:
+            grad_x = _InputGradient.apply(grad_output, x, params, ctx.layout)
+        if ctx.needs_input_grad[1]:
+            grad_params = _ParamGradient.apply(grad_output, x, params, ctx.layout)
+        return grad_x, grad_params, None
+
+
+class _ParamGradient(Function):
+    """The gradient for the parameters: linear in the output gradient, free of the parameters."""
+
+    @staticmethod
+    def forward(ctx, grad_output, x, params, layout):
+        ctx.save_for_backward(grad_output, x)
+        ctx.layout = layout
+        return _operations(x, params, layout).param_gradient(grad_output, x, params, layout)
+
+    @staticmethod
+    def backward(ctx, cotangent):
+        # <cotangent, sum w g> as a function of g and x is the encoding with parameters `cotangent`.
+        grad_output, x = ctx.saved_tensors
+        grad_grad_output = grad_x = None
+        if ctx.needs_input_grad[0]:
+            grad_grad_output = _Encode.apply(x, cotangent, ctx.layout)
+        if ctx.needs_input_grad[1]:
+            grad_x = _InputGradient.apply(grad_output, x, cotangent, ctx.layout)
+        return grad_grad_output, grad_x, None, None
+
+
+class _InputGradient(Function):
+    """The gradient for the points."""
+
+    @staticmethod
+    def forward(ctx, grad_output, x, params, layout):
+        ctx.save_for_backward(grad_output, x, params)
+        ctx.layout = layout
+        return _operations(x, params, layout).input_gradient(grad_output, x, params, layout)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, cotangent):
+        grad_output, x, params = ctx.saved_tensors
+        gradients = _operations(x, params, ctx.layout).input_gradient_backward(
+            cotangent, grad_output, x, params, ctx.layout, ctx.needs_input_grad[:3]
+        )
+        return *gradients, None
+
+
+def _operations(x: Tensor, params: Tensor, layout: GridLayout) -> ModuleType:
+    """The module that computes: `grid_triton` where it can, else `grid_torch`."""
+    for_triton = (
+        x.is_cuda
+        and x.device == params.device
+        and x.dtype == params.dtype == torch.float32
+        and layout.n_input_dims in (2, 3)
+        and x.shape[1:] == (layout.n_input_dims,)  # what does not fit, PyTorch names
+        and params.shape == (layout.n_params,)
+        and os.environ.get(SWITCH) != "0"
+    )
+    return for_triton and _working_triton(layout, x.device) or grid_torch
+
+
+@cache
+def _working_triton(layout: GridLayout, device: torch.device) -> ModuleType | None:
+    """`grid_triton` if its kernels compile and start on this device; a warning says why not.
+
+    Triton needs more than its package: a GPU that it knows, a C compiler, the driver's library.
+    """
+    try:
+        import triton  # noqa: F401
+    except ImportError:
+        return None
+    try:
+        from tinycudann import grid_triton
+
+        no_points = torch.empty(0, layout.n_input_dims, device=device)
+        grid_triton.encode(no_points, torch.empty(1, device=device), layout)
+    except Exception as error:  # compilers, drivers and Triton raise all sorts
+        reason = " ".join(str(error).split()) or type(error).__name__
+        warnings.warn(
+            f"The grid encoding runs in PyTorch: Triton does not work here ({reason}).",
+            stacklevel=2,
+        )
+        return None
+    return grid_triton

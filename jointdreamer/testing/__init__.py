@@ -1,0 +1,1 @@
+"""Random priors, cameras and prompts that tests and benchmarks share."""

@@ -1,0 +1,116 @@
+"""The tiny priors' architectures: classes of diffusers and transformers at small width."""
+
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from threestudio_jointdreamer.priors.multiview import CAMERA_DIM, use_cross_view_attention
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
+
+from .captions import VOCABULARY
+
+IMAGE_SIZE = 64
+LATENT_SIZE = 16
+TEXT_WIDTH = 128
+MAX_TOKENS = 24
+N_VIEW = 4
+
+_BOS, _EOS, _UNK = "<|startoftext|>", "<|endoftext|>", "<|unk|>"
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """A lower-casing word-level tokenizer of the captions' words, padded with end-of-text."""
+    vocabulary = {word: i for i, word in enumerate((_UNK, *VOCABULARY, _BOS, _EOS))}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=_UNK))
+    tokenizer.normalizer = normalizers.Lowercase()
+    # Words only: punctuation is dropped rather than reported as unknown.
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Whitespace(),
+            pre_tokenizers.Punctuation(behavior="removed"),
+        ]
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{_BOS} $A {_EOS}",
+        special_tokens=[(_BOS, vocabulary[_BOS]), (_EOS, vocabulary[_EOS])],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=_BOS,
+        eos_token=_EOS,
+        pad_token=_EOS,
+        unk_token=_UNK,
+        model_max_length=MAX_TOKENS,
+    )
+
+
+def build_clip(tokenizer: PreTrainedTokenizerFast) -> CLIPModel:
+    """A small CLIP; its text tower conditions the diffusion priors."""
+    tower = {"hidden_size": TEXT_WIDTH, "intermediate_size": 4 * TEXT_WIDTH}
+    text = {
+        **tower,
+        "vocab_size": len(tokenizer),
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "max_position_embeddings": MAX_TOKENS,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    vision = {
+        **tower,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "image_size": IMAGE_SIZE,
+        "patch_size": 8,
+    }
+    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=TEXT_WIDTH))
+
+
+def build_vae() -> AutoencoderKL:
+    """A factor-4 autoencoder: 64x64 images to 4x16x16 latents."""
+    channels = (32, 64, 96)
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * len(channels),
+        up_block_types=("UpDecoderBlock2D",) * len(channels),
+        block_out_channels=channels,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=16,
+        sample_size=IMAGE_SIZE,
+    )
+
+
+def build_scheduler() -> DDIMScheduler:
+    """Stable Diffusion's noise schedule."""
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+
+
+def build_unet(multiview: bool = False) -> UNet2DConditionModel:
+    """The 2D prior's UNet, or MVDream's: plus camera embedding and cross-view attention."""
+    camera = (
+        {
+            "class_embed_type": "projection",
+            "projection_class_embeddings_input_dim": CAMERA_DIM,
+        }
+        if multiview
+        else {}
+    )
+    unet = UNet2DConditionModel(
+        sample_size=LATENT_SIZE,
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        block_out_channels=(64, 96, 128),
+        layers_per_block=1,
+        attention_head_dim=(2, 3, 4),
+        cross_attention_dim=TEXT_WIDTH,
+        norm_num_groups=16,
+        use_linear_projection=True,
+        **camera,
+    )
+    return use_cross_view_attention(unet, N_VIEW) if multiview else unet

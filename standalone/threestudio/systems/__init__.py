@@ -1,3 +1,0 @@
-"""Systems under threestudio's module paths."""
-
-from . import dreamfusion  # noqa: F401

@@ -1,3 +1,0 @@
-"""Utilities under threestudio's module paths."""
-
-from . import base  # noqa: F401

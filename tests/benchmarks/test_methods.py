@@ -1,0 +1,81 @@
+"""Which methods can run, and what fewer steps make of their schedules."""
+
+from pathlib import Path
+
+import pytest
+from helpers.sweeps import write_sweep
+
+from benchmarks.baselines.running import register
+from benchmarks.claim.methods import named, read_methods, shortened
+from jointdreamer.experiment import read_experiment
+from jointdreamer.sweeps.plan import read_sweep
+
+ROOT = Path(__file__).resolve().parents[2]
+register()
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    config = str(ROOT / "configs" / "tiny" / "jointdreamer.yaml")
+    nowhere = {"system.guidance.energy.pretrained_model_name_or_path": "load/tiny/nowhere/wonder3d"}
+    methods = {
+        "here": {"config": config},
+        "no-weights": {"config": config, "overrides": nowhere},
+        "no-config": {"config": "configs/tiny/nowhere.yaml"},
+    }
+    return write_sweep(tmp_path, methods=methods, steps=None)
+
+
+def test_what_cannot_run_is_named_with_what_to_do(sweep):
+    found, missing = read_methods(sweep, None)
+    assert [method.name for method in found.methods] == ["here"]
+    reasons = {entry.method: entry.reason for entry in missing}
+    assert "configs/tiny/nowhere.yaml does not exist" in reasons["no-config"]
+    assert "load/tiny/nowhere/wonder3d" in reasons["no-weights"]
+    assert "jointdreamer tinyworld train wonder3d" in reasons["no-weights"]
+
+
+def test_only_wanted_methods_are_looked_at(sweep):
+    assert read_methods(sweep, ["here"])[1] == []
+    with pytest.raises(ValueError, match="--methods her: there is no such one, but here"):
+        read_methods(sweep, ["her"])
+    with pytest.raises(ValueError, match=r"None .* can run: no-config"):
+        read_methods(sweep, ["no-config"])
+
+
+def test_every_schedule_keeps_its_place_in_fewer_steps(sweep):
+    found, _ = read_methods(sweep, ["here"])
+    (method,) = shortened(found, 240).methods
+    cfg = read_experiment(method.config, method.overrides)
+    assert cfg.trainer.max_steps == 240
+    assert cfg.data.resolution_milestones == [150]
+    assert cfg.system.guidance.guidance_scale == [180, 5.0, 6.0, 181]
+    assert cfg.system.guidance.max_step_percent == [0, 0.98, 0.50, 80]
+    assert cfg.system.geometry_fading.start_step == 210
+    assert cfg.system.guidance.min_step_percent == 0.02
+    whole = read_experiment(method.config)
+    assert cfg.data.elevation_range == whole.data.elevation_range
+    assert cfg.system.optimizer == whole.system.optimizer
+
+
+def test_the_shipped_sweep_has_all_methods_of_both_tables():
+    from benchmarks.claim.tables import ABLATION, MAIN
+
+    path = ROOT / "configs" / "sweeps" / "benchmark.yaml"
+    sweep = read_sweep(path)
+    assert {method.name for method in sweep.methods} == {*MAIN, *ABLATION}
+    assert (len(sweep.prompts), sweep.seeds) == (16, (0, 1, 2))
+    assert len(named(sweep, MAIN)) == 8
+    plain = ("sds", "sds-plain", "jsd-plain")
+    for method in shortened(sweep, 100).methods:
+        cfg = read_experiment(method.config, (*sweep.overrides, *method.overrides))
+        assert cfg.trainer.max_steps == 100 and cfg.trainer.val_check_interval > 1000
+        assert (cfg.data.n_test_views, cfg.data.batch_size) == (25, 8)
+        guidance = cfg.system.guidance
+        assert guidance.n_view == (8 if method.name == "jsd-classifier" else 4)
+        annealed = [0, 0.98, 0.5, 33]
+        assert guidance.max_step_percent == (0.98 if method.name == "sds" else annealed)
+        fading = cfg.system.geometry_fading
+        assert (fading is None) == (method.name in (*plain, "jsd-switching"))
+        switches = method.name not in plain
+        assert guidance.guidance_scale == ([75, 5.0, 6.0, 76] if switches else 10.0)

@@ -1,0 +1,155 @@
+"""Checkpoints are complete or not there, hold plain data only, and the right one is found."""
+
+import errno
+import os
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from jointdreamer.host import checkpoints
+from jointdreamer.host.checkpoints import (
+    AtomicCheckpointIO,
+    find_checkpoint,
+    read_checkpoint,
+    trial_folder,
+)
+
+
+def checkpoint(step, **more):
+    return {"state_dict": {"w": torch.full((100,), step)}, "epoch": 0, "global_step": step} | more
+
+
+@pytest.fixture
+def io():
+    return AtomicCheckpointIO()
+
+
+def test_what_is_saved_is_loaded(io, tmp_path):
+    path = tmp_path / "ckpts" / "last.ckpt"
+    io.save_checkpoint(checkpoint(7), path)
+    loaded = io.load_checkpoint(path)
+    assert loaded["global_step"] == 7 and torch.equal(
+        loaded["state_dict"]["w"], torch.full((100,), 7)
+    )
+    assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
+    io.remove_checkpoint(path)
+    assert not path.exists()
+
+
+def test_omegaconf_containers_become_plain(io, tmp_path):
+    betas = OmegaConf.create([0.9, 0.99])
+    state = [{"param_groups": [{"betas": betas, "name": "geometry"}]}]
+    io.save_checkpoint(checkpoint(1, optimizer_states=state), tmp_path / "a.ckpt")
+    loaded = io.load_checkpoint(tmp_path / "a.ckpt")["optimizer_states"]
+    assert loaded == [{"param_groups": [{"betas": [0.9, 0.99], "name": "geometry"}]}]
+
+
+def test_pickled_code_is_never_run(io, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "evil"),)
+
+    torch.save(checkpoint(1, extra=Evil()), tmp_path / "a.ckpt")
+    with pytest.raises(ValueError, match=r"a\.ckpt' cannot be read"):
+        io.load_checkpoint(tmp_path / "a.ckpt", weights_only=False)
+    assert not (tmp_path / "evil").exists()
+
+
+@pytest.mark.parametrize("failing", ["write", "fsync", "replace"])
+def test_a_failure_while_saving_leaves_the_older_checkpoint(io, tmp_path, monkeypatch, failing):
+    path = tmp_path / "last.ckpt"
+    io.save_checkpoint(checkpoint(1), path)
+
+    def fail(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if failing == "write":
+        full = partial(open, "/dev/full")
+        monkeypatch.setattr(checkpoints, "open", lambda path, mode: full(mode), raising=False)
+    else:
+        monkeypatch.setattr(os, failing, fail)
+    with pytest.raises(OSError) as error:
+        io.save_checkpoint(checkpoint(2), path)
+    monkeypatch.undo()
+    assert error.value.errno == errno.ENOSPC
+    text = error.value.strerror
+    assert "no space left on the disk" in text and str(path) in text and "free some" in text
+    assert read_checkpoint(path)["global_step"] == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_a_folder_that_cannot_be_written_is_told(io, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"file/last\.ckpt' cannot be written"):
+        io.save_checkpoint(checkpoint(1), tmp_path / "file" / "last.ckpt")
+
+
+def truncate(path, share):
+    data = Path(path).read_bytes()
+    Path(path).write_bytes(data[: int(len(data) * share)])
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
+def test_a_truncated_checkpoint_is_told_by_name(io, tmp_path, share, mmap):
+    path = tmp_path / "last.ckpt"
+    io.save_checkpoint(checkpoint(1), path)
+    truncate(path, share)
+    with pytest.raises(ValueError, match=r"last\.ckpt' cannot be read: it is truncated.*resume="):
+        read_checkpoint(path, mmap=mmap)
+
+
+def test_other_files_are_told_by_name(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.ckpt' does not exist: check resume="):
+        read_checkpoint(tmp_path / "nowhere.ckpt")
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    with pytest.raises(ValueError, match=r"text\.ckpt' cannot be read"):
+        read_checkpoint(tmp_path / "text.ckpt")
+    torch.save([1, 2], tmp_path / "list.ckpt")
+    with pytest.raises(ValueError, match=r"list\.ckpt' is no checkpoint of a training run"):
+        read_checkpoint(tmp_path / "list.ckpt")
+
+
+@pytest.fixture
+def run(io, tmp_path):
+    folder = tmp_path / "run" / "ckpts"
+    for step, name in ((5, "epoch=0-step=5"), (15, "epoch=0-step=15"), (10, "epoch=0-step=10")):
+        io.save_checkpoint(checkpoint(step), folder / f"{name}.ckpt")
+    return folder.parent
+
+
+def test_a_folder_means_its_newest_checkpoint(run):
+    assert find_checkpoint(str(run)).endswith("ckpts/epoch=0-step=15.ckpt")
+    assert find_checkpoint(str(run / "ckpts")).endswith("ckpts/epoch=0-step=15.ckpt")
+    named = str(run / "ckpts" / "epoch=0-step=5.ckpt")
+    assert find_checkpoint(named) == named
+
+
+def test_of_two_at_the_same_step_the_later_file_counts(run, io):
+    io.save_checkpoint(checkpoint(15), run / "ckpts" / "last.ckpt")
+    os.utime(run / "ckpts" / "epoch=0-step=15.ckpt", (1, 1))
+    assert find_checkpoint(str(run)).endswith("last.ckpt")
+
+
+def test_incomplete_checkpoints_are_passed_over(run):
+    truncate(run / "ckpts" / "epoch=0-step=15.ckpt", 0.7)
+    (run / "ckpts" / ".last.ckpt.tmp").write_bytes(b"half")
+    with pytest.warns(UserWarning, match=r"Passing over .*step=15"):
+        assert find_checkpoint(str(run)).endswith("step=10.ckpt")
+
+
+def test_a_folder_without_checkpoints_is_told(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"holds no complete checkpoint.*train first"):
+        find_checkpoint(str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        find_checkpoint(str(tmp_path / "nowhere"))
+
+
+def test_the_run_of_a_checkpoint_is_the_folder_above_ckpts(tmp_path, monkeypatch):
+    assert trial_folder("outputs/a/b/ckpts/last.ckpt") == os.path.abspath("outputs/a/b")
+    assert trial_folder("elsewhere/last.ckpt") is None
+    monkeypatch.chdir(tmp_path)
+    assert trial_folder("ckpts/last.ckpt") == str(tmp_path)

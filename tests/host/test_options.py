@@ -1,0 +1,100 @@
+"""The launcher's command line and the GPUs it may see."""
+
+import os
+
+import pytest
+from omegaconf import OmegaConf
+
+from jointdreamer.host.options import choose_gpus, parse_arguments
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("tag: t\ndata: {size: 1}\n")
+    return str(path)
+
+
+@pytest.mark.parametrize("action", ["train", "validate", "test", "export"])
+def test_actions_flags_and_overrides_are_read(config, action):
+    options = parse_arguments(
+        ["--config", config, f"--{action}", "--gpu", "1", "data.size=2", "--verbose", "seed=3"]
+    )
+    assert (options.action, options.gpu, options.verbose) == (action, "1", True)
+    assert options.overrides == ["data.size=2", "seed=3"]
+    assert options.raw_config == {"tag": "t", "data": {"size": 2}, "seed": 3}
+
+
+@pytest.mark.parametrize("flags", [[], ["--train", "--test"], ["--train", "--gpu"]])
+def test_incomplete_command_lines_end_with_usage(config, flags, capsys):
+    with pytest.raises(SystemExit) as end:
+        parse_arguments(["--config", config, *flags])
+    assert end.value.code == 2 and "usage: launch.py" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("item", ["--trian", "resume", "=3", "-x=3"])
+def test_what_is_no_override_is_told(config, item):
+    with pytest.raises(ValueError, match=f"'{item}' is not understood.*key=value"):
+        parse_arguments(["--config", config, "--train", item])
+
+
+def test_a_prompt_that_is_no_yaml_is_told_how_to_be_quoted(config):
+    with pytest.raises(
+        ValueError, match=r"cannot be read as YAML \(.*\)\. A text goes into quotes"
+    ):
+        parse_arguments(["--config", config, "--train", 'prompt="big" bear'])
+
+
+def test_broken_config_files_are_told(tmp_path):
+    def told(text, match):
+        (tmp_path / "c.yaml").write_text(text)
+        with pytest.raises(ValueError, match=match):
+            parse_arguments(["--config", str(tmp_path / "c.yaml"), "--train"])
+
+    told("a: [1", r"c\.yaml is not valid YAML")
+    told("- 1", r"c\.yaml must hold `key: value` lines")
+    with pytest.raises(FileNotFoundError, match=r"--config nowhere\.yaml does not exist"):
+        parse_arguments(["--config", "nowhere.yaml", "--train"])
+
+
+@pytest.mark.parametrize(
+    "before, gpu, trainer, visible, count",
+    [
+        (None, None, {}, "0", 1),
+        (None, "1,2", {}, "1,2", 2),
+        ("3,4", "1", {}, "3,4", 2),
+        ("", "1", {}, "", 1),
+        (None, None, {"devices": 2}, None, 2),
+        (None, None, {"devices": [1, 3]}, "1,3", 2),
+        (None, None, {"devices": "1,3"}, "1,3", 2),
+        (None, None, {"devices": "2"}, None, 2),
+        ("0,1,2", None, {"devices": "auto"}, "0,1,2", 3),
+        (None, "2", {"accelerator": "cpu"}, "", 1),
+        (None, None, {"accelerator": "cpu", "devices": 2}, "", 2),
+    ],
+)
+def test_gpus_are_limited_before_cuda_starts(
+    monkeypatch, config, before, gpu, trainer, visible, count
+):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if before is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", before)
+    flags = ["--gpu", gpu] if gpu else []
+    options = parse_arguments(["--config", config, "--train", *flags])
+    assert choose_gpus(options, OmegaConf.create(trainer)) == count
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == visible
+
+
+def test_all_gpus_are_counted_where_none_are_chosen(monkeypatch, config):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
+    options = parse_arguments(["--config", config, "--train"])
+    for devices in (-1, "-1", "auto"):
+        assert choose_gpus(options, OmegaConf.create({"devices": devices})) == 8
+
+
+@pytest.mark.parametrize("devices", [0, -2, [], "all", 1.5])
+def test_devices_that_mean_nothing_are_told(config, devices):
+    options = parse_arguments(["--config", config, "--train"])
+    with pytest.raises(ValueError, match=r"trainer\.devices=.* is not understood: give a number"):
+        choose_gpus(options, OmegaConf.create({"devices": devices}))
