@@ -1,205 +1,146 @@
-"""`jointdreamer install`: the extension, its configs and priors at home in a real threestudio."""
+"""`jointdreamer install`: the extension, its configs and load/ linked into a threestudio."""
 
 import argparse
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
-from threestudio_jointdreamer import HOST_VERSIONS
-
-from . import links
-from .gitexclude import exclude_file, write_block
-
-CLONE = Path(__file__).resolve().parents[1]
-EXTENSION = "custom/threestudio-jointdreamer"
-ENCODINGS = "jointdreamer/standalone/tinycudann"
-PRIORS = ("load/tiny", "load/prompts")
-PARTS = ("launch.py", "configs", "custom", "load")  # of a checkout, besides its package
-# where the installed tiny-cuda-nn is; nothing and status 1 if there is none that works here
+PACKAGE = Path(__file__).resolve().parent
+CLONE = PACKAGE.parent
+# where the installed tiny-cuda-nn is; status 1 if there is none that works here
 PROBE = "import sys; sys.path.pop(0); import tinycudann; print(tinycudann.__file__)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Link the extension, its configs and load/ into a checkout of threestudio."
-    parser.epilog = (
-        "Run again it links what is new, and mends links after this folder was moved. "
-        "Nothing that is there is overwritten."
-    )
+    parser.epilog = "Run again it links what is new and mends links. It overwrites nothing."
     parser.add_argument("--threestudio", type=Path, required=True, metavar="PATH", help="checkout")
-    parser.add_argument("--uninstall", action="store_true", help="undo it, and nothing else")
-    parser.add_argument(
-        "--no-git-exclude",
-        action="store_true",
-        help="leave .git/info/exclude alone; `git status` then shows the links",
-    )
+    parser.add_argument("--uninstall", action="store_true", help="remove the links")
     parser.set_defaults(run=install)
 
 
 def install(args: argparse.Namespace) -> None:
-    """Links, or with --uninstall removes the links, and prints what was done.
+    """Makes, mends or removes the links, and prints what was done.
 
     Raises:
-        ValueError: no checkout of a threestudio that fits, something is in a link's place, the
-            record is damaged, or this machine makes no links.
-        OSError: if something cannot be written.
+        ValueError: no checkout of a threestudio that fits, something is in a link's place, or no
+            link can be made.
+        OSError: something else cannot be written.
     """
     checkout = Path(os.path.abspath(args.threestudio))
+    if not (checkout / "threestudio" / "__init__.py").is_file():
+        raise ValueError(f"--threestudio {checkout} is no checkout of threestudio: check the path.")
+    wanted = sources()
+    before = our_links(checkout, wanted)
     if args.uninstall:
-        print("\n".join(uninstalled(checkout)))
+        wanted = {}
     else:
-        print("\n".join(installed(checkout, git_exclude=not args.no_git_exclude)))
-
-
-def installed(checkout: Path, git_exclude: bool = True) -> list[str]:
-    """Links what is missing.
-
-    Returns:
-        What was done, a line each.
-
-    Raises:
-        ValueError, OSError: as `install`.
-    """
-    check_clone()
-    check_checkout(checkout)
-    record = links.read_record(checkout)
-    encodings = _installed_encodings()
-    wanted = wanted_links()
-    if encodings is None or (record and "tinycudann" in record.links):
-        wanted["tinycudann"] = CLONE / ENCODINGS
-    plan = links.make_plan(checkout, wanted, record)
-    try:
-        links.carry_out(checkout, plan, wanted, record)
-    except (OSError, NotImplementedError) as error:
-        if not isinstance(error, NotImplementedError) and not _refuses_links(error):
-            raise
+        _check_checkout(checkout)
+        encodings = _installed_encodings(wanted["tinycudann"])
+        if encodings is not None:
+            del wanted["tinycudann"]
+    in_the_way = [n for n in wanted if n not in before and os.path.lexists(checkout / n)]
+    if in_the_way:
         raise ValueError(
-            f"{checkout}: this system makes no symbolic links ({error}). On Windows switch on "
-            "Developer Mode; on a disk without links set THREESTUDIO_ROOT to the checkout and use "
-            "the launch.py beside this extension, which needs none. Nothing was changed."
-        ) from error
-    lines = [f"linked   {path}" for path in plan.make]
-    lines += [f"mended   {path}" for path in plan.mend]
-    lines += [f"removed  {path}, which is not in {CLONE} any more" for path in plan.drop]
-    lines += [f"yours    {path} leads here already" for path in plan.hand_made]
-    if not plan:
-        lines.append(f"Nothing to do: {checkout} has all the links.")
-    lines.append(_about_git(checkout, git_exclude))
-    lines.append(_about_encodings(encodings))
-    return [
-        *lines,
-        f"What threestudio itself needs: jointdreamer doctor --threestudio {checkout}",
+            f"{checkout} already has {', '.join(in_the_way)}, where a link is to be: move it away "
+            "or rename it. Nothing was changed."
+        )
+    for name, target in before.items():
+        if wanted.get(name) != target:
+            (checkout / name).unlink()
+            print(f"{'mended ' if name in wanted else 'removed'}  {name}")
+    for name, source in wanted.items():
+        if before.get(name) != source:
+            _link(checkout / name, source)
+            print("" if name in before else f"linked   {name}\n", end="")
+    _hide_from_git(checkout, wanted, {*wanted, *before})
+    if args.uninstall:
+        print(f"{checkout} has no link of ours{'' if before else ', and had none'}.")
+        return
+    print(f"{checkout} has all {len(wanted)} links.")
+    print(f"encodings: {'in PyTorch' if encodings is None else f'tiny-cuda-nn at {encodings}'}")
+    print(f"What threestudio itself needs: jointdreamer doctor --threestudio {checkout}")
+    print(
         f"Try: cd {checkout} && python launch.py --config configs/tiny/jointdreamer.yaml --train "
-        'system.prompt_processor.prompt="a red bear"',
-    ]
+        'system.prompt_processor.prompt="a red bear"'
+    )
 
 
-def uninstalled(checkout: Path) -> list[str]:
-    """Undoes `installed`, also of a threestudio that has changed or from a clone that moved.
+def sources() -> dict[str, Path]:
+    """What each link points to, in our clone or installed packages, by its path in a checkout."""
+    import threestudio_jointdreamer  # loads the host, so late
 
-    Returns:
-        What was done, a line each.
-
-    Raises:
-        ValueError: no such folder, or the record is damaged.
-    """
-    if not checkout.is_dir():
-        raise ValueError(f"--threestudio {checkout} is no folder: check the path.")
-    record = links.read_record(checkout)
-    if record is None:
-        return [f"Nothing to do: {checkout} has no {links.RECORD}, so nothing was installed."]
-    file = exclude_file(checkout)
-    if file is not None:
-        write_block(file, [])
-    result = links.take_back(checkout, record)
-    lines = [f"removed  {path}" for path in result.removed]
-    lines += [f"gone     {path} was removed before" for path in result.gone]
-    return lines + [f"kept     {path}: it is not our link any more" for path in result.replaced]
+    extension = Path(threestudio_jointdreamer.__file__).resolve().parent
+    in_clone = extension.is_relative_to(CLONE / "custom")
+    configs = CLONE / "configs" if in_clone else PACKAGE / "configs"
+    load = CLONE / "load" if in_clone else extension / "load"
+    found = {"custom/threestudio-jointdreamer": extension}
+    for path in sorted(configs.iterdir()):
+        if path.suffix == ".yaml" or any(path.glob("*.yaml")):
+            found[f"configs/{path.name}"] = path
+    found |= {f"load/{name}": load / name for name in ("tiny", "prompts")}
+    return found | {"tinycudann": PACKAGE / "standalone" / "tinycudann"}
 
 
-def check_clone() -> None:
-    """Raises a ValueError if this extension does not lie in a clone of its repository."""
-    needed = (EXTENSION, ENCODINGS, "configs/jointdreamer.yaml", *PRIORS)
-    if not all((CLONE / path).exists() for path in needed):
-        raise ValueError(
-            f"this extension, at {Path(__file__).parent}, was installed without its configs and "
-            "priors: clone its repository, `pip install -e .` there, and run this again."
-        )
+def our_links(checkout: Path, wanted: dict[str, Path]) -> dict[str, Path]:
+    """Where the links in a checkout lead that lead to our files, or to where they once were."""
+    ours = [CLONE / name for name in ("custom", "configs", "load")] + [PACKAGE, *wanted.values()]
+    found = {}
+    for folder in (checkout, checkout / "custom", checkout / "configs", checkout / "load"):
+        for link in filter(Path.is_symlink, folder.glob("*")):
+            name, target = link.relative_to(checkout).as_posix(), link.resolve()
+            like = wanted.get(name, Path())
+            moved = not target.exists() and target.parts[-2:] == like.parts[-2:]
+            if moved or any(target.is_relative_to(path) for path in ours):
+                found[name] = target
+    return found
 
 
-def check_checkout(checkout: Path) -> None:
-    """Raises a ValueError if it is no checkout of a threestudio that the extension fits."""
-    package = checkout / "threestudio" / "__init__.py"
-    missing = [name for name in PARTS if not (checkout / name).exists()]
-    if not package.is_file() or missing:
-        lacking = ", ".join([*([] if package.is_file() else ["threestudio/__init__.py"]), *missing])
-        raise ValueError(
-            f"--threestudio {checkout} is no checkout of threestudio (no {lacking}): give the "
-            "folder that `git clone` of threestudio made."
-        )
-    version = checkout_version(checkout)
+def _check_checkout(checkout: Path) -> None:
+    """Raises a ValueError unless the extension fits this threestudio."""
     from packaging.specifiers import SpecifierSet
+    from threestudio_jointdreamer import HOST_VERSIONS
 
-    if version is None or version not in SpecifierSet(",".join(HOST_VERSIONS)):
-        raise ValueError(
-            f"--threestudio {checkout} is threestudio {version or 'of unknown version'}, but this "
-            f"extension needs {' and '.join(HOST_VERSIONS)}: check out 0.2.3."
-        )
-
-
-def checkout_version(checkout: Path) -> str | None:
-    """As its package says, without importing it."""
+    for name in ("custom", "configs", "load", "launch.py"):
+        if not (checkout / name).exists():
+            raise ValueError(f"--threestudio {checkout} is no checkout of threestudio: no {name}.")
     text = (checkout / "threestudio" / "__init__.py").read_text(encoding="utf-8")
     found = re.search(r"""^__version__\s*=\s*["']([^"']+)["']""", text, re.MULTILINE)
-    return found and found[1]
+    if found is None or found[1] not in SpecifierSet(",".join(HOST_VERSIONS)):
+        raise ValueError(
+            f"--threestudio {checkout} is threestudio {found[1] if found else 'of unknown version'}"
+            f", but this extension needs {' and '.join(HOST_VERSIONS)}: check out 0.2.3."
+        )
 
 
-def wanted_links() -> dict[str, Path]:
-    """What each link shall point to, by its path in a checkout; tinycudann aside."""
-    configs = [
-        entry
-        for entry in sorted((CLONE / "configs").iterdir())
-        if entry.suffix == ".yaml" or (entry.is_dir() and any(entry.glob("*.yaml")))
-    ]
-    paths = [EXTENSION, *(f"configs/{entry.name}" for entry in configs), *PRIORS]
-    return {path: CLONE / path for path in paths}
-
-
-def _installed_encodings() -> str | None:
+def _installed_encodings(ours: Path) -> Path | None:
     """The folder of a working tiny-cuda-nn, or None if there is only ours or none."""
     done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True)
-    if done.returncode != 0:
-        return None
     folder = Path(done.stdout.strip().rpartition("\n")[2]).resolve().parent
-    return None if folder == CLONE / ENCODINGS else str(folder)
+    return None if done.returncode != 0 or folder == ours else folder
 
 
-def _refuses_links(error: OSError) -> bool:
-    no_privilege, not_permitted = 1314, 1  # Windows; file systems without links
-    return getattr(error, "winerror", None) == no_privilege or error.errno == not_permitted
-
-
-def _about_git(checkout: Path, exclude: bool) -> str:
-    """Sees to .git/info/exclude; returns a line about it."""
-    file = exclude_file(checkout)
-    if file is None:
-        return "git      the checkout is no git repository of its own"
-    if not exclude:
-        write_block(file, [])
-        return "git      `git status` shows the links outside custom/"
-    record = links.read_record(checkout)
+def _link(path: Path, source: Path) -> None:
     try:
-        write_block(file, [links.RECORD, *sorted(record.links if record else {})])
-    except OSError as error:
-        return f"git      `git status` shows the links: {error}"
-    return f"git      {file} hides the links from `git status`"
+        path.symlink_to(source, source.is_dir())
+    except (OSError, NotImplementedError) as error:
+        raise ValueError(
+            f"{path} cannot be made a link ({error}). Windows makes links in Developer Mode; on a "
+            "disk without links set THREESTUDIO_ROOT to the checkout and use our own launch.py."
+        ) from error
 
 
-def _about_encodings(installed: str | None) -> str:
-    if installed is not None:
-        return f"encodings: tiny-cuda-nn at {installed}"
-    return (
-        "encodings: in PyTorch (tinycudann/); a tiny-cuda-nn that is installed later and works "
-        "takes over by itself"
-    )
+def _hide_from_git(checkout: Path, hidden: Collection[str], ours: Collection[str]) -> None:
+    """Writes `hidden`, and no other of `ours`, into the clone's .git/info/exclude."""
+    from threestudio_jointdreamer.files import replacing
+
+    file = checkout / ".git" / "info" / "exclude"
+    if file.is_file():
+        old = file.read_text(encoding="utf-8").splitlines()
+        new = [line for line in old if line.removeprefix("/") not in ours]
+        new += [f"/{name}" for name in sorted(hidden)]
+        with replacing(file) as whole:
+            whole.write_text("".join(f"{line}\n" for line in new), encoding="utf-8")
