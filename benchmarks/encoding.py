@@ -14,24 +14,26 @@ import argparse
 import os
 import statistics
 import sys
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+
+if not __package__:
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "jointdreamer" / "standalone"))
 
 import torch
 from omegaconf import OmegaConf
-from tables import write_csv
+from tinycudann import grid_fast
+from tinycudann.grid_layout import GridLayout
+from tinycudann.grid_plain import grid_encode_plain
+
+from benchmarks.measure import device_name, load_host, median_ratio, take_turns
+from benchmarks.tables import as_text, write_csv
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "jointdreamer" / "standalone"))
-
-from tinycudann import grid_fast  # noqa: E402
-from tinycudann.grid_layout import GridLayout  # noqa: E402
-from tinycudann.grid_plain import grid_encode_plain  # noqa: E402
-
 GRIDS = {"tiny": "configs/tiny/jointdreamer.yaml", "full": "configs/jointdreamer.yaml"}
-# a function, and whether Triton may compute it
-VARIANTS = {
+VARIANTS = {  # a function, and whether Triton may compute it
     "plain": (grid_encode_plain, False),
     "pytorch": (grid_fast.grid_encode, False),
     "triton": (grid_fast.grid_encode, True),
@@ -78,16 +80,10 @@ def make_passes(layout: GridLayout, n_points: int, device: str) -> dict[str, Cal
     return {"forward": forward, "training": training, "analytic normals": normals}
 
 
-def seconds(run: Callable, variant: str, device: str) -> float:
+def run_variant(run: Callable, variant: str) -> None:
     encode, with_triton = VARIANTS[variant]
     os.environ[grid_fast.SWITCH] = str(int(with_triton))
-    if device == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
     run(encode)
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def uses_triton(layout: GridLayout, device: str) -> bool:
@@ -102,18 +98,15 @@ def measure(layout: GridLayout, args: argparse.Namespace) -> list[dict]:
     variants = [v for v in VARIANTS if v != "triton" or uses_triton(layout, args.device)]
     rows = []
     for name, run in make_passes(layout, args.points, args.device).items():
-        rounds = []
-        for index in range(args.rounds + 1):
-            times = {variant: seconds(run, variant, args.device) for variant in variants}
-            if index:  # the first is for warming up
-                rounds.append(times)
-        row = {"pass": name}
-        for variant in VARIANTS:
-            own = [r[variant] for r in rounds if variant in r]
-            row[f"{variant}_ms"] = round(statistics.median(own) * 1e3, 3) if own else ""
+        steps = {variant: partial(run_variant, run, variant) for variant in variants}
+        rounds = take_turns(steps, args.rounds, warm_up=1)
+        row = {"pass": name} | {f"{variant}_ms": "" for variant in VARIANTS}
+        for variant in variants:
+            median = statistics.median(each[variant] for each in rounds)
+            row[f"{variant}_ms"] = round(median * 1e3, 3)
         for slow, quick in [("plain", "pytorch"), ("plain", "triton"), ("pytorch", "triton")]:
-            ratios = [r[slow] / r[quick] for r in rounds if quick in r]
-            row[f"{slow}/{quick}"] = round(statistics.median(ratios), 2) if ratios else ""
+            known = quick in variants
+            row[f"{slow}/{quick}"] = round(median_ratio(rounds, slow, quick), 2) if known else ""
         rows.append(row)
     return rows
 
@@ -121,19 +114,18 @@ def measure(layout: GridLayout, args: argparse.Namespace) -> list[dict]:
 def main() -> None:
     args = parse_arguments()
     torch.set_num_threads(args.threads)
-    device = torch.cuda.get_device_name() if args.device == "cuda" else "cpu"
+    device = device_name() if args.device == "cuda" else "cpu"
     print(f"{args.points} points on {device}, torch {torch.__version__}, {args.threads} threads")
     rows = []
     for grid in args.grids:
         config = OmegaConf.load(ROOT / GRIDS[grid]).system.geometry.pos_encoding_config
         layout = GridLayout.from_config(3, config)
         print(f"\n{grid} grid: {len(layout.levels)} levels, {layout.n_params} parameters")
-        for index, row in enumerate(measure(layout, args)):
-            if not index:
-                print(f"{'pass':18}" + "".join(f"{name:>16}" for name in row if name != "pass"))
-            print(f"{row['pass']:18}" + "".join(f"{row[n]:>16}" for n in row if n != "pass"))
-            rows.append({"grid": grid, "points": args.points} | row)
+        own = measure(layout, args)
+        print(as_text(own))
+        rows += [{"grid": grid, "points": args.points} | row for row in own]
     if args.csv:
+        load_host()
         about = {"device": device, "threads": args.threads, "torch": torch.__version__}
         write_csv(args.csv, [row | about for row in rows])
 

@@ -12,22 +12,24 @@ CUDA context, and on a CPU the resident size. Runs on a GPU if there is one.
 """
 
 import argparse
-import importlib
-import logging
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
+
+if not __package__:
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
-from tables import write_csv
+
+from benchmarks.measure import in_own_process, load_host, median_ratio, setting, take_turns
+from benchmarks.tables import as_text, write_csv
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
 
 MULTIVIEW = {"energy_type": "jsd-multiview-energy", "energy_weight": 0.3125}
 VARIANTS = {
@@ -63,7 +65,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--csv", help="where every round is written")
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS))
-    parser.add_argument("--only", choices=list(VARIANTS), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.views % 4:
         parser.error(f"--views={args.views} is not a multiple of 4: use 4 or 8")
@@ -78,27 +79,26 @@ def parse_arguments() -> argparse.Namespace:
 
 def build_random_priors(args: argparse.Namespace, folder: Path) -> None:
     """Points the models' arguments to random ones, of the variants that will be run."""
-    priors = importlib.import_module("jointdreamer.testing.random_priors")
-    image_priors = importlib.import_module("jointdreamer.testing.random_image_priors")
-    classifiers = importlib.import_module("jointdreamer.testing.random_classifiers")
-    if args.random == "full":
-        builders = {
-            "prior": priors.build_full_size,
-            "multiview": lambda path, seed: priors.build_full_size(path, seed, multiview=True),
-            "translation": image_priors.build_full_size_wonder3d,
-            "classifier": classifiers.build_full_size_pair_classifier,
-        }
-    else:
-        builders = {
-            "prior": priors.build_stable_diffusion,
-            "multiview": priors.build_mvdream,
-            "translation": image_priors.build_wonder3d,
-            "classifier": classifiers.build_pair_classifier,
-        }
+    from jointdreamer.testing import random_classifiers, random_image_priors, random_priors
+
+    builders = {
+        "tiny": {
+            "prior": random_priors.build_stable_diffusion,
+            "multiview": random_priors.build_mvdream,
+            "translation": random_image_priors.build_wonder3d,
+            "classifier": random_classifiers.build_pair_classifier,
+        },
+        "full": {
+            "prior": random_priors.build_full_size,
+            "multiview": partial(random_priors.build_full_size, multiview=True),
+            "translation": random_image_priors.build_full_size_wonder3d,
+            "classifier": random_classifiers.build_full_size_pair_classifier,
+        },
+    }
     needed = {MODELS.get(VARIANTS[name]["energy_type"], "prior") for name in args.variants}
-    for seed, (model, build) in enumerate(builders.items(), args.seed):
+    for seed, (model, build) in enumerate(builders[args.random].items(), args.seed):
         if model in {"prior", *needed}:
-            setattr(args, model, str(build(folder / model, seed)))
+            setattr(args, model, str(build(folder / model, seed=seed)))
 
 
 class Variant:
@@ -124,110 +124,73 @@ class Variant:
         self.guidance = threestudio.find("jsd-guidance")(cfg)
         if name.endswith("fused VAE attention"):  # as it would be without `LatentPrior`'s choice
             self.guidance.prior.vae.set_attn_processor(AttnProcessor2_0())
-        self.device, self.seed = self.guidance.device, args.seed
+        device, self.seed = self.guidance.device, args.seed
         width = self.guidance.prior.text_dim
-        self.prompts = RandomPrompts(args.seed, length=77 if width > 128 else 24, width=width)
-        for field in ("text_embeddings", "uncond_text_embeddings", "direction"):
-            setattr(self.prompts, field, getattr(self.prompts, field).to(self.device))
+        prompts = RandomPrompts(args.seed, length=77 if width > 128 else 24, width=width)
+        self.prompts = prompts.to(device)
         generator = torch.Generator().manual_seed(args.seed)
         self.rgb = torch.rand(args.views, args.size, args.size, 3, generator=generator)
-        self.rgb = self.rgb.to(self.device).requires_grad_()
+        self.rgb = self.rgb.to(device).requires_grad_()
         cameras = camera_ring(args.views // 4, 4)
         cameras["opacity"] = torch.rand(args.views, args.size, args.size, 1, generator=generator)
-        self.batch = {key: value.to(self.device) for key, value in cameras.items()}
+        self.batch = {key: value.to(device) for key, value in cameras.items()}
 
-    def step(self) -> tuple[float, float]:
-        """Seconds, and the peak memory so far (CPU) or in this step (GPU) in MiB."""
+    def step(self) -> None:
         torch.manual_seed(self.seed)
         self.rgb.grad = None
-        self._synchronize()
-        start = time.perf_counter()
         self.guidance(self.rgb, self.prompts, **self.batch)["loss_sds"].backward()
-        self._synchronize()
-        return time.perf_counter() - start, self._peak()
-
-    def _synchronize(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-
-    def _peak(self) -> float:
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated() / 2**20
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def cost_of_one(name: str, args: argparse.Namespace) -> dict[str, float]:
-    """Seconds to build this variant, and MiB of the process that has no other."""
-    options = {f"--{model}": getattr(args, model) for model in ("prior", *MODELS.values())}
-    options = {option: value for option, value in options.items() if value} | {
-        "--views": args.views,
-        "--size": args.size,
-        "--seed": args.seed,
-        "--noise": args.noise,
-        "--only": name,
-    }
-    command = [sys.executable, __file__, *(str(x) for pair in options.items() for x in pair)]
-    command += ["--compile"] if args.compile else []
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    build_seconds, peak_mib = done.stdout.split()[-2:]
-    return {"build_s": round(float(build_seconds), 1), "peak_mib": round(float(peak_mib))}
-
-
-def print_cost_of_one(name: str, args: argparse.Namespace) -> None:
+    """Seconds to build this variant, and MiB of the process, which must have no other."""
+    load_host()
     start = time.perf_counter()
     variant = Variant(name, args)
-    build_seconds = time.perf_counter() - start
-    print(build_seconds, max(variant.step()[1] for _ in range(3)))
-
-
-def run_rounds(args: argparse.Namespace) -> list[dict]:
-    variants = {name: Variant(name, args) for name in args.variants}
-    for variant in variants.values():
-        for _ in range(args.warmup):
-            variant.step()
-    return [
-        {"round": i, "variant": name, "seconds": variant.step()[0]}
-        for i in range(args.rounds)
-        for name, variant in variants.items()
-    ]
+    build_s = time.perf_counter() - start
+    for _ in range(3):
+        variant.step()
+    if variant.rgb.is_cuda:
+        peak_mib = torch.cuda.max_memory_allocated() / 2**20
+    else:
+        peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return {"build_s": round(build_s, 1), "peak_mib": round(peak_mib)}
 
 
 def main() -> None:
     args = parse_arguments()
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    host = importlib.import_module("jointdreamer.host.selection")
-    host.ensure_host()
-    host.load_extension()
-    if args.only:
-        return print_cost_of_one(args.only, args)
+    load_host()
     with tempfile.TemporaryDirectory() as folder:
         if args.random:
             build_random_priors(args, Path(folder))
-        costs = {name: cost_of_one(name, args) for name in args.variants}
-        rows = run_rounds(args)
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    setting = {"device": device, "torch": torch.__version__, "threads": torch.get_num_threads()}
-    setting |= {key: getattr(args, key) for key in ("random", "views", "size", "noise", "compile")}
-    setting |= {"seed": args.seed}
-    rows = [setting | row | costs[row["variant"]] for row in rows]
+        costs = {name: in_own_process(cost_of_one, name, args) for name in args.variants}
+        variants = {name: Variant(name, args) for name in args.variants}
+        steps = {name: variant.step for name, variant in variants.items()}
+        rounds = take_turns(steps, args.rounds, args.warmup)
+    about = setting()
+    about |= {key: getattr(args, key) for key in ("random", "views", "size", "noise", "compile")}
+    about |= {"seed": args.seed}
     if args.csv:
+        rows = [
+            about | {"round": i, "variant": name, "seconds": seconds} | costs[name]
+            for i, times in enumerate(rounds)
+            for name, seconds in times.items()
+        ]
         write_csv(args.csv, rows)
-    print(", ".join(f"{key} {value}" for key, value in setting.items() if value is not None))
-    print_table(rows, args.variants)
+    print(", ".join(f"{key} {value}" for key, value in about.items() if value is not None))
+    print(as_text([row_of(name, args.variants[0], rounds, costs) for name in args.variants]))
 
 
-def print_table(rows: list[dict], variants: list[str]) -> None:
+def row_of(name: str, first: str, rounds: list[dict], costs: dict[str, dict]) -> dict[str, str]:
     """Ratios are to the first variant."""
-    first, *_ = variants
-    seconds = {name: [r["seconds"] for r in rows if r["variant"] == name] for name in variants}
-    costs = {row["variant"]: row for row in rows}
-    print(f"{'variant':24}{'build s':>8}{'ms':>10}{'ratio':>9}{'MiB':>9}{'ratio':>9}")
-    for name, own in seconds.items():
-        ratio = statistics.median(a / b for a, b in zip(own, seconds[first], strict=True))
-        peak, build = costs[name]["peak_mib"], costs[name]["build_s"]
-        memory = peak / costs[first]["peak_mib"]
-        median = 1000 * statistics.median(own)
-        print(f"{name:24}{build:8.1f}{median:10.1f}{ratio:8.2f}x{peak:9.0f}{memory:8.2f}x")
+    peak, of_first = costs[name]["peak_mib"], costs[first]["peak_mib"]
+    return {
+        "variant": name,
+        "build s": f"{costs[name]['build_s']:.1f}",
+        "ms": f"{1000 * statistics.median(times[name] for times in rounds):.1f}",
+        "ms ratio": f"{median_ratio(rounds, name, first):.2f}x",
+        "MiB": f"{peak:.0f}",
+        "MiB ratio": f"{peak / of_first:.2f}x",
+    }
 
 
 if __name__ == "__main__":

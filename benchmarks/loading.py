@@ -10,22 +10,22 @@ second prior whose VAE equals the first one's. Runs on a GPU if there is one.
 """
 
 import argparse
-import importlib
-import json
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
-import time
 from pathlib import Path
+from typing import Any
+
+if not __package__:
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch
-from tables import write_csv
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from benchmarks.measure import in_own_process, load_host, seconds, setting
+from benchmarks.tables import as_text, write_csv
+
 WAYS = ("ours", "diffusers", "ours, then MVDream")
 GIB = 2**30
 
@@ -36,20 +36,17 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--multiview", help="a second one, with a vae/")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--csv", help="where every round is written")
-    parser.add_argument("--only", choices=WAYS, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-class Watch:
-    """The time, and the peaks of host and GPU memory, of a block."""
+class PeakMemory:
+    """Watches what this process holds beyond mapped files (Linux), in bytes, for a block."""
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> "PeakMemory":
         self._before = self._peak = _anonymous()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._look)
         self._thread.start()
-        self._gpu = torch.cuda.memory_allocated() if torch.cuda.is_available() else 0
-        self._start = time.perf_counter()
         return self
 
     def _look(self) -> None:
@@ -57,40 +54,47 @@ class Watch:
             self._peak = max(self._peak, _anonymous())
 
     def __exit__(self, *_: object) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-            self._gpu = torch.cuda.memory_allocated() - self._gpu
-        self.seconds = time.perf_counter() - self._start
         self._done.set()
         self._thread.join()
-        self.host = max(self._peak, _anonymous()) - self._before
-        self.gpu = self._gpu
+        self.above = max(self._peak, _anonymous()) - self._before
 
 
 def _anonymous() -> int:
-    """Bytes of this process that are no mapped files (Linux)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
 
 
 def measure(way: str, prior: str, multiview: str) -> dict[str, float]:
-    host = importlib.import_module("jointdreamer.host.selection")
-    host.ensure_host()
-    host.load_extension()
-    load_prior = importlib.import_module("threestudio_jointdreamer.priors.loading").load_prior
+    """Loads in one of the WAYS, in this process."""
+    load_host()
+    from threestudio_jointdreamer.priors.loading import load_prior
+
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.zeros(1, device=device)  # the GPU's context is not part of it
+    kept: list[Any] = []
+    folder = prior
     if way == "ours, then MVDream":
-        first = load_prior(prior, device, vae_from=prior)
-    with Watch() as watch:
+        kept.append(load_prior(prior, device, vae_from=prior))
+        folder = multiview
+
+    def load() -> None:
         if way == "diffusers":
-            kept = _by_diffusers(prior, device)
-        elif way == "ours":
-            kept = load_prior(prior, device, vae_from=prior)
+            kept.append(_by_diffusers(folder, device))
         else:
-            kept = first, load_prior(multiview, device, vae_from=multiview)
-    del kept
-    return {"seconds": watch.seconds, "host_gib": watch.host / GIB, "gpu_gib": watch.gpu / GIB}
+            kept.append(load_prior(folder, device, vae_from=folder))
+
+    before = _on_gpu()
+    with PeakMemory() as host:
+        took = seconds(load)
+    return {
+        "seconds": took,
+        "host_gib": host.above / GIB,
+        "gpu_gib": (_on_gpu() - before) / GIB,
+    }
+
+
+def _on_gpu() -> int:
+    return torch.cuda.memory_allocated() if torch.cuda.is_available() else 0
 
 
 def _by_diffusers(folder: str, device: torch.device) -> list[torch.nn.Module]:
@@ -107,45 +111,40 @@ def _by_diffusers(folder: str, device: torch.device) -> list[torch.nn.Module]:
 
 def build(folder: Path) -> tuple[str, str]:
     """Random weights at full size, the second model with the first one's VAE."""
-    random_priors = importlib.import_module("jointdreamer.testing.random_priors")
+    from jointdreamer.testing.random_priors import build_full_size
+
     prior, multiview = folder / "stable-diffusion", folder / "mvdream"
-    random_priors.build_full_size(prior)
-    random_priors.build_full_size(multiview, seed=1, multiview=True)
+    build_full_size(prior)
+    build_full_size(multiview, seed=1, multiview=True)
     shutil.copytree(prior / "vae", multiview / "vae")
     return str(prior), str(multiview)
 
 
-def run(way: str, prior: str, multiview: str) -> dict[str, float]:
-    command = [sys.executable, __file__, "--only", way, "--prior", prior, "--multiview", multiview]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def main() -> None:
     args = parse_arguments()
-    if args.only:
-        print(json.dumps(measure(args.only, args.prior, args.multiview)))
-        return
+    load_host()
     with tempfile.TemporaryDirectory() as folder:
         prior, multiview = args.prior, args.multiview
         if not prior or not multiview:
             prior, multiview = build(Path(folder))
         rows = [
-            {"round": i, "way": way, **run(way, prior, multiview)}
+            {"round": i, "way": way} | in_own_process(measure, way, prior, multiview)
             for i in range(args.rounds)
             for way in WAYS
         ]
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    print(f"device {device}, torch {torch.__version__}, threads {torch.get_num_threads()}")
-    print(f"{'way':24}{'s':>8}{'host GiB':>10}{'GPU GiB':>10}")
+    machine = setting()
+    print(", ".join(f"{key} {value}" for key, value in machine.items()))
+    table = []
     for way in WAYS:
         own = [row for row in rows if row["way"] == way]
-        numbers = [
-            statistics.median(r[key] for r in own) for key in ("seconds", "host_gib", "gpu_gib")
-        ]
-        print(f"{way:24}{numbers[0]:8.2f}{numbers[1]:10.2f}{numbers[2]:10.2f}")
+        s, host, gpu = (statistics.median(r[k] for r in own) for k in list(own[0])[2:])
+        table.append(
+            {"way": way, "s": f"{s:.2f}", "host GiB": f"{host:.2f}", "GPU GiB": f"{gpu:.2f}"}
+        )
+    print(as_text(table))
     if args.csv:
-        write_csv(args.csv, [{"device": device, "torch": torch.__version__} | row for row in rows])
+        del machine["threads"]
+        write_csv(args.csv, [machine | row for row in rows])
 
 
 if __name__ == "__main__":

@@ -14,8 +14,6 @@ stages at full size, also with random weights, each as one phase. They start fro
 
 import argparse
 import gc
-import importlib
-import logging
 import statistics
 import sys
 import tempfile
@@ -23,12 +21,16 @@ import time
 import warnings
 from pathlib import Path
 
+if not __package__:
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 import pytorch_lightning as pl
 import torch
-from tables import write_csv
+
+from benchmarks.measure import device_name, load_host, synchronize
+from benchmarks.tables import write_csv
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
 PHASES = ("SDS", "JSD", "JSD, second resolution")
 STAGES = ("refine", "dmtet")
 WARM_UP = 4  # steps of a phase that are left out
@@ -45,21 +47,17 @@ class StepClock(pl.Callback):
         self.peaks: list[float] = []
 
     def on_train_batch_start(self, trainer, *args) -> None:
-        self._synchronize()
+        synchronize()
         if trainer.global_step % self.steps_per_phase == 0 and torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         self._start = time.perf_counter()
 
     def on_train_batch_end(self, trainer, *args) -> None:
-        self._synchronize()
+        synchronize()
         self.seconds.append(time.perf_counter() - self._start)
         if trainer.global_step % self.steps_per_phase == 0:
             peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
             self.peaks.append(peak / 2**30)
-
-    def _synchronize(self) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
 
 
 def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
@@ -73,49 +71,41 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
     return parser.parse_known_args()
 
 
-def overrides_of(args: argparse.Namespace, folder: Path) -> list[str]:
+def phase_overrides(args: argparse.Namespace, folder: Path) -> list[str]:
+    """SDS, JSD, JSD at the second resolution, in one run."""
     n = args.steps
-    guidance = "system.guidance"
     overrides = [
-        PROMPT,
-        "system.guidance_eval_step=0",
-        f"{guidance}.energy_weight=[{n - 1},0.0,1.0,{n}]",
+        f"system.guidance.energy_weight=[{n - 1},0.0,1.0,{n}]",
         f"data.resolution_milestones=[{2 * n}]",
-        f"exp_root_dir={folder}",
     ]
     if args.compile:
-        overrides += [f"{guidance}.compile=true", f"{guidance}.energy.compile=true"]
-    if args.random:
-        args.config = str(ROOT / "configs/jointdreamer.yaml")
-        overrides += random_priors(folder)
-    return overrides
-
-
-def random_priors(folder: Path, multiview: bool = True) -> list[str]:
-    """Writes priors of the published sizes, once; returns the overrides that name them."""
-    builders = importlib.import_module("jointdreamer.testing.random_priors")
-    prior, energy = folder / "stable-diffusion", folder / "mvdream"
-    if not prior.is_dir():
-        builders.build_full_size(prior, 0)
-    overrides = [
-        f"system.guidance.pretrained_model_name_or_path={prior}",
-        f"system.prompt_processor.cache_dir={folder / 'cache'}",
-    ]
-    if multiview:
-        if not energy.is_dir():
-            builders.build_full_size(energy, 1, multiview=True)
-        overrides.append(f"system.guidance.energy.pretrained_model_name_or_path={energy}")
-    return overrides
+        overrides.append("system.guidance.energy.compile=true")
+    return overrides + (random_priors(folder) if args.random else [])
 
 
 def stage_overrides(stage: str, folder: Path) -> list[str]:
     """A later stage at full size, from the ball."""
-    overrides = [PROMPT, "system.guidance_eval_step=0", f"exp_root_dir={folder}"]
-    overrides += random_priors(folder, multiview=stage == "dmtet")
     earlier = write_earlier_stage(folder / "earlier")
     if stage == "dmtet":
-        return [*overrides, f"system.geometry_convert_from={earlier}"]
-    return [*overrides, f"system.weights={earlier}", BALL]
+        return [*random_priors(folder), f"system.geometry_convert_from={earlier}"]
+    return [*random_priors(folder, multiview=False), f"system.weights={earlier}", BALL]
+
+
+def random_priors(folder: Path, multiview: bool = True) -> list[str]:
+    """Writes priors of the published sizes, once; returns the overrides that name them."""
+    from jointdreamer.testing.random_priors import build_full_size
+
+    guidance = folder / "stable-diffusion"
+    names = {"system.guidance": guidance, "system.guidance.energy": folder / "mvdream"}
+    if not multiview:
+        del names["system.guidance.energy"]
+    for seed, prior in enumerate(names.values()):
+        if not prior.is_dir():
+            build_full_size(prior, seed, multiview=prior != guidance)
+    return [
+        f"system.prompt_processor.cache_dir={folder / 'cache'}",
+        *(f"{key}.pretrained_model_name_or_path={prior}" for key, prior in names.items()),
+    ]
 
 
 def write_earlier_stage(folder: Path) -> Path:
@@ -162,27 +152,28 @@ def run(config: str, overrides: list[str], steps: int, phases: int) -> StepClock
     return clock
 
 
-def measure_phases(args: argparse.Namespace, overrides: list[str], folder: Path) -> list[dict]:
-    overrides = overrides_of(args, folder) + overrides
-    clock = run(args.config, overrides, args.steps, len(PHASES))
-    return [row_of(phase, clock, i, args) for i, phase in enumerate(PHASES)]
-
-
-def measure_stage(args: argparse.Namespace, stage: str, overrides: list[str], folder: Path) -> dict:
-    config = str(ROOT / f"configs/jointdreamer-{stage}.yaml")
-    overrides = stage_overrides(stage, folder) + overrides
+def measure(args: argparse.Namespace, stage: str | None, more: list[str], folder: Path) -> list:
+    """The rows of a later stage, or of all phases of the first; `more` are overrides."""
+    own = stage_overrides(stage, folder) if stage else phase_overrides(args, folder)
+    overrides = [PROMPT, "system.guidance_eval_step=0", f"exp_root_dir={folder}", *own]
     if args.compile:
         overrides.append("system.guidance.compile=true")
+    config = args.config
+    if stage or args.random:
+        config = str(ROOT / f"configs/jointdreamer{'-' + stage if stage else ''}.yaml")
+    phases = (stage,) if stage else PHASES
     try:
-        clock = run(config, overrides, args.steps, 1)
+        clock = run(config, overrides + more, args.steps, len(phases))
     except torch.OutOfMemoryError as error:
+        if not stage:
+            raise
         print(f"{stage}: {' '.join(str(error).split())}", file=sys.stderr)
         clock = None
-    row = row_of(stage, clock, 0, args)
+    rows = [row_of(phase, clock, i, args) for i, phase in enumerate(phases)]
     clock = None
     gc.collect()  # models that nothing holds any more
     torch.cuda.empty_cache()
-    return row
+    return rows
 
 
 def row_of(phase: str, clock: StepClock | None, index: int, args: argparse.Namespace) -> dict:
@@ -197,10 +188,6 @@ def row_of(phase: str, clock: StepClock | None, index: int, args: argparse.Names
     return row | {"torch": torch.__version__, "random": size, "host": host_name()}
 
 
-def device_name() -> str:
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-
-
 def host_name() -> str:
     import threestudio
 
@@ -210,23 +197,16 @@ def host_name() -> str:
 
 def main() -> None:
     args, overrides = parse_arguments()
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", ".*")
-    host = importlib.import_module("jointdreamer.host.selection")
-    host.ensure_host()
-    host.load_extension()
+    load_host()
     print(f"{device_name()}, torch {torch.__version__}, {host_name()} host")
     print(f"{'phase':26}{'ms a step':>14}{'GiB':>7}")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for stage in args.stages or [None]:
-            if stage is None:
-                own = measure_phases(args, overrides, Path(folder))
-            else:
-                own = [measure_stage(args, stage, overrides, Path(folder))]
-            for row in own:
+            for row in measure(args, stage, overrides, Path(folder)):
                 print(f"{row['phase']:26}{row['ms']:>14}{row['peak_gib']:>7}", flush=True)
-            rows += own
+                rows.append(row)
             if args.csv:
                 write_csv(args.csv, rows)
 

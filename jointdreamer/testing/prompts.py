@@ -13,6 +13,13 @@ class RandomPrompts:
         )
         self.use_perp_neg = perp_neg
 
+    def to(self, device: torch.device) -> "RandomPrompts":
+        """Moves the embeddings, in place."""
+        for name in ("text_embeddings", "uncond_text_embeddings", "direction"):
+            setattr(self, name, getattr(self, name).to(device))
+        self.negatives = [negative.to(device) for negative in self.negatives]
+        return self
+
     def get_text_embeddings(self, elevation, azimuth, camera_distances, view_dependent=True):
         text = self.text_embeddings.expand(len(azimuth), -1, -1)
         if view_dependent:

@@ -1,0 +1,72 @@
+"""What the benchmarks of time and memory share: the host, clocks, processes of their own."""
+
+import logging
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+
+def load_host() -> None:
+    """Makes threestudio (THREESTUDIO_ROOT's, or the standalone host) and the extension ready."""
+    from jointdreamer.host.selection import ensure_host, load_extension
+
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    ensure_host()
+    load_extension()
+
+
+def device_name() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+def setting() -> dict[str, Any]:
+    """What a measurement depends on beside its arguments."""
+    return {
+        "device": device_name(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def seconds(function: Callable[[], object]) -> float:
+    synchronize()
+    start = time.perf_counter()
+    function()
+    synchronize()
+    return time.perf_counter() - start
+
+
+def take_turns(
+    variants: Mapping[str, Callable[[], object]], rounds: int, warm_up: int
+) -> list[dict[str, float]]:
+    """Seconds of each variant, a dictionary a round.
+
+    Variants follow each other in every round, so that what else the machine does falls on all.
+    """
+    return [
+        {name: seconds(function) for name, function in variants.items()}
+        for _ in range(warm_up + rounds)
+    ][warm_up:]
+
+
+def median_ratio(rounds: list[dict[str, float]], name: str, reference: str) -> float:
+    """The median of the rounds' own ratios."""
+    return statistics.median(each[name] / each[reference] for each in rounds)
+
+
+def in_own_process(function: Callable[..., T], *args: Any) -> T:
+    """`function(*args)` in a new process that does nothing else; both can be pickled."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *args).result()
