@@ -24,7 +24,7 @@ load_extension()
 
 from benchmarks.claim.sheets import side_by_side  # noqa: E402
 from jointdreamer.evaluation.contact_sheet import compare_runs  # noqa: E402
-from jointdreamer.evaluation.runs import Run  # noqa: E402
+from jointdreamer.runs import Run  # noqa: E402
 from jointdreamer.host.launcher import run  # noqa: E402
 from jointdreamer.sweeps.conducting import conduct  # noqa: E402
 from jointdreamer.sweeps.machinery import (  # noqa: E402

@@ -128,7 +128,7 @@ def _prepare(this: Demo, fresh: bool) -> None:
 def _collect(folder: Path) -> dict[str, Path]:
     """Gives the results plain names in the run's folder."""
     from .evaluation.curves import draw_curves
-    from .evaluation.runs import Run
+    from .runs import Run
 
     run = Run(folder)
     sources = {

@@ -2,8 +2,9 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -14,6 +15,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+T = TypeVar("T")
 LINES = 10  # that a log gets of the whole way
 
 
@@ -50,6 +52,14 @@ def progress(
             bar.update(task, advance=count, note=note)
 
         yield advance
+
+
+def track(items: Sequence[T], description: str) -> Iterator[T]:
+    """Yields the items one after the other, and shows how many are done."""
+    with progress(description, len(items)) as advance:
+        for item in items:
+            yield item
+            advance()
 
 
 def _log_lines(description: str, total: float, console: Console) -> Callable[..., None]:

@@ -67,7 +67,7 @@ def main(features: Path, device: str, runs: Sequence[Path]) -> None:
     register()
     from jointdreamer.evaluation.assets import read_asset
     from jointdreamer.evaluation.feature_store import FeatureStore
-    from jointdreamer.evaluation.runs import Run
+    from jointdreamer.runs import Run
     from jointdreamer.evaluation.verdicts import judge_assets
     from jointdreamer.janus.detector import find_detector
 

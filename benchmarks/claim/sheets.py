@@ -6,7 +6,7 @@ from pathlib import Path
 from threestudio_jointdreamer.systems.picture_grid import picture_grid, save_picture
 
 from jointdreamer.evaluation.contact_sheet import turntable_tiles
-from jointdreamer.evaluation.runs import Run
+from jointdreamer.runs import Run
 from jointdreamer.sweeps.plan import PlannedRun
 
 

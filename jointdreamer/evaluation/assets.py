@@ -13,7 +13,7 @@ from threestudio_jointdreamer.systems.picture_grid import Tile
 from threestudio_jointdreamer.systems.turntable import nearest_views
 from yaml import YAMLError
 
-from .runs import Run
+from ..runs import Run
 
 CONFIG = Path("configs/parsed.yaml")
 PROMPT = "system.prompt_processor.prompt"

@@ -13,6 +13,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def compare(args: argparse.Namespace) -> None:
     from .contact_sheet import compare_runs
-    from .runs import Run
+    from ..runs import Run
 
     print(compare_runs([Run(folder) for folder in args.runs], args.out, args.labels))

@@ -8,7 +8,7 @@ from PIL import Image
 from threestudio_jointdreamer.systems.picture_grid import Tile, picture_grid, save_picture
 from threestudio_jointdreamer.systems.turntable import SHEET_AZIMUTHS, nearest_views
 
-from .runs import Run
+from ..runs import Run
 
 
 def compare_runs(runs: Sequence[Run], path: str | Path, labels: Sequence[str] | None = None) -> str:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from threestudio_jointdreamer.systems.picture_grid import save_picture
 
-from .runs import Run, Series
+from ..runs import Run, Series
 
 COLUMNS = 3
 INK = "#464644"

@@ -12,6 +12,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def curves(args: argparse.Namespace) -> None:
     from .curves import draw_curves
-    from .runs import Run
+    from ..runs import Run
 
     print(draw_curves(Run(args.folder), args.out or args.folder / "curves.png"))

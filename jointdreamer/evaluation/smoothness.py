@@ -3,7 +3,7 @@
 import math
 from statistics import median, pstdev
 
-from .runs import Series
+from ..runs import Series
 
 CURVE = "train/grad_norm"
 WINDOW = 11  # logged points, an odd number

@@ -12,7 +12,7 @@ from PIL import Image
 from rich.progress import track
 from torch import Tensor
 
-from ..evaluation.runs import Run
+from ..runs import Run
 
 AZIMUTHS_DEG = tuple(15.0 * i for i in range(24))
 ELEVATIONS_DEG = (0.0, 15.0, 30.0)

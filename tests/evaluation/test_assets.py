@@ -5,7 +5,7 @@ import pytest
 from helpers.finished_runs import write_run
 
 from jointdreamer.evaluation.assets import find_runs, read_asset, read_assets
-from jointdreamer.evaluation.runs import Run
+from jointdreamer.runs import Run
 
 
 def numbered(count: int, height: int = 8, width: int = 8) -> list[np.ndarray]:

@@ -6,7 +6,7 @@ from PIL import Image
 
 from jointdreamer.evaluation.contact_sheet import compare_runs, turntable_tiles
 from jointdreamer.evaluation.curves import draw_curves
-from jointdreamer.evaluation.runs import Run
+from jointdreamer.runs import Run
 
 HEADER = "step,train/loss_sds,train/grad_norm,lr-AdamW/geometry.encoding,train_params/lr_x"
 

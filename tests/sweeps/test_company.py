@@ -11,7 +11,7 @@ from helpers.sweeps import PROMPTS, sessions, stand_in_run, write_sweep
 from helpers.tiny_run import STEPS, write_tiny_config
 
 from jointdreamer.cli import main
-from jointdreamer.evaluation.runs import Run
+from jointdreamer.runs import Run
 from jointdreamer.sweeps.company import JointPrompts, Request, Seat, Table
 from jointdreamer.sweeps.machinery import groups_of
 from jointdreamer.sweeps.plan import read_sweep

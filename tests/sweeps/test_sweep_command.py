@@ -8,7 +8,7 @@ from helpers.sweeps import sessions, stand_in_run, write_sweep
 from helpers.tiny_run import write_tiny_config
 
 from jointdreamer.cli import main
-from jointdreamer.evaluation.runs import Run
+from jointdreamer.runs import Run
 
 
 @pytest.fixture

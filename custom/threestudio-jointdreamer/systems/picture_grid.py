@@ -1,7 +1,5 @@
 """Grids of labelled pictures: validation views, what the guidance sees, contact sheets."""
 
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +8,8 @@ import torch
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from ..files import replacing
 
 Tile = UInt8[np.ndarray, "H W 3"]
 
@@ -86,10 +86,6 @@ def _resized(tile: Tile, height: int) -> Image.Image:
 
 def save_picture(path: str | Path, image: Image.Image) -> str:
     """Writes `image`; the file appears complete or not at all. Returns the path."""
-    folder, name = os.path.split(os.path.abspath(path))
-    os.makedirs(folder, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=f".{name}.") as workplace:
-        temporary = os.path.join(workplace, name)
-        image.save(temporary)
-        os.replace(temporary, path)
+    with replacing(path) as new:
+        image.save(new)
     return str(path)

@@ -1,10 +1,17 @@
-"""Where a finished run keeps what: logs, checkpoints, renders, meshes."""
+"""Where a finished run keeps what: logs, renders, meshes; and how its turntable is read."""
 
 import csv
 import re
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+CONFIG, CHECKPOINT = Path("configs/parsed.yaml"), Path("ckpts/last.ckpt")
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 Series = list[tuple[int, float]]
 
@@ -59,3 +66,39 @@ class Run:
                         if text and name != "step":
                             values[name][int(row["step"])] = float(text)
         return {name: sorted(series.items()) for name, series in values.items()}
+
+
+def turntable(folder: Path) -> tuple[list[Path], list[float]]:
+    """A folder's pictures in the order of the numbers in their names, and their azimuths.
+
+    threestudio's turntable closes the circle: evenly spaced, the last of its pictures is at 360
+    degrees as the first is at 0.
+
+    Raises:
+        FileNotFoundError: the folder holds no pictures.
+    """
+    found = [path for path in folder.iterdir() if path.suffix.lower() in PICTURES]
+    if not found:
+        raise FileNotFoundError(
+            f"{folder} holds no {', '.join(PICTURES)}. Give a run's folder or a turntable's."
+        )
+    found.sort(key=lambda path: (int(path.stem) if path.stem.isdecimal() else -1, path.name))
+    return found, np.linspace(0.0, 360.0, len(found)).tolist()
+
+
+def read_picture(path: Path, aspect: float | None = None) -> UInt8[np.ndarray, "H W 3"]:
+    """A picture as rgb.
+
+    Args:
+        aspect: width by height of the render, which is the left part of a frame that may show
+            normals and opacity too; None for the whole picture.
+
+    Raises:
+        ValueError: it does not open.
+    """
+    try:
+        with Image.open(path) as picture:
+            width = round(picture.height * aspect) if aspect else picture.width
+            return np.asarray(picture.convert("RGB"))[:, :width]
+    except OSError as error:
+        raise ValueError(f"{path} is no readable picture. Remove it, or make it again.") from error
