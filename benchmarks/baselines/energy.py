@@ -64,8 +64,8 @@ class MultiviewDistillationEnergy(MultiviewEnergy):
     def _weight(self, views: Views) -> Float[Tensor, " N"]:
         """a above, of each object."""
         one_each = torch.ones_like(views.t, dtype=views.latents.dtype)[:, None, None, None]
-        alpha_bar = views.schedule.alpha_bar(views.t, one_each).flatten()
-        sigma = views.schedule.sigma(views.t, one_each).flatten()
+        alpha_bar = views.prior.schedule.alpha_bar(views.t, one_each).flatten()
+        sigma = views.prior.schedule.sigma(views.t, one_each).flatten()
         if self.cfg.loss == "score":
             return alpha_bar / sigma**2
         return alpha_bar.sqrt() / (sigma * WEIGHTINGS[self.cfg.weighting_strategy](alpha_bar))

@@ -41,14 +41,13 @@ class MultiviewDistillationGuidance(JSDGuidance):
         super().configure()
         self.prior = Mute(self.prior)
 
-    def _loss(self, x: Float[Tensor, "B C h w"], distilled: Distilled) -> dict:
+    def _gradient(self, distilled: Distilled) -> Float[Tensor, "B C h w"]:
         if distilled.g is None:
             raise ValueError(
                 "system.guidance.energy_weight is 0: without it nothing is distilled here."
             )
-        alpha_bar = self.prior.schedule.alpha_bar(distilled.t, x)
-        sigma = self.prior.schedule.sigma(distilled.t, x)
+        alpha_bar = self.prior.schedule.alpha_bar(distilled.t, distilled.g)
+        sigma = self.prior.schedule.sigma(distilled.t, distilled.g)
         w = WEIGHTINGS[self.cfg.weighting_strategy](alpha_bar)
-        return super()._loss(
-            x, replace(distilled, grad=-w * self.energy_weight * sigma * distilled.g)
-        )
+        own = -w * self.method.energy_weight * sigma * distilled.g
+        return super()._gradient(replace(distilled, grad=own))

@@ -2,6 +2,7 @@
 
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import threestudio
@@ -55,7 +56,7 @@ def directly(folder, views, score, latent_size=LATENT_SIZE):
     model = load_pair_classifier(str(folder), CPU)
     total = []
     for n in range(views.n_object):
-        images = views.decode(views.denoised[n], latent_size)
+        images = views.prior.decode(views.denoised[n], latent_size)
         c = views.c2w[n]
         pairs = [(i, j) for i in range(views.n_view) for j in range(views.n_view) if i != j]
         logits = (
@@ -83,12 +84,12 @@ def test_energy_and_gradient_are_the_sum_over_ordered_pairs(make_energy, views, 
 def test_logits_are_listed_by_view_and_the_others_in_order(make_energy, views, folder):
     energy = make_energy()
     logits = energy.logits(views)
-    assert logits.shape == (2, 3, 2)
-    images = views.decode(views.denoised[1], LATENT_SIZE)
+    assert logits.shape == (2, 6)  # (0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)
+    images = views.prior.decode(views.denoised[1], LATENT_SIZE)
     pose = relative_pose(views.c2w[1, 2, None], views.c2w[1, 1, None])
     features = energy.model.features(images)
     expected = energy.model.head(features[2, None], features[1, None], pose)
-    torch.testing.assert_close(logits[1, 2, 1], expected[0])
+    torch.testing.assert_close(logits[1, 5], expected[0])
 
 
 def test_a_step_along_the_gradient_raises_the_energy(make_energy, views):
@@ -124,7 +125,7 @@ def test_extreme_logits_have_finite_energies_and_gradients(views, tmp_path):
 
 def test_each_view_is_decoded_and_seen_once_at_the_classifiers_size(make_energy, views):
     energy, decoded, seen = make_energy(), [], []
-    decode = views.decode
+    decode = views.prior.decode
 
     def record(latents, latent_size=None):
         decoded.append((len(latents), latent_size))
@@ -134,8 +135,8 @@ def test_each_view_is_decoded_and_seen_once_at_the_classifiers_size(make_energy,
         lambda module, args, kwargs: seen.append(tuple(kwargs["pixel_values"].shape)),
         with_kwargs=True,
     )
-    energy(replace(views, decode=record))
-    energy(replace(views, decode=record))
+    energy(replace(views, prior=SimpleNamespace(decode=record)))
+    energy(replace(views, prior=SimpleNamespace(decode=record)))
     probe, *steps = decoded
     assert probe[0] == 1  # once, to learn how many pixels a latent makes
     assert steps == [(6, LATENT_SIZE)] * 2
@@ -150,13 +151,13 @@ def test_the_size_to_decode_at_can_be_chosen(make_energy, views, folder):
 
 
 def test_gradient_checkpointing_changes_memory_alone(make_energy, views):
-    sizes, decode = [], views.decode
+    sizes, decode = [], views.prior.decode
 
     def record(latents, latent_size=None):
         sizes.append(len(latents))
         return decode(latents, latent_size)
 
-    views = replace(views, decode=record)
+    views = replace(views, prior=SimpleNamespace(decode=record))
     plain = make_energy()(views)
     g_plain = gradient(plain, views)
     sizes.clear()
@@ -180,7 +181,9 @@ def test_faint_and_steep_gradients_survive_half_precision(views, tmp_path, gain)
     for dtype in (torch.float16, torch.float32):
         energy = ClassifierEnergy({"pretrained_model_name_or_path": str(folder), "output": "logit"})
         energy.model.backbone.to(dtype)
-        seen = replace(views, decode=lambda x, size, dtype=dtype: decode(x, size, dtype))
+        seen = replace(
+            views, prior=SimpleNamespace(decode=lambda x, size, dtype=dtype: decode(x, size, dtype))
+        )
         g[dtype] = gradient(energy(seen), views)
     assert (g[torch.float16] - g[torch.float32]).norm() < 0.02 * g[torch.float32].norm()
 
@@ -274,17 +277,17 @@ def test_with_a_reference_the_others_are_judged_beside_it(
     views = replace(views, azimuth=azimuth)
     energy = make_energy(reference=reference)
     logits = energy.logits(views)
-    assert logits.shape == (2, 2, 2)
+    assert logits.shape == (2, 4)
     model = load_pair_classifier(str(folder), CPU)
     for n, r in enumerate(chosen):
-        images = views.decode(views.denoised[n], LATENT_SIZE)
-        others = [v for v in range(3) if v != r]
+        images = views.prior.decode(views.denoised[n], LATENT_SIZE)
+        others = [(r + 1) % 3, (r + 2) % 3]
         for k, v in enumerate(others):
             there, back = ((a, b) for a, b in ((r, v), (v, r)))
             for row, (a, b) in enumerate((there, back)):
                 c = views.c2w[n]
                 alone = model(images[a, None], images[b, None], c[a, None], c[b, None])[0]
-                torch.testing.assert_close(logits[n, row, k], alone, rtol=1e-3, atol=1e-4)
+                torch.testing.assert_close(logits[n, 2 * row + k], alone, rtol=1e-3, atol=1e-4)
     moved = gradient(energy(views), views).abs().amax(dim=(2, 3, 4))
     for n, r in enumerate(chosen):
         assert moved[n, r] == 0 and (moved[n] > 0).sum() == 2

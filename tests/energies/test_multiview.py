@@ -1,6 +1,7 @@
 """The multi-view energy against a direct computation of C_MVS."""
 
 from dataclasses import fields, replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -56,7 +57,7 @@ def denoise_directly(folder, views, x_t, guidance_scale, rescale):
             with torch.no_grad():
                 eps[name] = unet(x_t[n], views.t[n], prompt, class_labels=camera).sample
         text, uncond = eps["text_embeddings"], eps["uncond_text_embeddings"]
-        a = views.schedule.alphas_cumprod[views.t[n]]
+        a = views.prior.schedule.alphas_cumprod[views.t[n]]
         mixed = uncond + guidance_scale * (text - uncond)
         x0, x0_plain = ((x_t[n] - (1 - a).sqrt() * e) / a.sqrt() for e in (mixed, text))
         guided.append(rescale * x0 * x0_plain.std() / x0.std() + (1 - rescale) * x0)
@@ -167,7 +168,7 @@ def test_fresh_noise_is_added_to_the_clean_latents(make_energy, views, mv_folder
     prediction = energy.predict(views)
     torch.manual_seed(3)
     eps = torch.randn(8, 4, 16, 16).unflatten(0, (2, 4))
-    x_t = views.schedule.add_noise(views.latents, eps, views.t)
+    x_t = views.prior.schedule.add_noise(views.latents, eps, views.t)
     expected, _ = denoise_directly(mv_folder, views, x_t, 7.5, 0.5)
     torch.testing.assert_close(prediction, expected, rtol=1e-4, atol=1e-4)
 
@@ -183,7 +184,8 @@ def test_a_smaller_model_sees_renders_at_its_own_size(make_energy, views, tmp_pa
         sizes.append((tuple(rgb.shape), latent_size))
         return torch.zeros(8, 4, latent_size, latent_size)
 
-    prediction = energy.predict(replace(views, encode=encode))
+    prior = SimpleNamespace(schedule=views.prior.schedule, encode=encode)
+    prediction = energy.predict(replace(views, prior=prior))
     assert sizes == [((8, 3, 20, 20), 8)]
     assert prediction.shape == views.denoised.shape
 
@@ -192,7 +194,7 @@ def test_a_vae_of_its_own_is_used_for_fresh_noise(make_energy, views, tmp_path, 
     def refuse(*args):
         raise AssertionError("the 2D prior's VAE was used")
 
-    views = replace(views, encode=refuse)
+    views = replace(views, prior=SimpleNamespace(schedule=views.prior.schedule, encode=refuse))
     own = build_mvdream(tmp_path, latent_size=8, with_vae=True)
     assert make_energy(noise="fresh", pretrained_model_name_or_path=str(own)).model.vae is not None
     named = make_energy(noise="fresh", vae_name_or_path=str(sd_folder))
@@ -225,13 +227,13 @@ def test_shared_noise_of_another_size_is_refused(make_energy, views, tmp_path):
 def test_shared_noise_of_another_schedule_is_refused(make_energy, views):
     other = NoiseSchedule(torch.linspace(0.999, 0.001, 1000))
     with pytest.raises(ValueError, match="alphas_cumprod differ.*set energy.noise=fresh"):
-        make_energy()(replace(views, schedule=other))
+        make_energy()(replace(views, prior=SimpleNamespace(schedule=other)))
 
 
 def test_another_number_of_timesteps_is_refused(make_energy, views):
     other = NoiseSchedule(torch.linspace(0.999, 0.001, 500))
     with pytest.raises(ValueError, match="1000 timesteps, the 2D prior 500"):
-        make_energy(noise="fresh")(replace(views, schedule=other))
+        make_energy(noise="fresh")(replace(views, prior=SimpleNamespace(schedule=other)))
 
 
 def test_any_number_of_views_is_taken_as_it_comes(make_energy, prior, mv_folder):

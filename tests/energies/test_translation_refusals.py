@@ -1,6 +1,7 @@
 """What the translation energy refuses, and what it says then."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -40,7 +41,7 @@ def test_latents_of_other_channels_are_refused(make_translation, level_views):
 def test_another_number_of_timesteps_is_refused(make_translation, level_views):
     other = NoiseSchedule(torch.linspace(0.999, 0.001, 500))
     with pytest.raises(ValueError, match="1000 timesteps, the 2D prior 500"):
-        make_translation(noise="fresh")(replace(level_views, schedule=other))
+        make_translation(noise="fresh")(replace(level_views, prior=SimpleNamespace(schedule=other)))
 
 
 @pytest.mark.parametrize(

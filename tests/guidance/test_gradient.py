@@ -1,13 +1,13 @@
 """The guidance's gradient against section 4 of the paper's equations, written again in float64."""
 
 import copy
+from dataclasses import replace
 from itertools import product
-from types import SimpleNamespace
 
 import pytest
 import torch
 from threestudio_jointdreamer.guidance.classifier_free import Prompts
-from threestudio_jointdreamer.guidance.jsd import joint_score_distillation
+from threestudio_jointdreamer.guidance.jsd import JointScoreDistillation
 from torch.nn.functional import interpolate
 
 S, LAMBDA = 7.5, 0.4
@@ -111,24 +111,20 @@ def test_gradient_is_section_4_at_every_noise_level(
     x = torch.randn(8, 4, 16, 16, generator=torch.Generator().manual_seed(0)).double()
     t = torch.full((8,), step)
     angles = (cameras["elevation"], cameras["azimuth"], cameras["camera_distances"])
-    method = {"weighting_strategy": "sds", "cfg_rescale": 0.0, "denoised_clamp": None} | cfg
-    torch.manual_seed(5)
-    ours = joint_score_distillation(
+    eps = torch.randn_like(x)
+    ours = JointScoreDistillation(**cfg)(
         x,
         t,
         prior,
-        Prompts.for_views(prompts, *angles, guidance.cfg.view_dependent_prompting),
-        guidance.energy,
-        lambda x0_hat, *_: SimpleNamespace(denoised=x0_hat.unflatten(0, (2, 4)), n_object=2),
-        **method,
+        Prompts.for_views(prompts, *angles, view_dependent=True),
+        lambda x0_hat, x_t, eps: coherence.of(x0_hat.unflatten(0, (2, 4))),
+        eps,
     )
-    torch.manual_seed(5)
-    eps = torch.randn_like(x).unflatten(0, (2, 4))
-    x = x.unflatten(0, (2, 4))
+    x, eps = x.unflatten(0, (2, 4)), eps.unflatten(0, (2, 4))
     steps = torch.full((2,), step)
     expected = reference(expected_from, x, steps, eps, prompts, cameras, coherence.of, **cfg)
     # cfg_rescale divides by a standard deviation plus 1e-8, the equations by the deviation
-    tolerance = 1e-5 if method["cfg_rescale"] else 1e-9
+    tolerance = 1e-5 if "cfg_rescale" in cfg else 1e-9
     assert relative_error(ours.grad.unflatten(0, (2, 4)), expected) < tolerance
 
 
@@ -180,7 +176,7 @@ def test_the_multiview_energy_is_a_reconstruction_pull_and_a_drift_correction(
     latents = torch.randn(8, 16, 16, 4, generator=torch.Generator().manual_seed(0))
 
     def bracket(energy_weight):
-        guidance.energy_weight = energy_weight
+        guidance.method = replace(guidance.method, energy_weight=energy_weight)
         x = latents.clone().requires_grad_()
         torch.manual_seed(2)
         out = guidance(x, prompts, **cameras, rgb_as_latents=True)
@@ -195,7 +191,7 @@ def test_the_multiview_energy_is_a_reconstruction_pull_and_a_drift_correction(
     x_mv = energy(guidance.energy, views).flatten(0, 1)
     x, eps, x_t = (v.flatten(0, 1) for v in (views.latents, views.noise, views.noisy))
     t = views.t.repeat_interleave(4)
-    a = views.schedule.alphas_cumprod[t].view(-1, 1, 1, 1)
+    a = views.prior.schedule.alphas_cumprod[t].view(-1, 1, 1, 1)
     sigma, kappa = (1 - a).sqrt(), 2 * LAMBDA * (1 - a).sqrt() / a.sqrt()
     with torch.no_grad():
         empty = prompts.uncond_text_embeddings.expand(8, -1, -1)

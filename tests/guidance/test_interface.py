@@ -17,7 +17,7 @@ from threestudio_jointdreamer.energies import Energy
 @threestudio.register("outsiders-energy")
 class SameBrightness(Energy):
     def __call__(self, views):
-        rgb = views.decode(views.denoised.flatten(0, 1))
+        rgb = views.prior.decode(views.denoised.flatten(0, 1))
         brightness = rgb.mean(dim=(1, 2, 3)).unflatten(0, (views.n_object, views.n_view))
         return -brightness.var(dim=1)
 """
@@ -103,8 +103,8 @@ def test_an_energy_sees_objects_by_views_with_their_cameras(
     assert views.denoised.shape == (2, 4, 4, 16, 16)
     tensors = {f.name: getattr(views, f.name) for f in fields(views)}
     with_graph = {k for k, v in tensors.items() if isinstance(v, torch.Tensor) and v.requires_grad}
-    assert with_graph == {"denoised"}
-    noisy = views.schedule.add_noise(views.latents, views.noise, views.t)
+    assert with_graph == {"denoised", "noisy"}  # back to x_t
+    noisy = views.prior.schedule.add_noise(views.latents, views.noise, views.t)
     torch.testing.assert_close(views.noisy, noisy)
 
     guidance(torch.rand(8, 16, 16, 4), prompts, **cameras, rgb_as_latents=True)
@@ -152,7 +152,7 @@ def test_time_annealing_and_clipping_follow_the_step(make_guidance):
     assert (guidance.min_step, guidance.max_step, guidance.grad_clip) == (980, 980, 2.0)
     guidance.do_update_step(0, 50)
     assert (guidance.min_step, guidance.max_step, guidance.grad_clip) == (500, 740, 5.0)
-    assert guidance.cfg_rescale == pytest.approx(0.4)
+    assert guidance.method.cfg_rescale == pytest.approx(0.4)
 
 
 def test_the_whole_range_of_timesteps_may_be_drawn(make_guidance):

@@ -34,13 +34,11 @@ def random_views(
         noisy=prior.schedule.add_noise(x, eps, t),
         noise=eps,
         t=t,
-        schedule=prior.schedule,
+        prior=prior,
         rgb=randn(20, 20, 3).sigmoid(),
         opacity=randn(20, 20, 1).sigmoid(),
         **{name: value.unflatten(0, (n_object, n_view)) for name, value in cameras.items()},
         text_embeddings=prompts.text_embeddings.expand(n_object, -1, -1),
         uncond_text_embeddings=prompts.uncond_text_embeddings.expand(n_object, -1, -1),
-        encode=prior.encode,
-        decode=prior.decode,
     )
     return replace(views, **changes)

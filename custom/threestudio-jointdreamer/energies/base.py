@@ -1,6 +1,5 @@
 """The interface between jsd-guidance and an energy: the views it sees, the number it returns."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -8,16 +7,17 @@ from jaxtyping import Float, Int
 from threestudio.utils.base import BaseObject
 from torch import Tensor
 
-from ..priors.schedule import NoiseSchedule
+from ..priors.latent_prior import LatentPrior
 
 
 @dataclass
 class Views:
     """N objects, V views of each, as an energy sees them during one training step.
 
-    Only `denoised` carries a graph; an energy must be differentiable in it. Everything is on the
-    guidance's device, latents are in the 2D prior's scaled latent space. Angles are in degrees
-    except `fovy` (radians); cameras look along −z with z up in the world (OpenGL, as threestudio).
+    `denoised` and `noisy` carry a graph back to x_t; an energy must be differentiable in
+    `denoised`. Everything is on the guidance's device, latents are in the 2D prior's scaled latent
+    space. Angles are in degrees except `fovy` (radians); cameras look along −z with z up in the
+    world (OpenGL, as threestudio).
 
     Attributes:
         denoised: x̂0, the 2D prior's one-step estimate of the clean latents.
@@ -25,15 +25,12 @@ class Views:
         noisy: x_t.
         noise: ε.
         t: the timestep, one per object.
-        schedule: the 2D prior's noise schedule.
+        prior: the 2D prior: its `schedule`, `encode`, and `decode`, which is differentiable.
         rgb: the renders in [0, 1]; None where the system renders latents.
         opacity: the renders' opacity in [0, 1]; None where the system does not pass it.
         c2w: camera-to-world matrices.
         text_embeddings: of the plain prompt, not the view-dependent one.
         uncond_text_embeddings: of the empty or negative prompt.
-        encode: images [B 3 H W] in [0, 1] and a latent size to latents [B C size size].
-        decode: latents [B C h w] and, optionally, a latent size to resize them to first, to images
-            [B 3 H W] in [0, 1]; differentiable.
     """
 
     denoised: Float[Tensor, "N V C h w"]
@@ -41,7 +38,7 @@ class Views:
     noisy: Float[Tensor, "N V C h w"]
     noise: Float[Tensor, "N V C h w"]
     t: Int[Tensor, " N"]
-    schedule: NoiseSchedule
+    prior: LatentPrior
     rgb: Float[Tensor, "N V H W 3"] | None
     opacity: Float[Tensor, "N V H W 1"] | None
     c2w: Float[Tensor, "N V 4 4"]
@@ -51,8 +48,6 @@ class Views:
     fovy: Float[Tensor, "N V"] | None
     text_embeddings: Float[Tensor, "N L D"]
     uncond_text_embeddings: Float[Tensor, "N L D"]
-    encode: Callable[[Float[Tensor, "B 3 H W"], int], Float[Tensor, "B C h w"]]
-    decode: Callable[..., Float[Tensor, "B 3 H W"]]
 
     @property
     def n_object(self) -> int:
@@ -67,7 +62,7 @@ class Views:
         if self.rgb is not None:
             return self.rgb
         with torch.no_grad():
-            decoded = self.decode(self.latents.flatten(0, 1))
+            decoded = self.prior.decode(self.latents.flatten(0, 1))
         return decoded.permute(0, 2, 3, 1).unflatten(0, (self.n_object, self.n_view))
 
 
@@ -90,3 +85,23 @@ class Energy(BaseObject):
     def predict(self, views: Views) -> Float[Tensor, "N V C h w"] | None:
         """The latents that this energy would like the views to have, for pictures, if any."""
         return None
+
+    def evaluate(self, views: Views) -> Float[Tensor, " N"]:
+        """C of `views`, checked for what is easily got wrong in an energy of one's own.
+
+        Raises:
+            ValueError: it is not one number per object, or has no gradient.
+        """
+        C, name = self(views), type(self).__name__
+        if not isinstance(C, Tensor) or C.shape != (views.n_object,):
+            shape = tuple(C.shape) if isinstance(C, Tensor) else type(C).__name__
+            raise ValueError(
+                f"{name} returned {shape} for {views.n_object} objects: return one energy per "
+                f"object, a tensor of shape ({views.n_object},)."
+            )
+        if not C.requires_grad:
+            raise ValueError(
+                f"{name} returned an energy without a gradient in views.denoised: compute it from "
+                "views.denoised, not detached and not under torch.no_grad()."
+            )
+        return C

@@ -1,22 +1,20 @@
 """Coherence by a classifier: any two views should pass for views of one object."""
 
 import math
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from itertools import permutations
 
 import threestudio
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..priors.gradient_range import within_half_range
-from ..priors.pair_classifier import load_pair_classifier, named_backbone, relative_pose
-from ..weights.requirements import Requirement, is_half, parts_of
+from ..priors.pair_classifier import load_pair_classifier, relative_pose
 from .base import Energy, Views
-from .reference import REFERENCES, check_reference, choose_reference
+from .reference import REFERENCES, check_reference, reference_first, reorder
 
 OUTPUTS = {"logit": lambda logit: logit, "log_sigmoid": F.logsigmoid}
 PROBE = 4  # latent pixels along an edge of what is decoded once to learn the VAE's factor
@@ -67,17 +65,6 @@ class ClassifierEnergy(Energy):
 
     cfg: Config
 
-    @classmethod
-    def required_weights(cls, cfg: Mapping[str, Any], key: str) -> Iterator[Requirement]:
-        """What is loaded, for `jointdreamer download` and `doctor`."""
-        yield from parts_of(cfg, key, ["head"], half=False)
-        backbone = cfg["backbone_name_or_path"]
-        backbone = backbone or named_backbone(str(cfg["pretrained_model_name_or_path"] or ""))
-        if backbone:
-            yield Requirement(f"{key}.backbone_name_or_path", str(backbone), "", is_half(cfg))
-        else:
-            yield from parts_of(cfg, key, ["backbone"], is_half(cfg), optional=True)
-
     def configure(self) -> None:
         check_reference(self.cfg.reference, (None, *REFERENCES))
         if self.cfg.output not in OUTPUTS:
@@ -99,51 +86,40 @@ class ClassifierEnergy(Energy):
         self._pixels_per_latent: float | None = None
 
     def __call__(self, views: Views) -> Float[Tensor, " N"]:
-        return OUTPUTS[self.cfg.output](self.logits(views)).sum(dim=(1, 2))
+        return OUTPUTS[self.cfg.output](self.logits(views)).sum(dim=1)
 
-    def logits(self, views: Views) -> Float[Tensor, "N R V-1"]:
-        """Of view i (second axis) with each of the other views, in order; R = V.
+    def logits(self, views: Views) -> Float[Tensor, "N P"]:
+        """Of every ordered pair (0, 1), (0, 2) ... (1, 0) ... of an object's views.
 
-        With a reference of its pairs only, R = 2: it with each of the others, and each with it.
+        With a reference of its pairs only: it with each of the others, then each of them with it.
 
         Raises:
             ValueError: there is one view per object.
         """
-        n_object, n_view = views.n_object, views.n_view
-        if n_view < 2:
+        if views.n_view < 2:
             raise ValueError(
                 "jsd-classifier-energy judges pairs of views, but there is one view per object: "
                 "set system.guidance.n_view to 2 or more."
             )
-        i, j = self._pairs(views)
-        features = self._features(views)
+        features, c2w = self._features(views), views.c2w
+        pairs = list(permutations(range(views.n_view), 2))
         if self.cfg.reference is not None:
-            given = F.one_hot(i[:, 0, 0], n_view).bool()
-            features = torch.where(given[..., None], features.detach(), features)
-        rows = torch.arange(n_object, device=i.device)[:, None, None]
-        pose = relative_pose(views.c2w[rows, i], views.c2w[rows, j]).to(features.dtype)
-        pairs = features[rows, i], features[rows, j], pose
-        return self.model.head(*(x.flatten(0, 2) for x in pairs)).unflatten(0, i.shape)
-
-    def _pairs(self, views: Views) -> tuple[Int[Tensor, "N R V-1"], Int[Tensor, "N R V-1"]]:
-        """First and second views of the pairs; with a reference it is the first row's first."""
-        n_view, device = views.n_view, views.denoised.device
-        if self.cfg.reference is None:
-            first = torch.arange(n_view, device=device).expand(views.n_object, -1)
-        else:
-            first = choose_reference(self.cfg.reference, views)[:, None]
-        second = (first[..., None] + torch.arange(1, n_view, device=device)) % n_view
-        second = second.sort(dim=-1).values
-        first = first[..., None].expand_as(second)
-        if self.cfg.reference is None:
-            return first, second
-        return torch.cat([first, second], dim=1), torch.cat([second, first], dim=1)
+            order = reference_first(self.cfg.reference, views)
+            features, c2w = reorder(features, order), reorder(c2w, order)
+            features = torch.cat([features[:, :1].detach(), features[:, 1:]], dim=1)
+            others = range(1, views.n_view)
+            pairs = [(0, other) for other in others] + [(other, 0) for other in others]
+        first, second = [i for i, _ in pairs], [j for _, j in pairs]
+        pose = relative_pose(c2w[:, first], c2w[:, second]).to(features.dtype)
+        of_pairs = features[:, first], features[:, second], pose
+        logits = self.model.head(*(x.flatten(0, 1) for x in of_pairs))
+        return logits.unflatten(0, (views.n_object, len(pairs)))
 
     def _features(self, views: Views) -> Float[Tensor, "N V D"]:
         latent_size = self._latent_size(views)
 
         def see(latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D"]:
-            return self.model.features(views.decode(latents, latent_size))
+            return self.model.features(views.prior.decode(latents, latent_size))
 
         def see_one_by_one(latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D"]:
             seen = (
@@ -161,6 +137,6 @@ class ClassifierEnergy(Energy):
             return self.cfg.decode_latent_size
         if self._pixels_per_latent is None:
             with torch.no_grad():
-                decoded = views.decode(views.denoised[0, :1], PROBE)
+                decoded = views.prior.decode(views.denoised[0, :1], PROBE)
             self._pixels_per_latent = decoded.shape[-1] / PROBE
         return math.ceil(self.model.image_size / self._pixels_per_latent)

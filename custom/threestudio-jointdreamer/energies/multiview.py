@@ -1,6 +1,5 @@
 """Coherence by a multi-view diffusion model: views should be what MVDream would make of them."""
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,6 @@ from torch import Tensor
 from ..priors.latent_prior import LatentPrior
 from ..priors.loading import has_part, load_prior
 from ..priors.multiview import CAMERA_DIM, camera_condition, use_cross_view_attention
-from ..weights.requirements import Requirement, is_half, parts_of, vae_of
 from .base import Views
 from .reconstruction import KEY, ReconstructionEnergy
 
@@ -38,13 +36,6 @@ class MultiviewEnergy(ReconstructionEnergy):
         recon_std_rescale: float = 0.5
 
     cfg: Config
-
-    @classmethod
-    def required_weights(cls, cfg: Mapping[str, Any], key: str) -> Iterator[Requirement]:
-        """What is loaded, for `jointdreamer download` and `doctor`."""
-        yield from parts_of(cfg, key, ["unet", "scheduler"], is_half(cfg))
-        if cfg["noise"] != "shared":
-            yield from vae_of(cfg, key, is_half(cfg), own_is_optional=True)
 
     def _load(self) -> LatentPrior:
         name = self.cfg.pretrained_model_name_or_path

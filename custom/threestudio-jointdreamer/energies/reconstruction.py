@@ -9,7 +9,6 @@ from torch import Tensor
 
 from ..priors.latent_prior import LatentPrior, resize
 from ..priors.rescale import rescale_std
-from ..priors.schedule import NoiseSchedule
 from ..step_schedule import StepSchedule
 from .base import Energy, Views
 
@@ -64,7 +63,7 @@ class ReconstructionEnergy(Energy):
         self.model = self._load()
         if self.cfg.compile:
             self.model.compile()
-        self._schedule: NoiseSchedule | None = None
+        self._checked: LatentPrior | None = None  # the 2D prior that the model fits to
         self.update_step(0, 0)
 
     def _load(self) -> LatentPrior:
@@ -115,7 +114,7 @@ class ReconstructionEnergy(Energy):
         if self.model.vae is None and same_size:
             return views.latents.flatten(0, 1)
         rgb = views.pictures().flatten(0, 1).permute(0, 3, 1, 2)
-        encode = views.encode if self.model.vae is None else self.model.encode
+        encode = (views.prior if self.model.vae is None else self.model).encode
         return encode(rgb, self.model.latent_size)
 
     def _mask(self, views: Views) -> Float[Tensor, "N V 1 h w"]:
@@ -130,9 +129,9 @@ class ReconstructionEnergy(Energy):
 
     def _fit(self, views: Views) -> None:
         """Checks, once, that the 2D prior's latents, x_t and t suit the model."""
-        if views.schedule is self._schedule:
+        if views.prior is self._checked:
             return
-        ours, theirs = self.model.schedule, views.schedule
+        ours, theirs = self.model.schedule, views.prior.schedule
         name = f"{KEY}={self.cfg.pretrained_model_name_or_path!r}"
         if ours.num_train_timesteps != theirs.num_train_timesteps:
             raise ValueError(
@@ -157,4 +156,4 @@ class ReconstructionEnergy(Energy):
                 f"{name} has latents of {self.model.latent_channels} channels, the 2D prior of "
                 f"{channels}: use models of one family."
             )
-        self._schedule = theirs
+        self._checked = views.prior

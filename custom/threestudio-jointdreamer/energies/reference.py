@@ -19,16 +19,23 @@ def check_reference(name: str | None, known: tuple[str | None, ...] = REFERENCES
         raise ValueError(f"energy.reference={name!r}: use one of {names}.")
 
 
-def choose_reference(name: str, views: Views) -> Int[Tensor, " N"]:
-    """Which view of each object is the reference.
+def reference_first(name: str, views: Views) -> Int[Tensor, "N V"]:
+    """The views of each object in their order around it, beginning at its reference.
 
     Args:
         name: the `first`; the most `frontal` one, whose azimuth is nearest to 0; or a `random` one.
     """
-    shape, device = (views.n_object,), views.azimuth.device
+    count, device = views.n_view, views.azimuth.device
     if name == "first":
-        return torch.zeros(shape, dtype=torch.long, device=device)
-    if name == "random":
-        return torch.randint(views.n_view, shape, device=device)
-    azimuth = views.azimuth % 360
-    return torch.minimum(azimuth, 360 - azimuth).argmin(dim=1)
+        reference = torch.zeros(views.n_object, dtype=torch.long, device=device)
+    elif name == "random":
+        reference = torch.randint(count, (views.n_object,), device=device)
+    else:
+        azimuth = views.azimuth % 360
+        reference = torch.minimum(azimuth, 360 - azimuth).argmin(dim=1)
+    return (reference[:, None] + torch.arange(count, device=device)) % count
+
+
+def reorder(x: Tensor, order: Int[Tensor, "N V"]) -> Tensor:
+    """The views `N V ...` of each object in that order; `order.argsort(dim=1)` undoes it."""
+    return x[torch.arange(len(x), device=x.device)[:, None], order]

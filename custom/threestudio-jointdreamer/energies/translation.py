@@ -1,6 +1,6 @@
 """Coherence by an image-to-image model: views should be what it makes of one of them."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,10 +13,9 @@ from ..priors import wonder3d, zero123  # noqa: F401  (makes them known)
 from ..priors.image_prior import Cameras, ImagePriorOptions, load_image_prior
 from ..priors.latent_prior import LatentPrior
 from ..step_schedule import StepSchedule
-from ..weights.requirements import Requirement, is_half, parts_of, vae_of
 from .base import Views
 from .reconstruction import KEY, ReconstructionEnergy
-from .reference import check_reference, choose_reference
+from .reference import check_reference, reference_first, reorder
 
 
 @threestudio.register("jsd-translation-energy")
@@ -62,14 +61,6 @@ class TranslationEnergy(ReconstructionEnergy):
         elevation_tolerance: float = 15.0
 
     cfg: Config
-
-    @classmethod
-    def required_weights(cls, cfg: Mapping[str, Any], key: str) -> Iterator[Requirement]:
-        """What is loaded, for `jointdreamer download` and `doctor`."""
-        half = is_half(cfg)
-        yield from parts_of(cfg, key, ["unet", "scheduler", "image_encoder"], half)
-        yield from parts_of(cfg, key, ["cc_projection"], half, optional=True)
-        yield from vae_of(cfg, key, half, own_is_optional=False)
 
     def _load(self) -> LatentPrior:
         check_reference(self.cfg.reference)
@@ -120,28 +111,24 @@ class TranslationEnergy(ReconstructionEnergy):
         self._fit(views)
         if self.cfg.white_background:
             views = self._before_white(views)
-        # predicted views of each object [N K]: the reference first, where it is one of them
-        reference = choose_reference(self.cfg.reference, views)
-        first = 0 if self.image_prior.joint else 1
-        steps = torch.arange(first, views.n_view, device=reference.device)
-        wanted = (reference[:, None] + steps) % views.n_view
-
-        of_object = torch.arange(views.n_object, device=reference.device)
-        rgb = views.rgb[of_object, reference].permute(0, 3, 1, 2)
+        order = reference_first(self.cfg.reference, views)
+        made = 0 if self.image_prior.joint else 1  # the first view that the model makes
         poses = torch.stack([views.elevation, views.azimuth, views.camera_distances], dim=-1)
-        rows = of_object[:, None]
-        seen = self.image_prior.look_at(rgb)
-        cameras = Cameras(poses[rows, wanted], poses[rows, reference[:, None]])
+        poses = reorder(poses, order)
+        cameras = Cameras(views=poses[:, made:], reference=poses[:, :1])
+        seen = self.image_prior.look_at(reorder(views.rgb, order)[:, 0].permute(0, 3, 1, 2))
 
         def predict_noise(x_t: Tensor, t: Int[Tensor, " N"]) -> tuple[Tensor, Tensor | None]:
             guided = self.guidance_scale != 1
             return self.image_prior.predict_noise(x_t, t, seen, cameras, guided)
 
         x_t, t = self._start(views)
-        x0 = views.denoised.detach().clone()
-        predicted = self._sample(x_t[rows, wanted], t, predict_noise, x0.shape[-1])
-        x0[rows, wanted[:, 1 - first :]] = predicted[:, 1 - first :]
-        return x0
+        reference = reorder(views.denoised.detach(), order)[:, :1]
+        predicted = self._sample(
+            reorder(x_t, order)[:, made:], t, predict_noise, reference.shape[-1]
+        )
+        x0 = torch.cat([reference, predicted[:, 1 - made :]], dim=1)
+        return reorder(x0, order.argsort(dim=1))
 
     def _start(self, views: Views) -> tuple[Float[Tensor, "N V C h w"], Int[Tensor, " N"]]:
         """The noisy views that the model starts from, and their t."""

@@ -1,8 +1,6 @@
 """A weighted sum of energies."""
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import threestudio
 from jaxtyping import Float
@@ -10,7 +8,6 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from ..step_schedule import StepSchedule
-from ..weights.requirements import Requirement, of_block
 from .base import Energy, Views
 from .find import find_energy
 
@@ -38,15 +35,6 @@ class SumEnergy(Energy):
         energies: dict = field(default_factory=dict)
 
     cfg: Config
-
-    @classmethod
-    def required_weights(cls, cfg: Mapping[str, Any], key: str) -> Iterator[Requirement]:
-        """What is loaded, for `jointdreamer download` and `doctor`."""
-        for name, term in (cfg["energies"] or {}).items():
-            if OmegaConf.is_dict(term) and "energy_type" in term:
-                yield from of_block(
-                    term["energy_type"], term.get("energy"), f"{key}.energies.{name}.energy"
-                )
 
     def configure(self) -> None:
         if not self.cfg.energies:

@@ -62,7 +62,7 @@ class NoisePrediction:
 
     text: Float[Tensor, "B C h w"]
     uncond: Float[Tensor, "B C h w"]
-    cfg: Float[Tensor, "B C h w"]
+    guided: Float[Tensor, "B C h w"]
 
 
 def predict_noise(
@@ -102,7 +102,7 @@ def predict_noise(
             e_hat = e_hat + weight * perpendicular_part(e_k, e_text)
         eps_hat = eps_uncond + guidance_scale * e_hat
     return NoisePrediction(
-        text=eps_text, uncond=eps_uncond, cfg=rescale_std(eps_hat, eps_text, cfg_rescale)
+        text=eps_text, uncond=eps_uncond, guided=rescale_std(eps_hat, eps_text, cfg_rescale)
     )
 
 

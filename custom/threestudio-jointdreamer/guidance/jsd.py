@@ -26,103 +26,101 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..energies.base import Energy, Views
 from ..priors.latent_prior import LatentPrior
-from .classifier_free import Prompts, predict_noise
+from .classifier_free import NoisePrediction, Prompts, predict_noise
 
 WEIGHTINGS = {  # w(t), from ᾱ_t
     "sds": lambda alpha_bar: 1 - alpha_bar,
     "uniform": torch.ones_like,
     "fantasia3d": lambda alpha_bar: alpha_bar.sqrt() * (1 - alpha_bar),
 }
+DENOISED_FROM: dict[str, Callable[[NoisePrediction], Tensor]] = {  # the noise in (3)
+    "uncond": lambda eps_phi: eps_phi.uncond,
+    "text": lambda eps_phi: eps_phi.text,
+    "cfg": lambda eps_phi: eps_phi.guided,
+}
+ENERGY_GRADIENTS = ("denoised", "unet")
 
 
 @dataclass
 class Distilled:
-    """The gradient, and what it was made of.
+    """The gradient, and what it was made of; the last three are None where λ = 0.
 
     Attributes:
         grad: ∂L/∂x.
-        x_t, eps_hat, t: of (1) and (2).
-        energy: C, one per object; None where λ = 0.
-        g: of (4); None where λ = 0.
-        views: what the energy saw; None where λ = 0.
+        x_t, eps, eps_hat, t: of (1) and (2).
+        energy: C, one per object.
+        g: of (4).
+        x0_hat: of (3).
     """
 
     grad: Float[Tensor, "B C h w"]
     x_t: Float[Tensor, "B C h w"]
+    eps: Float[Tensor, "B C h w"]
     eps_hat: Float[Tensor, "B C h w"]
     t: Int[Tensor, " B"]
     energy: Float[Tensor, " N"] | None = None
     g: Float[Tensor, "B C h w"] | None = None
-    views: Views | None = None
+    x0_hat: Float[Tensor, "B C h w"] | None = None
 
 
-def joint_score_distillation(
-    x: Float[Tensor, "B C h w"],
-    t: Int[Tensor, " B"],
-    prior: LatentPrior,
-    prompts: Prompts,
-    energy: Energy,
-    make_views: Callable[..., Views],
-    guidance_scale: float,
-    energy_weight: float,
-    weighting_strategy: str = "sds",
-    denoised_from: str = "uncond",
-    energy_gradient: str = "denoised",
-    denoised_clamp: float | None = None,
-    cfg_rescale: float = 0.0,
-) -> Distilled:
-    """∂L/∂x of equation (5), by one call of the UNet.
+@dataclass(frozen=True)
+class JointScoreDistillation:
+    """∂L/∂x of (5), by one call of the UNet.
 
-    Args:
-        x: the encoded views, those of one object consecutive.
-        t: a timestep per view, the same one for all views of an object.
-        make_views: makes `Views` of x̂0, x, x_t and ε.
+    Attributes:
         guidance_scale: s.
         energy_weight: λ; where it is 0 the energy is not evaluated and no graph is built.
         weighting_strategy: w(t), a key of `WEIGHTINGS`.
-        denoised_from: the noise in (3): `uncond` as written there, `text`, or `cfg` for ε̂.
+        denoised_from: the noise in (3), a key of `DENOISED_FROM`.
         energy_gradient: `denoised` takes the noise in (3) as a constant, so that
             ∂x̂0/∂x_t = 1/√ᾱ_t; `unet` differentiates it too.
         denoised_clamp: clamps x̂0 to ±this before the energy sees it.
         cfg_rescale: see `predict_noise`.
     """
-    s, lam, x = guidance_scale, energy_weight, x.detach()
-    alpha_bar, sigma = prior.schedule.alpha_bar(t, x), prior.schedule.sigma(t, x)
-    w = WEIGHTINGS[weighting_strategy](alpha_bar)
-    eps = torch.randn_like(x)
 
-    x_t = (alpha_bar.sqrt() * x + sigma * eps).requires_grad_(lam != 0)  # (1)
-    with torch.set_grad_enabled(energy_gradient == "unet"):
-        eps_phi = predict_noise(prior, x_t, t, prompts, s, cfg_rescale)
-    eps_hat = eps_phi.cfg.detach()  # (2)
-    if lam == 0:
-        return Distilled(w * (eps_hat - eps), x_t, eps_hat, t)
+    guidance_scale: float = 30.0
+    energy_weight: float = 0.3125
+    weighting_strategy: str = "sds"
+    denoised_from: str = "uncond"
+    energy_gradient: str = "denoised"
+    denoised_clamp: float | None = None
+    cfg_rescale: float = 0.0
 
-    with torch.enable_grad():
-        x0_hat = (x_t - sigma * getattr(eps_phi, denoised_from)) / alpha_bar.sqrt()  # (3)
-        if denoised_clamp is not None:
-            x0_hat = x0_hat.clamp(-denoised_clamp, denoised_clamp)
-        views = make_views(x0_hat, x, x_t.detach(), eps)
-        C = _checked(energy(views), energy, views)
-        g = torch.autograd.grad(C.sum(), x_t)[0]  # (4)
-    grad = w * (eps_hat - lam * sigma * g - eps)  # (5)
-    return Distilled(grad, x_t.detach(), eps_hat, t, C.detach(), g, views)
+    def __call__(
+        self,
+        x: Float[Tensor, "B C h w"],
+        t: Int[Tensor, " B"],
+        prior: LatentPrior,
+        prompts: Prompts,
+        energy: Callable[[Tensor, Tensor, Tensor], Float[Tensor, " N"]],
+        eps: Float[Tensor, "B C h w"] | None = None,
+    ) -> Distilled:
+        """
+        Args:
+            x: the encoded views, those of one object consecutive.
+            t: a timestep per view, the same one for all views of an object.
+            energy: (x̂0, x_t, ε), each [B C h w], to C, differentiable in the first two.
+            eps: ε; drawn by default.
+        """
+        s, lam, x = self.guidance_scale, self.energy_weight, x.detach()
+        alpha_bar, sigma = prior.schedule.alpha_bar(t, x), prior.schedule.sigma(t, x)
+        w = WEIGHTINGS[self.weighting_strategy](alpha_bar)
+        eps = torch.randn_like(x) if eps is None else eps
 
+        x_t = (alpha_bar.sqrt() * x + sigma * eps).requires_grad_(lam != 0)  # (1)
+        with torch.set_grad_enabled(self.energy_gradient == "unet"):
+            eps_phi = predict_noise(prior, x_t, t, prompts, s, self.cfg_rescale)
+        eps_hat = eps_phi.guided.detach()  # (2)
+        if lam == 0:
+            return Distilled(w * (eps_hat - eps), x_t, eps, eps_hat, t)
 
-def _checked(C: Tensor, energy: Energy, views: Views) -> Float[Tensor, " N"]:
-    """Catches what is easily got wrong in an energy of one's own."""
-    name = type(energy).__name__
-    if not isinstance(C, Tensor) or C.shape != (views.n_object,):
-        shape = tuple(C.shape) if isinstance(C, Tensor) else type(C).__name__
-        raise ValueError(
-            f"{name} returned {shape} for {views.n_object} objects: return one energy per object, "
-            f"a tensor of shape ({views.n_object},)."
-        )
-    if not C.requires_grad:
-        raise ValueError(
-            f"{name} returned an energy without a gradient in views.denoised: compute it from "
-            "views.denoised, not detached and not under torch.no_grad()."
-        )
-    return C
+        with torch.enable_grad():
+            noise = DENOISED_FROM[self.denoised_from](eps_phi)
+            x0_hat = (x_t - sigma * noise) / alpha_bar.sqrt()  # (3)
+            if self.denoised_clamp is not None:
+                x0_hat = x0_hat.clamp(-self.denoised_clamp, self.denoised_clamp)
+            C = energy(x0_hat, x_t, eps)
+            g = torch.autograd.grad(C.sum(), x_t)[0]  # (4)
+        grad = w * (eps_hat - lam * sigma * g - eps)  # (5)
+        return Distilled(grad, x_t.detach(), eps, eps_hat, t, C.detach(), g, x0_hat.detach())

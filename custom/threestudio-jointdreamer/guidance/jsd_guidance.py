@@ -1,13 +1,14 @@
 """`jsd-guidance`: Joint Score Distillation for any threestudio system; equations are in `jsd`."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import threestudio
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from threestudio.utils.base import BaseObject
 from torch import Tensor
 
@@ -16,16 +17,22 @@ from ..energies.find import find_energy
 from ..priors.latent_prior import resize
 from ..priors.loading import load_prior
 from ..step_schedule import StepSchedule
-from ..weights.requirements import Requirement, is_half, of_block, parts_of
 from .classifier_free import Prompts, predict_noise
-from .jsd import WEIGHTINGS, Distilled, joint_score_distillation
+from .jsd import (
+    DENOISED_FROM,
+    ENERGY_GRADIENTS,
+    WEIGHTINGS,
+    Distilled,
+    JointScoreDistillation,
+)
 from .pictures import captions, guidance_pictures, picture
 
 CHOICES = {
     "weighting_strategy": tuple(WEIGHTINGS),
-    "denoised_from": ("uncond", "text", "cfg"),
-    "energy_gradient": ("denoised", "unet"),
+    "denoised_from": tuple(DENOISED_FROM),
+    "energy_gradient": ENERGY_GRADIENTS,
 }
+METHOD_KEYS = ("weighting_strategy", "denoised_from", "energy_gradient", "denoised_clamp")
 ANY = (float("-inf"), float("inf"))
 SCHEDULES = {  # the numbers that a schedule may move, and the range that they must stay in
     "guidance_scale": ANY,
@@ -88,13 +95,6 @@ class JSDGuidance(BaseObject):
 
     cfg: Config
 
-    @classmethod
-    def required_weights(cls, cfg: Mapping[str, Any], key: str) -> Iterator[Requirement]:
-        """What is loaded, for `jointdreamer download` and `doctor`."""
-        yield from parts_of(cfg, key, ["unet", "vae", "scheduler"], is_half(cfg))
-        if cfg["energy_type"]:
-            yield from of_block(cfg["energy_type"], cfg.get("energy"), f"{key}.energy")
-
     def configure(self) -> None:
         self._check_config()
         self.schedules = {
@@ -134,9 +134,12 @@ class JSDGuidance(BaseObject):
 
     def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
         now = {key: schedule(epoch, global_step) for key, schedule in self.schedules.items()}
-        self.guidance_scale: float = now["guidance_scale"]
-        self.energy_weight: float = now["energy_weight"]
-        self.cfg_rescale: float = now["cfg_rescale"]
+        self.method = JointScoreDistillation(
+            guidance_scale=now["guidance_scale"],
+            energy_weight=now["energy_weight"],
+            cfg_rescale=now["cfg_rescale"],
+            **{key: self.cfg[key] for key in METHOD_KEYS},
+        )
         self.grad_clip: float | None = now.get("grad_clip")
         count = self.prior.schedule.num_train_timesteps
         self.min_step = min(int(count * now["min_step_percent"]), count - 1)
@@ -180,63 +183,68 @@ class JSDGuidance(BaseObject):
         Raises:
             ValueError: B is not a multiple of n_view.
         """
-        batch_size, n_view = len(rgb), self.cfg.n_view
-        if batch_size % n_view:
-            raise ValueError(
-                f"A batch of {batch_size} views is not a multiple of system.guidance.n_view="
-                f"{n_view}: set data.batch_size to a multiple of {n_view}, or change n_view."
-            )
-
-        def by_object(x: Tensor | None) -> Tensor | None:
-            return None if x is None else x.float().unflatten(0, (-1, n_view))
-
-        def make_views(x0_hat: Tensor, x: Tensor, x_t: Tensor, eps: Tensor) -> Views:
-            return Views(
-                denoised=by_object(x0_hat),
-                latents=by_object(x),
-                noisy=by_object(x_t),
-                noise=by_object(eps),
-                t=t,
-                schedule=self.prior.schedule,
-                rgb=None if rgb_as_latents else by_object(rgb.detach()),
-                opacity=None if opacity is None else by_object(opacity.detach()),
-                c2w=by_object(c2w),
-                elevation=by_object(elevation),
-                azimuth=by_object(azimuth),
-                camera_distances=by_object(camera_distances),
-                fovy=by_object(fovy),
-                text_embeddings=prompt_utils.text_embeddings.expand(len(t), -1, -1),
-                uncond_text_embeddings=prompt_utils.uncond_text_embeddings.expand(len(t), -1, -1),
-                encode=self.prior.encode,
-                decode=self.prior.decode,
-            )
-
-        cameras = (elevation, azimuth, camera_distances)
+        n_object, n_view = self._count_objects(len(rgb)), self.cfg.n_view
+        angles = (elevation, azimuth, camera_distances)
+        cameras = dict(
+            elevation=elevation,
+            azimuth=azimuth,
+            camera_distances=camera_distances,
+            c2w=c2w,
+            fovy=fovy,
+        )
         with torch.autocast(self.device.type, enabled=False):
             x = self._encode(rgb, rgb_as_latents)
-            t = torch.randint(  # one per object
-                self.min_step, self.max_step + 1, [batch_size // n_view], device=self.device
-            )
-            prompts = Prompts.for_views(prompt_utils, *cameras, self.cfg.view_dependent_prompting)
-            distilled = joint_score_distillation(
-                x,
-                t.repeat_interleave(n_view),
-                self.prior,
-                prompts,
-                self.energy,
-                make_views,
-                guidance_scale=self.guidance_scale,
-                energy_weight=self.energy_weight,
-                weighting_strategy=self.cfg.weighting_strategy,
-                denoised_from=self.cfg.denoised_from,
-                energy_gradient=self.cfg.energy_gradient,
-                denoised_clamp=self.cfg.denoised_clamp,
-                cfg_rescale=self.cfg_rescale,
-            )
-            out = self._loss(x, distilled) | self._scalars(distilled)
+            t = torch.randint(self.min_step, self.max_step + 1, [n_object], device=self.device)
+            prompts = Prompts.for_views(prompt_utils, *angles, self.cfg.view_dependent_prompting)
+            rgb = None if rgb_as_latents else rgb
+            views_of = self._views(x, t, prompt_utils, cameras, rgb=rgb, opacity=opacity)
+
+            def energy(x0_hat: Tensor, x_t: Tensor, eps: Tensor) -> Float[Tensor, " N"]:
+                return self.energy.evaluate(views_of(x0_hat, x_t, eps))
+
+            distilled = self.method(x, t.repeat_interleave(n_view), self.prior, prompts, energy)
+            out = self._loss(x, self._gradient(distilled)) | self._scalars(distilled)
             if guidance_eval:
-                out["eval"] = self._evaluate(distilled, prompts, *cameras)
+                out["eval"] = self._evaluate(distilled, prompts, views_of, *angles)
         return out
+
+    def _count_objects(self, batch_size: int) -> int:
+        if batch_size % self.cfg.n_view:
+            raise ValueError(
+                f"A batch of {batch_size} views is not a multiple of system.guidance.n_view="
+                f"{self.cfg.n_view}: set data.batch_size to a multiple of {self.cfg.n_view}, or "
+                "change n_view."
+            )
+        return batch_size // self.cfg.n_view
+
+    def _views(
+        self,
+        x: Float[Tensor, "B C h w"],
+        t: Int[Tensor, " N"],
+        prompt_utils,
+        cameras: dict[str, Tensor | None],
+        **renders: Tensor | None,
+    ) -> Callable[[Tensor, Tensor, Tensor], Views]:
+        """A function of x̂0, x_t and ε that gives the views as an energy sees them."""
+
+        def by_object(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x.float().unflatten(0, (-1, self.cfg.n_view))
+
+        known = partial(
+            Views,
+            latents=by_object(x.detach()),
+            t=t,
+            prior=self.prior,
+            text_embeddings=prompt_utils.text_embeddings.expand(len(t), -1, -1),
+            uncond_text_embeddings=prompt_utils.uncond_text_embeddings.expand(len(t), -1, -1),
+            **{name: by_object(value) for name, value in cameras.items()},
+            **{name: None if v is None else by_object(v.detach()) for name, v in renders.items()},
+        )
+
+        def views_of(x0_hat: Tensor, x_t: Tensor, eps: Tensor) -> Views:
+            return known(denoised=by_object(x0_hat), noisy=by_object(x_t), noise=by_object(eps))
+
+        return views_of
 
     def decode_latents(
         self,
@@ -255,11 +263,15 @@ class JSDGuidance(BaseObject):
         rgb = rgb.float().permute(0, 3, 1, 2)
         return resize(rgb, self.prior.latent_size) if rgb_as_latents else self.prior.encode(rgb)
 
-    def _loss(self, x: Float[Tensor, "B C h w"], distilled: Distilled) -> dict:
-        """½‖x − stopgrad(x − grad)‖² / B, whose gradient in x is grad / B."""
+    def _gradient(self, distilled: Distilled) -> Float[Tensor, "B C h w"]:
+        """∂L/∂x, finite and clipped."""
         grad = torch.nan_to_num(distilled.grad)
         if self.grad_clip is not None:
             grad = grad.clamp(-self.grad_clip, self.grad_clip)
+        return grad
+
+    def _loss(self, x: Float[Tensor, "B C h w"], grad: Float[Tensor, "B C h w"]) -> dict:
+        """½‖x − stopgrad(x − grad)‖² / B, whose gradient in x is grad / B."""
         target = (x - grad).detach()
         loss = 0.5 * F.mse_loss(x, target, reduction="sum") / len(x)
         return {"loss_sds": loss, "grad_norm": grad.norm()}
@@ -269,31 +281,38 @@ class JSDGuidance(BaseObject):
             "min_step": self.min_step,
             "max_step": self.max_step,
             "timestep": distilled.t.float().mean(),
-            "guidance_scale": float(self.guidance_scale),
-            "energy_weight": float(self.energy_weight),
+            "guidance_scale": float(self.method.guidance_scale),
+            "energy_weight": float(self.method.energy_weight),
         }
         if distilled.energy is not None:
             out |= {"energy": distilled.energy.mean(), "energy_grad_norm": distilled.g.norm()}
         return out
 
     @torch.no_grad()
-    def _evaluate(self, distilled: Distilled, prompts: Prompts, *cameras: Tensor) -> dict:
+    def _evaluate(
+        self,
+        distilled: Distilled,
+        prompts: Prompts,
+        views_of: Callable[[Tensor, Tensor, Tensor], Views],
+        *angles: Tensor,
+    ) -> dict:
         """The pictures of the first `max_items_eval` views, without a trace in any random state."""
         n = len(distilled.x_t)
         n = min(self.cfg.max_items_eval, n) if self.cfg.max_items_eval > 0 else n
         prompts = prompts.first(n)
 
         def predict(x_t: Tensor, t: Tensor) -> Tensor:
-            s, rescale = self.guidance_scale, self.cfg_rescale
-            return predict_noise(self.prior, x_t, t, prompts, s, rescale).cfg
+            s, rescale = self.method.guidance_scale, self.method.cfg_rescale
+            return predict_noise(self.prior, x_t, t, prompts, s, rescale).guided
 
         out = guidance_pictures(
             self.prior, predict, distilled.x_t[:n], distilled.eps_hat[:n], distilled.t[:n]
         )
-        out["texts"] = captions(out["noise_levels"], *cameras)
-        if distilled.views is not None:
+        out["texts"] = captions(out["noise_levels"], *angles)
+        if distilled.x0_hat is not None:
+            views = views_of(distilled.x0_hat, distilled.x_t, distilled.eps)
             with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-                wanted = self.energy.predict(distilled.views)
+                wanted = self.energy.predict(views)
             if wanted is not None:
                 out["imgs_energy"] = picture(self.prior, wanted.flatten(0, 1)[:n])
         return out
