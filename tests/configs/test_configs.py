@@ -9,6 +9,7 @@ from helpers.full_size import build_small_mvdream, build_small_stable_diffusion,
 from omegaconf import OmegaConf
 from threestudio.utils.config import load_config, parse_structured
 from threestudio_jointdreamer.data.multiview_camera import MultiviewCameraConfig
+from threestudio_jointdreamer.step_schedule import StepSchedule
 from threestudio_jointdreamer.systems.geometry_fading import GeometryFading, GeometryFadingConfig
 
 from jointdreamer.host.config_check import check_config
@@ -31,7 +32,7 @@ PARTS = (
     "exporter",
 )
 PROMPT = "system.prompt_processor.prompt=a bear"
-REAL_ONLY = ("jointdreamer-dmtet.yaml",)  # see test_stages.py
+REAL_ONLY = ("jointdreamer-dmtet.yaml", "authors-dmtet.yaml")  # see test_stages.py
 
 
 def name(path: Path) -> str:
@@ -79,12 +80,33 @@ def test_full_size_says_the_papers_numbers():
     cfg = OmegaConf.load(ROOT / "configs" / "jointdreamer.yaml")
     guidance, fading = cfg.system.guidance, cfg.system.geometry_fading
     assert guidance.guidance_scale == [5000, 30.0, 50.0, 5001]
-    assert guidance.energy_weight == [600, 0.0, 0.3125, 601]
+    energy_weight = StepSchedule(guidance.energy_weight, "energy_weight")
+    of_step = {600: 0, 601: 5 / 16, 2999: 5 / 16, 3000: 5 / 8, 5999: 5 / 8}
+    assert {step: energy_weight(0, step) for step in of_step} == of_step
     assert guidance.max_step_percent == [0, 0.98, 0.50, 3000]
     assert guidance.min_step_percent == [0, 0.98, 0.02, 3000]
     assert (fading.start_step, set(fading.lr.values())) == (5000, {1e-6})
     assert cfg.data.batch_size == [8, 4] and cfg.data.width == cfg.data.height == [64, 256]
     assert cfg.trainer.max_steps > 5001  # CFG switching and fading happen inside this run
+
+
+@pytest.mark.parametrize("stage", ["", "-refine", "-dmtet"])
+def test_the_authors_configs_differ_from_ours_by_their_switches_alone(stage):
+    ours, theirs = (
+        OmegaConf.to_container(OmegaConf.load(ROOT / "configs" / f"{name}{stage}.yaml"))
+        for name in ("jointdreamer", "authors")
+    )
+    guidance = theirs["system"]["guidance"]
+    assert guidance.pop("timestep_per") == "batch"
+    if guidance["energy_type"] == "jsd-multiview-energy":
+        assert guidance["energy"].pop("mask_with_opacity") == "noisy"
+        assert guidance["energy"].pop("view_dependent_prompting") is True
+    ours["name"] = theirs["name"]
+    if not stage:  # ours is one run with the second stage's switches in it
+        del ours["system"]["geometry_fading"]
+        ours["system"]["guidance"]["guidance_scale"] = 30.0
+        ours["trainer"]["max_steps"] = 5000
+    assert ours == theirs
 
 
 def test_full_size_snippet_and_config_agree():

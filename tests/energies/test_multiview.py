@@ -136,8 +136,38 @@ def test_opacity_is_resized_to_the_latents(make_energy, views):
     torch.testing.assert_close(energy(views), -residual.square().flatten(1).sum(1))
 
 
+def test_masking_the_noisy_latents_is_the_authors_estimate(make_energy, views):
+    """x̂0 = (m x_t − σ ε)/√ᾱ, whose gradient in x_t is m/√ᾱ times that in x̂0."""
+    energy = make_energy(mask_with_opacity="noisy")
+    a = views.prior.schedule.alpha_bar(views.t, views.latents)
+    x_t = views.noisy.clone().requires_grad_()
+    eps = torch.randn_like(x_t)
+    views = replace(views, noisy=x_t, denoised=(x_t - (1 - a).sqrt() * eps) / a.sqrt())
+    (g,) = torch.autograd.grad(energy(views).sum(), x_t)
+    opacity = views.opacity.flatten(0, 1).permute(0, 3, 1, 2)
+    m = F.interpolate(opacity, (16, 16), mode="bilinear").unflatten(0, (2, 4))
+    residual = energy.predict(views) - (m * x_t - (1 - a).sqrt() * eps) / a.sqrt()
+    torch.testing.assert_close(energy(views), -residual.square().sum(dim=(1, 2, 3, 4)))
+    torch.testing.assert_close(g, 2 * m / a.sqrt() * residual, rtol=1e-4, atol=1e-3)
+    with pytest.raises(
+        ValueError, match="energy.mask_with_opacity='both': use false, true or noisy"
+    ):
+        make_energy(mask_with_opacity="both")
+
+
+def test_with_view_dependent_prompting_it_sees_the_2d_priors_prompts(make_energy, views):
+    plain = make_energy().predict(views)
+    energy = make_energy(view_dependent_prompting=True)
+    assert not torch.allclose(energy.predict(views), plain)
+    of_views = {
+        f"{name}_of_views": getattr(views, name)[:, None].expand(-1, 4, -1, -1)
+        for name in ("text_embeddings", "uncond_text_embeddings")
+    }
+    torch.testing.assert_close(energy.predict(replace(views, **of_views)), plain)
+
+
 def test_masking_without_opacity_is_refused(make_energy, prior):
-    with pytest.raises(ValueError, match="mask_with_opacity=true, but the system does not pass"):
+    with pytest.raises(ValueError, match="mask_with_opacity=True, but the system does not pass"):
         make_energy(mask_with_opacity=True)(random_views(prior, opacity=None))
 
 

@@ -155,6 +155,19 @@ def test_time_annealing_and_clipping_follow_the_step(make_guidance):
     assert guidance.method.cfg_rescale == pytest.approx(0.4)
 
 
+def test_one_timestep_may_be_shared_by_the_whole_batch(make_guidance, coherence, prompts, cameras):
+    seen = {}
+    for per in ("object", "batch"):
+        guidance = make_guidance(timestep_per=per, energy_type="test-coherence-energy")
+        guidance.energy.evaluate = lambda views, per=per, C=guidance.energy.evaluate: (
+            seen.setdefault(per, []).append(views.t.tolist()) or C(views)
+        )
+        for _ in range(4):
+            guidance(torch.rand(8, 16, 16, 4), prompts, **cameras, rgb_as_latents=True)
+    assert all(first == second for first, second in seen["batch"])
+    assert any(first != second for first, second in seen["object"])
+
+
 def test_the_whole_range_of_timesteps_may_be_drawn(make_guidance):
     guidance = make_guidance(min_step_percent=0.0, max_step_percent=1.0)
     assert (guidance.min_step, guidance.max_step) == (0, 999)

@@ -28,6 +28,8 @@ def random_views(
     t = torch.randint(100, 900, [n_object], generator=generator)
     prompts = RandomPrompts(seed)
     cameras = camera_ring(n_object, n_view)
+    angles = (cameras["elevation"], cameras["azimuth"], cameras["camera_distances"])
+    of_views = prompts.get_text_embeddings(*angles).unflatten(0, (2, n_object, n_view))
     views = Views(
         denoised=randn(*latent).requires_grad_(),
         latents=x,
@@ -40,5 +42,7 @@ def random_views(
         **{name: value.unflatten(0, (n_object, n_view)) for name, value in cameras.items()},
         text_embeddings=prompts.text_embeddings.expand(n_object, -1, -1),
         uncond_text_embeddings=prompts.uncond_text_embeddings.expand(n_object, -1, -1),
+        text_embeddings_of_views=of_views[0],
+        uncond_text_embeddings_of_views=of_views[1],
     )
     return replace(views, **changes)

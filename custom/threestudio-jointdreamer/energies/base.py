@@ -31,6 +31,8 @@ class Views:
         c2w: camera-to-world matrices.
         text_embeddings: of the plain prompt, not the view-dependent one.
         uncond_text_embeddings: of the empty or negative prompt.
+        text_embeddings_of_views, uncond_text_embeddings_of_views: those that the 2D prior denoises
+            each view with, view-dependent where the guidance is so configured.
     """
 
     denoised: Float[Tensor, "N V C h w"]
@@ -48,6 +50,8 @@ class Views:
     fovy: Float[Tensor, "N V"] | None
     text_embeddings: Float[Tensor, "N L D"]
     uncond_text_embeddings: Float[Tensor, "N L D"]
+    text_embeddings_of_views: Float[Tensor, "N V L D"]
+    uncond_text_embeddings_of_views: Float[Tensor, "N V L D"]
 
     @property
     def n_object(self) -> int:

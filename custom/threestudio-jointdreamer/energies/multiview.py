@@ -28,12 +28,16 @@ class MultiviewEnergy(ReconstructionEnergy):
         vae_name_or_path: whose vae/ encodes the renders for `noise: fresh`. By default the folder
             above if it has a vae/, and else the 2D prior's.
         guidance_scale, recon_std_rescale: 50 and 0.5, as MVDream and the authors.
+        view_dependent_prompting: it sees the prompts that the 2D prior sees, with "front view" and
+            the like, as in the authors' code. By default it sees the plain prompt: it was trained
+            with that, and knows the view by its camera.
     """
 
     @dataclass
     class Config(ReconstructionEnergy.Config):
         guidance_scale: Any = 50.0
         recon_std_rescale: float = 0.5
+        view_dependent_prompting: bool = False
 
     cfg: Config
 
@@ -82,15 +86,23 @@ class MultiviewEnergy(ReconstructionEnergy):
         self, x_t: Float[Tensor, "N V C h w"], views: Views
     ) -> tuple[Float[Tensor, "N V C h w"], Float[Tensor, "N V C h w"] | None]:
         """ε for the prompt, and for the empty one where the guidance needs it, in one call."""
-        prompts = [views.text_embeddings, views.uncond_text_embeddings]
+        prompts = [x.flatten(0, 1) for x in self._prompts(views)]
         prompts = prompts[: 1 if self.guidance_scale == 1 else 2]
         camera = camera_condition(views.c2w.flatten(0, 1))
         t = views.t.repeat_interleave(views.n_view)
         eps = self.model.predict_noise(
             torch.cat([x_t.flatten(0, 1)] * len(prompts)),
             torch.cat([t] * len(prompts)),
-            torch.cat(prompts).repeat_interleave(views.n_view, dim=0),
+            torch.cat(prompts),
             class_labels=torch.cat([camera] * len(prompts)),
         )
         text, *uncond = eps.unflatten(0, (len(prompts), *x_t.shape[:2]))
         return text, (uncond[0] if uncond else None)
+
+    def _prompts(self, views: Views) -> tuple[Float[Tensor, "N V L D"], Float[Tensor, "N V L D"]]:
+        """The embeddings of the prompt and of the empty or negative one, for every view."""
+        if self.cfg.view_dependent_prompting:
+            return views.text_embeddings_of_views, views.uncond_text_embeddings_of_views
+        plain = views.text_embeddings, views.uncond_text_embeddings
+        text, uncond = (x[:, None].expand(-1, views.n_view, -1, -1) for x in plain)
+        return text, uncond

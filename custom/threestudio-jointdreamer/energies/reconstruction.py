@@ -13,6 +13,7 @@ from ..step_schedule import StepSchedule
 from .base import Energy, Views
 
 NOISES = ("shared", "fresh")
+MASKS = (False, True, "noisy")
 KEY = "energy.pretrained_model_name_or_path"
 
 
@@ -32,8 +33,10 @@ class ReconstructionEnergy(Energy):
             plain conditional prediction, and costs half. May be a schedule.
         recon_std_rescale: how far M is rescaled to the standard deviation, over an object's views,
             of its unguided counterpart.
-        mask_with_opacity: residuals are multiplied with the rendered opacity, so that only the
-            object is compared, and not the background.
+        mask_with_opacity: true: residuals are multiplied with the rendered opacity m, so that only
+            the object is compared, and not the background; the gradient has the weight m².
+            `noisy`, as in the authors' code: x_t is multiplied with m before x̂0 is estimated from
+            it, and M is not masked; the gradient has the weight m. false: no mask.
         denoised_clamp: M is clamped to ±this; helps with weak priors.
         half_precision_weights: fp16 on a GPU.
         compile: torch.compile the model; the first step then takes a minute or so.
@@ -46,7 +49,7 @@ class ReconstructionEnergy(Energy):
         noise: str = "fresh"
         guidance_scale: Any = 1.0
         recon_std_rescale: float = 0.0
-        mask_with_opacity: bool = False
+        mask_with_opacity: Any = False
         denoised_clamp: float | None = None
         half_precision_weights: bool = True
         compile: bool = False
@@ -57,6 +60,11 @@ class ReconstructionEnergy(Energy):
     def configure(self) -> None:
         if self.cfg.noise not in NOISES:
             raise ValueError(f"energy.noise={self.cfg.noise!r}: use one of {', '.join(NOISES)}.")
+        if self.cfg.mask_with_opacity not in MASKS:
+            raise ValueError(
+                f"energy.mask_with_opacity={self.cfg.mask_with_opacity!r}: use false, true or "
+                "noisy."
+            )
         self.guidance_scale_schedule = StepSchedule(
             self.cfg.guidance_scale, "energy.guidance_scale"
         )
@@ -73,8 +81,12 @@ class ReconstructionEnergy(Energy):
         self.guidance_scale = self.guidance_scale_schedule(epoch, global_step)
 
     def __call__(self, views: Views) -> Float[Tensor, " N"]:
-        residual = self.predict(views) - views.denoised
-        if self.cfg.mask_with_opacity:
+        mask, x0 = self.cfg.mask_with_opacity, views.denoised
+        if mask == "noisy":
+            alpha_bar = views.prior.schedule.alpha_bar(views.t, x0)
+            x0 = x0 - (1 - self._mask(views)) * views.noisy / alpha_bar.sqrt()
+        residual = self.predict(views) - x0
+        if mask is True:
             residual = residual * self._mask(views)
         return -residual.square().sum(dim=(1, 2, 3, 4))
 
@@ -120,8 +132,9 @@ class ReconstructionEnergy(Energy):
     def _mask(self, views: Views) -> Float[Tensor, "N V 1 h w"]:
         if views.opacity is None:
             raise ValueError(
-                "energy.mask_with_opacity=true, but the system does not pass opacity=[B H W 1] to "
-                "the guidance: pass it, or set energy.mask_with_opacity=false."
+                f"energy.mask_with_opacity={self.cfg.mask_with_opacity}, but the system does not "
+                "pass opacity=[B H W 1] to the guidance: pass it, or set "
+                "energy.mask_with_opacity=false."
             )
         opacity = views.opacity.flatten(0, 1).permute(0, 3, 1, 2)
         mask = resize(opacity, views.denoised.shape[-1])

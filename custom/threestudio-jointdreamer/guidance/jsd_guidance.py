@@ -29,6 +29,7 @@ from .pictures import captions, guidance_pictures, picture
 
 CHOICES = {
     "weighting_strategy": tuple(WEIGHTINGS),
+    "timestep_per": ("object", "batch"),
     "denoised_from": tuple(DENOISED_FROM),
     "energy_gradient": ENERGY_GRADIENTS,
 }
@@ -57,6 +58,8 @@ class JSDGuidance(BaseObject):
             [5000, 30., 50., 5001]. With Perp-Neg s counts from 1, see `predict_noise`.
         n_view: V; views of one object are consecutive in a batch.
         min_step_percent*, max_step_percent*: t is drawn evenly from this part of all timesteps.
+        timestep_per: `object`, each object of a batch has a t of its own; `batch`, all share one,
+            as in the authors' code.
         weighting_strategy: w(t): `sds` σ_t², `uniform` 1, `fantasia3d` √ᾱ_t σ_t².
         energy_type, energy: the energy's registered name and its config.
         energy_weight*: λ; while it is 0 the energy is not evaluated.
@@ -79,6 +82,7 @@ class JSDGuidance(BaseObject):
         n_view: int = 4
         min_step_percent: Any = 0.02
         max_step_percent: Any = 0.98
+        timestep_per: str = "object"
         weighting_strategy: str = "sds"
         energy_type: str = "jsd-zero-energy"
         energy: dict = field(default_factory=dict)
@@ -194,10 +198,10 @@ class JSDGuidance(BaseObject):
         )
         with torch.autocast(self.device.type, enabled=False):
             x = self._encode(rgb, rgb_as_latents)
-            t = torch.randint(self.min_step, self.max_step + 1, [n_object], device=self.device)
+            t = self._draw_timesteps(n_object)
             prompts = Prompts.for_views(prompt_utils, *angles, self.cfg.view_dependent_prompting)
             rgb = None if rgb_as_latents else rgb
-            views_of = self._views(x, t, prompt_utils, cameras, rgb=rgb, opacity=opacity)
+            views_of = self._views(x, t, prompts, prompt_utils, cameras, rgb=rgb, opacity=opacity)
 
             def energy(x0_hat: Tensor, x_t: Tensor, eps: Tensor) -> Float[Tensor, " N"]:
                 return self.energy.evaluate(views_of(x0_hat, x_t, eps))
@@ -217,10 +221,16 @@ class JSDGuidance(BaseObject):
             )
         return batch_size // self.cfg.n_view
 
+    def _draw_timesteps(self, n_object: int) -> Int[Tensor, " N"]:
+        count = 1 if self.cfg.timestep_per == "batch" else n_object
+        t = torch.randint(self.min_step, self.max_step + 1, [count], device=self.device)
+        return t.expand(n_object)
+
     def _views(
         self,
         x: Float[Tensor, "B C h w"],
         t: Int[Tensor, " N"],
+        prompts: Prompts,
         prompt_utils,
         cameras: dict[str, Tensor | None],
         **renders: Tensor | None,
@@ -237,6 +247,8 @@ class JSDGuidance(BaseObject):
             prior=self.prior,
             text_embeddings=prompt_utils.text_embeddings.expand(len(t), -1, -1),
             uncond_text_embeddings=prompt_utils.uncond_text_embeddings.expand(len(t), -1, -1),
+            text_embeddings_of_views=by_object(prompts.text),
+            uncond_text_embeddings_of_views=by_object(prompts.uncond),
             **{name: by_object(value) for name, value in cameras.items()},
             **{name: None if v is None else by_object(v.detach()) for name, v in renders.items()},
         )
