@@ -4,6 +4,7 @@ import argparse
 import logging
 import sys
 import warnings
+from dataclasses import fields
 from pathlib import Path
 
 INTERRUPTED = 130  # as a shell reports Ctrl-C
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--objects", type=int, help="how many to render, or at most to take; default: 20000, or all"
     )
     add("--held-out", type=float, help="objects (1000) of tinyworld, share (0.01) of a folder")
-    add("--views", type=int, help="of an object in a batch; default: 4")
+    add("--views", type=int, dest="n_view", help="of an object in a batch; default: 4")
     add("--batch", type=int, help="objects in a batch, per device; default: 64, or 32")
     add("--steps", type=int, help="default: 6000 for tinyworld, else 20000")
     add("--lr", type=float, help="the head's peak learning rate; default: 5e-4, or 3e-4")
@@ -40,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--workers", type=int, default=4, help="processes that read a folder; %(default)s")
     add("--save-every", type=int, default=500, help="steps between checkpoints; %(default)s")
     add("--overwrite", action="store_true", help="replace --out if it is there")
-    add("--fresh", action="store_true", help="do not go on from an interrupted training")
+    add("--fresh", action="store_true", help="start over, do not resume an interrupted training")
     parser.set_defaults(run=run)
 
 
@@ -55,26 +56,15 @@ def run(args: argparse.Namespace) -> int:
     """
     from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-    from .train_classifier import default_settings, train_classifier
+    from .settings import Settings, default_settings
+    from .train_classifier import train_classifier
 
     for name, least in (("devices", 1), ("workers", 0), ("save_every", 1)):
         if getattr(args, name) < least:
             option = name.replace("_", "-")
             raise ValueError(f"--{option} {getattr(args, name)}: give {least} or more.")
-    settings = default_settings(
-        args.data,
-        backbone=args.backbone,
-        train_blocks=args.train_blocks,
-        image_size=args.image_size,
-        objects=args.objects,
-        held_out=args.held_out,
-        n_view=args.views,
-        batch=args.batch,
-        steps=args.steps,
-        lr=args.lr,
-        seed=args.seed,
-        denoise_with=args.denoise_with,
-    )
+    names = [field.name for field in fields(Settings) if field.name != "data"]
+    settings = default_settings(args.data, **{name: getattr(args, name) for name in names})
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     warnings.filterwarnings(
         "ignore", ".*(Checkpoint directory|LeafSpec|does not have many workers)"
@@ -94,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         print("interrupted: the same command goes on from the newest checkpoint", file=sys.stderr)
         return INTERRUPTED
     if rank_zero_only.rank == 0:
-        told = ("accuracy", "roc_auc", "calibration_error")
-        print(", ".join(f"{name} {metrics[name]:.3f}" for name in told), "on held-out objects")
+        shown = ("accuracy", "roc_auc", "calibration_error")
+        print(", ".join(f"{name} {metrics[name]:.3f}" for name in shown), "on held-out objects")
         print(args.out)
     return 0

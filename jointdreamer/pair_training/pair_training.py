@@ -1,7 +1,6 @@
 """The pair classifier's training as a Lightning module: loss, optimizer, held-out metrics."""
 
-import math
-from dataclasses import dataclass
+import sys
 from typing import Any
 
 import pytorch_lightning as pl
@@ -10,13 +9,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from threestudio_jointdreamer.priors.pair_classifier import PairClassifier
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, MetricCollection
-from torchmetrics.classification import (
-    BinaryAccuracy,
-    BinaryAUROC,
-    BinaryCalibrationError,
-)
+from torchmetrics import MeanMetric, Metric
+from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, BinaryCalibrationError
 
+from ..tinyworld.training import TrainingPlan
 from .pairs import KINDS, SAME, Pairs, form_pairs, soften
 
 SAVED_HISTORY = "history"
@@ -24,126 +20,108 @@ VIEWS = ("images", "janus")
 DENOISED = "denoised_"  # before these names
 
 
-@dataclass(frozen=True)
-class Rates:
-    """How fast to learn.
+def _metrics() -> nn.ModuleDict:
+    """Of all held-out pairs, of the denoised ones, and of each kind of pair."""
 
-    Args:
-        steps: optimizer steps.
-        lr: the head's peak learning rate, reached after `warmup` steps; then a cosine to zero.
-        backbone_lr_scale: the backbone's learning rate, over the head's.
-        warmup: steps of linear warm-up.
-        weight_decay: AdamW's.
-    """
+    def of_answers(prefix: str = "") -> dict[str, Metric]:
+        calibration = BinaryCalibrationError(n_bins=15)
+        found = {"accuracy": BinaryAccuracy(), "roc_auc": BinaryAUROC()}
+        found["calibration_error"] = calibration
+        return {prefix + name: metric for name, metric in found.items()}
 
-    steps: int
-    lr: float = 1e-3
-    backbone_lr_scale: float = 1.0
-    warmup: int = 200
-    weight_decay: float = 1e-2
-
-    def at(self, step: int) -> float:
-        """The share of the peak learning rate."""
-        ramp = min(1.0, (step + 1) / max(1, self.warmup))
-        return ramp * 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps)))
+    metrics = of_answers() | {"loss": MeanMetric()} | of_answers(DENOISED)
+    metrics |= {f"right_on_{kind}": BinaryAccuracy() for kind in KINDS}
+    metrics |= {f"roc_auc_{kind}": BinaryAUROC() for kind in KINDS[1:]}
+    return nn.ModuleDict(metrics | {"training_loss": MeanMetric()})
 
 
 class PairTraining(pl.LightningModule):
     """Learns from groups of views whether pairs belong together.
 
-    A batch is a dict as of `tinyworld.pairs.make_groups` or `ViewsFolder`: images [B V 3 H W]
-    (uint8) and c2w [B V 4 4], and where there are any, janus and face_deg, denoised_images and
-    denoised_janus. Where these are there, half of the objects are learnt from denoised, and
-    held-out objects are judged both ways, with metrics of their own for the denoised ones.
+    A batch is a dict as of `make_view_groups` or `ViewsFolder`: images [B V 3 H W] (uint8) and c2w
+    [B V 4 4], and where there are any, janus and face_deg, denoised_images and denoised_janus.
+    Where these are there, half of the objects are learnt from denoised, and held-out objects are
+    judged both ways, with metrics of their own for the denoised ones.
 
     After every validation, `history` has one entry more, with the mean training loss since the last
     and the metrics of all held-out pairs.
+
+    Args:
+        plan: steps, the head's learning rate, seed.
+        backbone_lr_scale: the backbone's learning rate, over the head's.
     """
 
-    def __init__(self, classifier: PairClassifier, rates: Rates, seed: int = 0) -> None:
+    def __init__(
+        self, classifier: PairClassifier, plan: TrainingPlan, backbone_lr_scale: float = 1.0
+    ) -> None:
         super().__init__()
-        self.classifier, self.rates, self.seed = classifier, rates, seed
+        self.classifier, self.plan = classifier, plan
+        self.backbone_lr_scale = backbone_lr_scale
         self.history: list[dict[str, float]] = []
-        self.recent_loss = MeanMetric()
-        self.overall = MetricCollection(
-            {
-                "accuracy": BinaryAccuracy(),
-                "roc_auc": BinaryAUROC(),
-                "calibration_error": BinaryCalibrationError(n_bins=15),
-            }
-        )
-        self.of_denoised = self.overall.clone(prefix=DENOISED)
-        self.held_out_loss = MeanMetric()
-        self.right = nn.ModuleList(BinaryAccuracy() for _ in KINDS)
-        self.auc = nn.ModuleList(BinaryAUROC() for _ in KINDS[1:])
+        self.metrics = _metrics()
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         batch = _half_denoised(batch)
         pairs = self._pairs(soften(_pictures(batch)), batch)
-        loss = F.binary_cross_entropy_with_logits(*self._judge(pairs))
-        self.recent_loss.update(loss.detach())
+        loss = F.binary_cross_entropy_with_logits(*self._logits_and_labels(pairs))
+        self.metrics["training_loss"].update(loss.detach())
+        self.log("loss", loss, prog_bar=True)
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        number = batch_idx + 1_000_003 * self.global_rank
-        generator = torch.Generator().manual_seed(self.seed + number)
+        seed = self.plan.seed + batch_idx + 1_000_003 * self.global_rank
+        generator = torch.Generator().manual_seed(seed)
         pairs = self._pairs(_pictures(batch), batch, generator)
-        logits, labels = self._judge(pairs)
-        self.held_out_loss.update(F.binary_cross_entropy_with_logits(logits, labels))
-        chance, labels = logits.sigmoid(), labels.long()
-        self.overall.update(chance, labels)
-        for kind, right in enumerate(self.right):
-            among = pairs.kind == kind
-            if among.any():
-                right.update(chance[among], labels[among])
-        for kind, auc in enumerate(self.auc, start=1):
-            among = (pairs.kind == kind) | (pairs.kind == SAME)
-            auc.update(chance[among], labels[among])
+        logits, labels = self._logits_and_labels(pairs)
+        self.metrics["loss"].update(F.binary_cross_entropy_with_logits(logits, labels))
+        self._update_answers(logits, labels)
+        for kind, name in enumerate(KINDS):
+            of_kind = pairs.kind == kind
+            if not of_kind.any():
+                continue
+            self.metrics[f"right_on_{name}"].update(logits[of_kind].sigmoid(), labels[of_kind])
+            if kind != SAME:
+                among = of_kind | (pairs.kind == SAME)
+                self.metrics[f"roc_auc_{name}"].update(
+                    logits[among].sigmoid(), labels[among].long()
+                )
         if _can_be_denoised(batch):
-            generator.manual_seed(self.seed + number)
-            seen = _pictures(_denoised(batch))
-            logits, labels = self._judge(self._pairs(seen, batch, generator))
-            self.of_denoised.update(logits.sigmoid(), labels.long())
+            generator.manual_seed(seed)
+            pairs = self._pairs(_pictures(_denoised(batch)), batch, generator)
+            self._update_answers(*self._logits_and_labels(pairs), DENOISED)
+
+    def _update_answers(self, logits: Tensor, labels: Tensor, prefix: str = "") -> None:
+        for name in ("accuracy", "roc_auc", "calibration_error"):
+            self.metrics[prefix + name].update(logits.sigmoid(), labels.long())
 
     def on_validation_epoch_end(self) -> None:
-        metrics = {name: value.item() for name, value in self.overall.compute().items()}
-        metrics["loss"] = self.held_out_loss.compute().item()
-        for kind, right in enumerate(self.right):
-            if right.update_called:
-                metrics[f"right_on_{KINDS[kind]}"] = right.compute().item()
-                if kind != SAME:
-                    metrics[f"roc_auc_{KINDS[kind]}"] = self.auc[kind - 1].compute().item()
-        if self.of_denoised["accuracy"].update_called:
-            of_denoised = self.of_denoised.compute()
-            metrics |= {name: value.item() for name, value in of_denoised.items()}
-        if self.recent_loss.update_called:
-            metrics["training_loss"] = self.recent_loss.compute().item()
-        metrics = {name: round(value, 5) for name, value in metrics.items()}
-        if not self.trainer.sanity_checking:
-            self.history.append({"step": self.global_step, **metrics})
-        for metric in (
-            self.overall,
-            self.of_denoised,
-            self.held_out_loss,
-            self.recent_loss,
-            *self.right,
-            *self.auc,
-        ):
+        measured = {
+            name: round(metric.compute().item(), 5)
+            for name, metric in self.metrics.items()
+            if metric.update_called
+        }
+        for metric in self.metrics.values():
             metric.reset()
+        if self.trainer.sanity_checking:
+            return
+        self.history.append({"step": self.global_step, **measured})
+        self.print(
+            f"pair classifier {self.global_step}/{self.plan.steps}: "
+            f"training loss {measured.get('training_loss', float('nan')):.4f}, held-out objects: "
+            f"accuracy {measured['accuracy']:.3f}, ROC-AUC {measured['roc_auc']:.3f}",
+            file=sys.stderr,
+        )
 
     def configure_optimizers(self) -> dict[str, Any]:
-        rates, groups = self.rates, []
-        for part, scale in (("head", 1.0), ("backbone", rates.backbone_lr_scale)):
+        plan, groups = self.plan, []
+        for part, scale in (("head", 1.0), ("backbone", self.backbone_lr_scale)):
             parameters = getattr(self.classifier, part).parameters()
             learning = [p for p in parameters if p.requires_grad]
             if learning:
-                groups.append({"params": learning, "lr": rates.lr * scale})
-        optimizer = torch.optim.AdamW(groups, weight_decay=rates.weight_decay)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rates.at)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+                groups.append({"params": learning, "lr": plan.lr * scale})
+        optimizer = torch.optim.AdamW(groups, weight_decay=plan.weight_decay)
+        schedule = {"scheduler": plan.schedule(optimizer), "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[SAVED_HISTORY] = self.history
@@ -165,7 +143,7 @@ class PairTraining(pl.LightningModule):
         with torch.autocast(self.device.type, enabled=False):  # the energy's poses are exact too
             return form_pairs(features[0], batch["c2w"], janus, batch.get("face_deg"), generator)
 
-    def _judge(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
+    def _logits_and_labels(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
         """Logits, and 1 for the pairs that belong together."""
         logits = self.classifier.head(pairs.first, pairs.second, pairs.pose).float()
         return logits, (pairs.kind == SAME).float()

@@ -36,14 +36,14 @@ def form_pairs(
     """All ordered pairs of views of an object, and as many pairs that do not belong together.
 
     Of an ordered pair (i, j) there is one negative: with the same view of another object instead
-    of j; or with a pose wrong by `APART_DEG` or more; or Janus-made. Where an object has no such
-    pose, or its views show one and the same face, it is the first of them.
+    of j; or with a pose wrong by `APART_DEG` or more; or of a Janus object. Where an object has no
+    such pose, or its views show one and the same face, it is the first of them.
 
     Args:
         features: of V views of each of B objects, two at least of both.
         c2w: their cameras.
-        janus: the features of the same views of Janus-made objects. Without them, view i itself
-            stands for view j: that is what an asset with a front on every side shows.
+        janus: the features of the same views with several faces. Without them, view i itself stands
+            for view j: that is what an asset with a front on every side shows.
         face_deg: which face each view of `janus` shows, as its azimuth, NaN for none of its own.
         generator: draws on the CPU; torch's global one by default.
 
@@ -57,36 +57,38 @@ def form_pairs(
     shape = (n_object, len(i))
     kind = torch.randint(OTHER, len(KINDS), shape, generator=generator).to(device)
     shift = torch.randint(1, n_object, shape, generator=generator).to(device)
-    lots = torch.rand(*shape, n_view, generator=generator).to(device)
+    chance = torch.rand(*shape, n_view, generator=generator).to(device)
 
     apart = _apart(c2w)
-    wrong = ((1 + lots) * apart[:, j]).argmax(dim=2)  # a camera far enough from j, drawn by lot
+    wrong = ((1 + chance) * apart[:, j]).argmax(
+        dim=2
+    )  # a camera far enough from j, drawn at random
     if face_deg is None:
-        is_janus = apart[:, i, j]
+        two_faces = apart[:, i, j]
     else:
         gap = (face_deg[:, i] - face_deg[:, j] + 180) % 360 - 180
-        is_janus = gap.abs() >= APART_DEG  # false for NaN
+        two_faces = gap.abs() >= APART_DEG  # false for NaN
     possible = (kind == OTHER) | (kind == POSE) & apart[:, j].any(dim=2)
-    kind = torch.where(possible | (kind == JANUS) & is_janus, kind, OTHER)
+    kind = torch.where(possible | (kind == JANUS) & two_faces, kind, OTHER)
 
     rows = torch.arange(n_object, device=device)[:, None].expand(shape)
     i, j = i.to(device).expand(shape), j.to(device).expand(shape)
-    its_rows = torch.where(kind == OTHER, (rows + shift) % n_object, rows)
-    its_pose = torch.where(kind == POSE, wrong, j)
-    first, second = features[rows, i], features[its_rows, j]
-    planted = (kind == JANUS)[..., None]
+    second_rows = torch.where(kind == OTHER, (rows + shift) % n_object, rows)
+    posed_as = torch.where(kind == POSE, wrong, j)
+    first, second = features[rows, i], features[second_rows, j]
+    is_janus = (kind == JANUS)[..., None]
     if janus is None:
-        second = torch.where(planted, first, second)
+        second = torch.where(is_janus, first, second)
     else:
-        first = torch.where(planted, janus[rows, i], first)
-        second = torch.where(planted, janus[rows, j], second)
+        first = torch.where(is_janus, janus[rows, i], first)
+        second = torch.where(is_janus, janus[rows, j], second)
     return Pairs(
         torch.cat([features[rows, i], first]).flatten(0, 1),
         torch.cat([features[rows, j], second]).flatten(0, 1),
         torch.cat(
             [
                 relative_pose(c2w[rows, i], c2w[rows, j]),
-                relative_pose(c2w[rows, i], c2w[its_rows, its_pose]),
+                relative_pose(c2w[rows, i], c2w[second_rows, posed_as]),
             ]
         ).flatten(0, 1),
         torch.cat([torch.full_like(kind, SAME), kind]).flatten(),

@@ -4,6 +4,9 @@ import argparse
 import json
 from pathlib import Path
 
+from ..paths import find_shipped
+
+OUT = Path("outputs/tinyworld")
 SAMPLE_PROMPTS = (
     "a red bear wearing a blue hat",
     "a yellow rabbit with a green backpack",
@@ -35,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     samples = commands.add_parser("samples", help="draw a sheet of samples from each prior")
     samples.add_argument("--root", type=Path, default=Path("load/tiny"), help="weights folder")
-    samples.add_argument("--out", type=Path, default=Path("docs"), help="where the sheets go")
+    samples.add_argument("--out", type=Path, default=OUT, help="where the sheets go; %(default)s")
     samples.add_argument("--prior", choices=(*GUIDANCE_SCALE, "all"), default="all")
     samples.add_argument("--prompt", action="append", help="repeatable; a fixed list by default")
     samples.add_argument("--guidance-scale", type=float, help="default: 4, or 1.5 for wonder3d")
@@ -46,99 +49,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     world = commands.add_parser("show", help="draw the true creature of a caption, all round")
     world.add_argument("prompts", nargs="*", default=SAMPLE_PROMPTS)
-    world.add_argument("--out", type=Path, default=Path("docs/tinyworld.png"))
+    world.add_argument("--out", type=Path, default=OUT / "creatures.png", help="%(default)s")
     world.set_defaults(run=_show)
 
 
-def _train(args: argparse.Namespace) -> int:
+def _train(args: argparse.Namespace) -> None:
     import torch
 
     from .stages import STAGES, train
 
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    stages = list(STAGES) if args.stages == ["all"] else args.stages
-    for stage in stages:
-        report = train(
-            stage,
-            args.root,
-            device,
-            args.seed,
-            args.steps,
-            args.pictures,
-            args.batch,
-            args.max_seconds,
-        )
-        print(json.dumps({"stage": stage, **report}))
-    return 0
+    numbers = (args.seed, args.steps, args.pictures, args.batch, args.max_seconds)
+    for stage in list(STAGES) if args.stages == ["all"] else args.stages:
+        print(json.dumps({"stage": stage, **train(stage, args.root, device, *numbers)}))
 
 
-def _samples(args: argparse.Namespace) -> int:
+def _samples(args: argparse.Namespace) -> None:
+    import torch
+
+    from .sampling import sample, sample_views, true_views
+
     prompts = list(args.prompt or SAMPLE_PROMPTS)
+    root = find_shipped(args.root) or args.root
     for prior in GUIDANCE_SCALE if args.prior == "all" else (args.prior,):
         scale = GUIDANCE_SCALE[prior] if args.guidance_scale is None else args.guidance_scale
-        draw = _sample_translation if prior == "wonder3d" else _sample_text_prior
-        draw(args, prior, prompts, scale)
-    return 0
+        columns = None
+        options = {"seed": args.seed, "guidance_scale": scale, "device": args.device}
+        if prior == "wonder3d":
+            truth = true_views(prompts, args.azimuth)
+            predicted = sample_views(root, prior, truth, **options).cpu()
+            rows = torch.cat([truth[:, :1], predicted[:, 1:], truth[:, 1:]], dim=1)
+            columns = [f"{of} {deg}°" for of in ("predicted", "true") for deg in (90, 180, 270)]
+            columns.insert(0, "reference")
+        else:  # four samples a prompt from the 2D prior; four views from the multi-view prior
+            repeated = [p for p in prompts for _ in range(4 if prior == "stable-diffusion" else 1)]
+            images = sample(root, prior, repeated, azimuth_deg=args.azimuth, **options).cpu()
+            rows = images.flatten(0, 1).unflatten(0, (len(prompts), -1))
+        _save_grid(rows, args.out / f"samples-{prior}.png", prompts, columns)
 
 
-def _sample_text_prior(
-    args: argparse.Namespace, prior: str, prompts: list[str], guidance_scale: float
-) -> None:
-    from .sampling import sample
+def _show(args: argparse.Namespace) -> None:
+    from .sampling import true_views
 
-    # Four samples a prompt from the 2D prior; four views a prompt from the multi-view prior.
-    repeated = [p for p in prompts for _ in range(4 if prior == "stable-diffusion" else 1)]
-    images = sample(
-        args.root,
-        prior,
-        repeated,
-        seed=args.seed,
-        guidance_scale=guidance_scale,
-        azimuth_deg=args.azimuth,
-        device=args.device,
-    ).cpu()
-    rows = images.flatten(0, 1).unflatten(0, (len(prompts), -1))
-    _save_grid(rows, args.out / f"samples-{prior}.png", prompts)
-
-
-def _sample_translation(
-    args: argparse.Namespace, prior: str, prompts: list[str], guidance_scale: float
-) -> None:
-    import torch
-
-    from .translation_samples import sample_views, true_views
-
-    truth = true_views(prompts, azimuth_deg=args.azimuth, elevation_deg=15.0)
-    predicted = sample_views(
-        args.root,
-        prior,
-        truth,
-        seed=args.seed,
-        guidance_scale=guidance_scale,
-        device=args.device,
-    ).cpu()
-    rows = torch.cat([truth[:, :1], predicted[:, 1:], truth[:, 1:]], dim=1)
-    step = 360 // truth.shape[1]
-    offsets = [f"{step * view}°" for view in range(1, truth.shape[1])]
-    columns = ["reference", *[f"predicted {o}" for o in offsets], *[f"true {o}" for o in offsets]]
-    _save_grid(rows, args.out / f"samples-{prior}.png", prompts, columns)
-
-
-def _show(args: argparse.Namespace) -> int:
-    import torch
-
-    from .captions import parse
-    from .creatures import build
-    from .renderer import orbit_cameras, render
-
-    rows = []
-    for prompt in args.prompts:
-        azimuth = torch.arange(8) * 45.0
-        c2w = orbit_cameras(azimuth, torch.full((8,), 15.0), torch.full((8,), 2.6))
-        objects = build(parse(prompt))[torch.zeros(8, dtype=torch.long)]
-        rows.append(render(objects, c2w, torch.full((8,), 40.0), torch.full((8, 3), 0.85)))
-    _save_grid(torch.stack(rows), args.out, list(args.prompts))
-    return 0
+    _save_grid(true_views(args.prompts, n_view=8), args.out, list(args.prompts))
 
 
 def _save_grid(rows, path: Path, labels: list[str], columns: list[str] | None = None) -> None:

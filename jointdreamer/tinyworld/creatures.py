@@ -1,5 +1,6 @@
 """Procedural creatures: a few attributes become coloured ellipsoids with a face on +x only."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -21,43 +22,35 @@ COLORS: dict[str, tuple[float, float, float]] = {
 COLOR_NAMES = tuple(COLORS)
 SPECIES = ("bear", "rabbit", "cat", "mouse", "elephant", "dog", "frog", "duck")
 
-_BLACK = (0.05, 0.05, 0.06)
-_WHITE = (0.98, 0.98, 0.97)
-_BEAK = (0.98, 0.60, 0.08)
+
+class _Rows:
+    """A dataclass of tensors that have a row for each of N things."""
+
+    def __getitem__(self, index):
+        return type(self)(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+
+    def __len__(self) -> int:
+        return len(getattr(self, fields(self)[0].name))
+
+    def to(self, device):
+        return type(self)(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
 
 @dataclass(frozen=True)
-class Creatures:
-    """N creatures as attribute tensors.
+class Creatures(_Rows):
+    """N creatures as attribute tensors."""
 
-    Args:
-        species: index into `SPECIES`.
-        color: body colour, index into `COLOR_NAMES`.
-        hat, backpack: colour index into `COLOR_NAMES`, or -1 for none.
-        belly: whether there is a white belly patch.
-        stretch: per-creature proportions, N(0, 1) numbers for head, body, ears, accessories.
-    """
-
-    species: Int[Tensor, " N"]
-    color: Int[Tensor, " N"]
-    hat: Int[Tensor, " N"]
-    backpack: Int[Tensor, " N"]
-    belly: Bool[Tensor, " N"]
-    stretch: Float[Tensor, "N 4"]
-
-    def __len__(self) -> int:
-        return len(self.species)
-
-    def __getitem__(self, index) -> "Creatures":
-        return Creatures(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+    species: Int[Tensor, " N"]  # index into `SPECIES`
+    color: Int[Tensor, " N"]  # of the body, index into `COLOR_NAMES`
+    hat: Int[Tensor, " N"]  # its colour, or -1 for none
+    backpack: Int[Tensor, " N"]  # likewise
+    belly: Bool[Tensor, " N"]  # whether it has a white patch
+    stretch: Float[Tensor, "N 4"]  # N(0, 1) numbers for head, body, ears, accessories
 
     def without_accessories(self) -> "Creatures":
         """The same creatures with hats and backpacks taken off."""
         none = torch.full_like(self.hat, -1)
         return replace(self, hat=none, backpack=none)
-
-    def to(self, device) -> "Creatures":
-        return Creatures(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
 
 def sample_creatures(
@@ -88,40 +81,38 @@ def sample_creatures(
 
 
 @dataclass(frozen=True)
-class Ellipsoids:
-    """K ellipsoids for each of N objects, in world units, z up.
-
-    Args:
-        center: centres.
-        inverse: maps a world offset from the centre into the unit-sphere frame.
-        color: linear colour in [0, 1].
-        present: whether the slot is filled.
-    """
+class Ellipsoids(_Rows):
+    """K ellipsoids for each of N objects, in world units, z up."""
 
     center: Float[Tensor, "N K 3"]
-    inverse: Float[Tensor, "N K 3 3"]
-    color: Float[Tensor, "N K 3"]
-    present: Bool[Tensor, "N K"]
+    inverse: Float[Tensor, "N K 3 3"]  # from a world offset to the unit sphere's frame
+    color: Float[Tensor, "N K 3"]  # in [0, 1]
+    present: Bool[Tensor, "N K"]  # whether the slot is filled
 
-    def __getitem__(self, index) -> "Ellipsoids":
-        return Ellipsoids(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
-    def to(self, device) -> "Ellipsoids":
-        return Ellipsoids(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+_FIXED_PAINTS = {
+    "white": (0.98, 0.98, 0.97),
+    "black": (0.05, 0.05, 0.06),
+    "pink": COLORS["pink"],
+    "beak": (0.98, 0.60, 0.08),
+}
+_PAINTS = ("body", "dark", "light", "hat", "backpack", "backpack_dark", *_FIXED_PAINTS)
+_ALWAYS, _WITH_HAT, _WITH_BACKPACK, _WITH_BELLY, _NEVER = range(5)
 
 
 @dataclass(frozen=True)
 class _Part:
-    """One ellipsoid: tilts in degrees (mirrored parts tilt the other way about x), paint a name of
-    `_PAINTS` or a fixed colour, and which stretch number scales it.
+    """One ellipsoid: tilts in degrees (a mirrored part tilts the other way about x), one of
+    `_PAINTS`, which stretch number scales it (4 for none), and when it is there.
     """
 
     center: tuple[float, float, float]
     radii: tuple[float, float, float]
-    paint: object = "body"
+    paint: str = "body"
     tilt_x: float = 0.0
     tilt_y: float = 0.0
-    stretch: int = -1
+    stretch: int = 4
+    shown: int = _ALWAYS
 
 
 _EVERYBODY = {
@@ -129,37 +120,37 @@ _EVERYBODY = {
     "head": _Part((0.06, 0.0, 0.22), (0.36, 0.38, 0.34), stretch=0),
     "foot": _Part((0.20, 0.20, -0.66), (0.19, 0.13, 0.10), "dark"),
     "arm": _Part((0.16, 0.36, -0.24), (0.12, 0.10, 0.21), tilt_x=-20.0),
-    "eye": _Part((0.385, 0.15, 0.30), (0.06, 0.105, 0.115), _WHITE),
-    "pupil": _Part((0.44, 0.14, 0.30), (0.035, 0.06, 0.07), _BLACK),
+    "eye": _Part((0.385, 0.15, 0.30), (0.06, 0.105, 0.115), "white"),
+    "pupil": _Part((0.44, 0.14, 0.30), (0.035, 0.06, 0.07), "black"),
 }
 _PAIRED = ("foot", "arm", "eye", "pupil", "ear", "tip")
 _SPECIES_PARTS = {
     "bear": {
         "ear": _Part((0.0, 0.27, 0.49), (0.09, 0.14, 0.14), stretch=2),
         "snout": _Part((0.40, 0.0, 0.11), (0.13, 0.16, 0.11), "light"),
-        "nose": _Part((0.52, 0.0, 0.16), (0.04, 0.07, 0.05), _BLACK),
+        "nose": _Part((0.52, 0.0, 0.16), (0.04, 0.07, 0.05), "black"),
         "tail": _Part((-0.41, 0.0, -0.42), (0.10, 0.10, 0.10)),
     },
     "rabbit": {
         "ear": _Part((-0.02, 0.17, 0.70), (0.06, 0.10, 0.29), tilt_x=-12.0, stretch=2),
-        "tip": _Part((0.03, 0.17, 0.70), (0.03, 0.05, 0.20), COLORS["pink"], -12.0, stretch=2),
+        "tip": _Part((0.03, 0.17, 0.70), (0.03, 0.05, 0.20), "pink", -12.0, stretch=2),
         "snout": _Part((0.40, 0.0, 0.10), (0.09, 0.12, 0.09), "light"),
-        "nose": _Part((0.48, 0.0, 0.13), (0.03, 0.05, 0.04), COLORS["pink"]),
-        "tail": _Part((-0.42, 0.0, -0.44), (0.13, 0.13, 0.13), _WHITE),
+        "nose": _Part((0.48, 0.0, 0.13), (0.03, 0.05, 0.04), "pink"),
+        "tail": _Part((-0.42, 0.0, -0.44), (0.13, 0.13, 0.13), "white"),
     },
     "cat": {
         "ear": _Part((0.02, 0.23, 0.50), (0.07, 0.13, 0.16), tilt_x=-18.0, stretch=2),
         "tip": _Part((0.02, 0.27, 0.62), (0.04, 0.06, 0.12), "body", -18.0, stretch=2),
         "snout": _Part((0.40, 0.0, 0.11), (0.08, 0.13, 0.07), "light"),
-        "nose": _Part((0.47, 0.0, 0.15), (0.03, 0.05, 0.035), COLORS["pink"]),
+        "nose": _Part((0.47, 0.0, 0.15), (0.03, 0.05, 0.035), "pink"),
         "tail": _Part((-0.48, 0.0, -0.22), (0.07, 0.07, 0.34), tilt_y=-25.0),
     },
     "mouse": {
         "ear": _Part((-0.02, 0.36, 0.46), (0.05, 0.22, 0.22), stretch=2),
-        "tip": _Part((0.02, 0.36, 0.46), (0.04, 0.15, 0.15), COLORS["pink"], stretch=2),
+        "tip": _Part((0.02, 0.36, 0.46), (0.04, 0.15, 0.15), "pink", stretch=2),
         "snout": _Part((0.44, 0.0, 0.12), (0.18, 0.11, 0.09)),
-        "nose": _Part((0.61, 0.0, 0.14), (0.05, 0.055, 0.05), _BLACK),
-        "tail": _Part((-0.52, 0.0, -0.42), (0.26, 0.04, 0.04), COLORS["pink"], tilt_y=25.0),
+        "nose": _Part((0.61, 0.0, 0.14), (0.05, 0.055, 0.05), "black"),
+        "tail": _Part((-0.52, 0.0, -0.42), (0.26, 0.04, 0.04), "pink", tilt_y=25.0),
     },
     "elephant": {
         "ear": _Part((0.0, 0.46, 0.22), (0.05, 0.23, 0.28), stretch=2),
@@ -170,38 +161,39 @@ _SPECIES_PARTS = {
     "dog": {
         "ear": _Part((0.03, 0.40, 0.14), (0.11, 0.07, 0.27), "dark", 8.0, stretch=2),
         "snout": _Part((0.44, 0.0, 0.10), (0.19, 0.15, 0.12), "light"),
-        "nose": _Part((0.62, 0.0, 0.16), (0.05, 0.07, 0.055), _BLACK),
+        "nose": _Part((0.62, 0.0, 0.16), (0.05, 0.07, 0.055), "black"),
         "tail": _Part((-0.46, 0.0, -0.28), (0.06, 0.06, 0.22), tilt_y=-35.0),
     },
     "frog": {
         "ear": _Part((0.14, 0.21, 0.50), (0.15, 0.15, 0.14), stretch=2),
-        "eye": _Part((0.24, 0.21, 0.53), (0.07, 0.11, 0.11), _WHITE),
-        "pupil": _Part((0.295, 0.21, 0.53), (0.035, 0.065, 0.07), _BLACK),
-        "snout": _Part((0.37, 0.0, 0.12), (0.07, 0.26, 0.035), _BLACK),
+        "eye": _Part((0.24, 0.21, 0.53), (0.07, 0.11, 0.11), "white"),
+        "pupil": _Part((0.295, 0.21, 0.53), (0.035, 0.065, 0.07), "black"),
+        "snout": _Part((0.37, 0.0, 0.12), (0.07, 0.26, 0.035), "black"),
     },
     "duck": {
         "arm": _Part((-0.04, 0.38, -0.26), (0.22, 0.08, 0.19), "dark", tilt_y=15.0),
-        "foot": _Part((0.22, 0.18, -0.68), (0.22, 0.14, 0.06), _BEAK),
-        "snout": _Part((0.47, 0.0, 0.11), (0.20, 0.18, 0.06), _BEAK),
+        "foot": _Part((0.22, 0.18, -0.68), (0.22, 0.14, 0.06), "beak"),
+        "snout": _Part((0.47, 0.0, 0.11), (0.20, 0.18, 0.06), "beak"),
         "tail": _Part((-0.42, 0.0, -0.32), (0.17, 0.14, 0.07), tilt_y=30.0),
     },
 }
-_HAT = {
-    "brim": _Part((0.04, 0.0, 0.51), (0.34, 0.34, 0.055), "hat", stretch=3),
-    "crown": _Part((0.04, 0.0, 0.66), (0.21, 0.21, 0.25), "hat", stretch=3),
+_ACCESSORIES = {
+    "brim": _Part((0.04, 0.0, 0.51), (0.34, 0.34, 0.055), "hat", stretch=3, shown=_WITH_HAT),
+    "crown": _Part((0.04, 0.0, 0.66), (0.21, 0.21, 0.25), "hat", stretch=3, shown=_WITH_HAT),
+    "pack": _Part(
+        (-0.42, 0.0, -0.20), (0.21, 0.27, 0.29), "backpack", stretch=3, shown=_WITH_BACKPACK
+    ),
+    "pocket": _Part(
+        (-0.58, 0.0, -0.28), (0.10, 0.17, 0.13), "backpack_dark", stretch=3, shown=_WITH_BACKPACK
+    ),
+    "belly": _Part((0.13, 0.0, -0.36), (0.25, 0.27, 0.27), "white", stretch=1, shown=_WITH_BELLY),
 }
-_BACKPACK = {
-    "pack": _Part((-0.42, 0.0, -0.20), (0.21, 0.27, 0.29), "backpack", stretch=3),
-    "pocket": _Part((-0.58, 0.0, -0.28), (0.10, 0.17, 0.13), "backpack_dark", stretch=3),
-}
-_BELLY = {"belly": _Part((0.13, 0.0, -0.36), (0.25, 0.27, 0.27), _WHITE, stretch=1)}
 
 
 def _slots(species: str) -> list[tuple[str, _Part]]:
     """All parts of a species, paired ones twice (the second mirrored), in drawing order."""
-    parts = {**_EVERYBODY, **_SPECIES_PARTS[species], **_HAT, **_BACKPACK, **_BELLY}
     slots = []
-    for name, part in parts.items():
+    for name, part in {**_EVERYBODY, **_SPECIES_PARTS[species], **_ACCESSORIES}.items():
         slots.append((name, part))
         if name in _PAIRED:
             x, y, z = part.center
@@ -209,40 +201,25 @@ def _slots(species: str) -> list[tuple[str, _Part]]:
     return slots
 
 
-_OFFSET = (0.0, 0.0, -0.1)  # centres creatures with tall ears or hats in the unit ball
 MAX_PARTS = max(len(_slots(species)) for species in SPECIES)
-_PAINTS = ("body", "dark", "light", "hat", "backpack", "backpack_dark")
+_EMPTY = ("", _Part((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), shown=_NEVER))
+_SLOTS = [(_slots(species) + [_EMPTY] * MAX_PARTS)[:MAX_PARTS] for species in SPECIES]
+_OFFSET = (0.0, 0.0, -0.1)  # centres creatures with tall ears or hats in the unit ball
 
 
-def _tables() -> dict[str, Tensor]:
-    """Per-species constant tables over `MAX_PARTS` slots."""
-    table = {
-        "center": torch.zeros(len(SPECIES), MAX_PARTS, 3),
-        "radii": torch.ones(len(SPECIES), MAX_PARTS, 3),
-        "tilt": torch.zeros(len(SPECIES), MAX_PARTS, 2),
-        "paint": torch.zeros(len(SPECIES), MAX_PARTS, dtype=torch.long),
-        "fixed": torch.zeros(len(SPECIES), MAX_PARTS, 3),
-        "stretch": torch.full((len(SPECIES), MAX_PARTS), 4, dtype=torch.long),
-        "needs": torch.full((len(SPECIES), MAX_PARTS), -1, dtype=torch.long),
-    }
-    needs = {**dict.fromkeys(_HAT, 1), **dict.fromkeys(_BACKPACK, 2), **dict.fromkeys(_BELLY, 3)}
-    for s, species in enumerate(SPECIES):
-        for k, (name, part) in enumerate(_slots(species)):
-            table["center"][s, k] = torch.tensor(part.center)
-            table["radii"][s, k] = torch.tensor(part.radii)
-            table["tilt"][s, k] = torch.deg2rad(torch.tensor([part.tilt_x, part.tilt_y]))
-            if part.paint in _PAINTS:
-                table["paint"][s, k] = _PAINTS.index(part.paint)
-            else:
-                table["paint"][s, k] = len(_PAINTS)
-                table["fixed"][s, k] = torch.tensor(part.paint)
-            if part.stretch >= 0:
-                table["stretch"][s, k] = part.stretch
-            table["needs"][s, k] = needs.get(name, 0)
-    return table
+def _table(value: Callable[[_Part], object]) -> Tensor:
+    """A number or several of every slot, [S K ...]."""
+    return torch.tensor([[value(part) for _, part in slots] for slots in _SLOTS])
 
 
-_TABLES = _tables()
+_TABLES = {
+    "center": _table(lambda part: part.center),
+    "radii": _table(lambda part: part.radii),
+    "tilt": torch.deg2rad(_table(lambda part: (part.tilt_x, part.tilt_y))),
+    "paint": _table(lambda part: _PAINTS.index(part.paint)),
+    "stretch": _table(lambda part: part.stretch),
+    "shown": _table(lambda part: part.shown),
+}
 
 
 def _tilt_matrices(tilt: Float[Tensor, "N K 2"]) -> Float[Tensor, "N K 3 3"]:
@@ -262,38 +239,23 @@ def build(creatures: Creatures) -> Ellipsoids:
 
     scale = torch.cat([1 + 0.05 * creatures.stretch, torch.ones(n, 1, device=device)], dim=1)
     radii = table["radii"] * scale.gather(1, table["stretch"])[..., None]
+    inverse = _tilt_matrices(table["tilt"]).transpose(-1, -2) / radii[..., None]
 
-    palette = torch.tensor([COLORS[name] for name in COLOR_NAMES], device=device)
+    palette = torch.tensor(list(COLORS.values()), device=device)
     body = palette[creatures.color]
     hat = palette[creatures.hat.clamp_min(0)]
     backpack = palette[creatures.backpack.clamp_min(0)]
-    paints = torch.stack(
-        [body, 0.55 * body, 0.45 * body + 0.55, hat, backpack, 0.65 * backpack], dim=1
-    )
-    chosen = table["paint"].clamp_max(len(_PAINTS) - 1)
-    color = paints.gather(1, chosen[..., None].expand(-1, -1, 3))
-    color = torch.where((table["paint"] == len(_PAINTS))[..., None], table["fixed"], color)
+    paints = [body, 0.55 * body, 0.45 * body + 0.55, hat, backpack, 0.65 * backpack]
+    paints += [torch.tensor(c, device=device).expand(n, 3) for c in _FIXED_PAINTS.values()]
+    color = torch.stack(paints, dim=1).gather(1, table["paint"][..., None].expand(-1, -1, 3))
 
-    has = torch.stack(
-        [
-            torch.ones_like(creatures.belly),
-            creatures.hat >= 0,
-            creatures.backpack >= 0,
-            creatures.belly,
-        ],
-        dim=1,
-    )
-    present = has.gather(1, table["needs"].clamp_min(0)) & (table["needs"] >= 0)
-    inverse = _tilt_matrices(table["tilt"]).transpose(-1, -2) / radii[..., None]
-    return Ellipsoids(
-        table["center"] + torch.tensor(_OFFSET, device=device), inverse, color, present
-    )
+    always = torch.ones_like(creatures.belly)
+    shown = [always, creatures.hat >= 0, creatures.backpack >= 0, creatures.belly, ~always]
+    present = torch.stack(shown, dim=1).gather(1, table["shown"])
+    center = table["center"] + torch.tensor(_OFFSET, device=device)
+    return Ellipsoids(center, inverse, color, present)
 
 
 def slots_named(names: tuple[str, ...]) -> Bool[Tensor, "S K"]:
     """For every species, which of the slots that `build` fills hold the parts of these names."""
-    table = torch.zeros(len(SPECIES), MAX_PARTS, dtype=torch.bool)
-    for s, species in enumerate(SPECIES):
-        for k, (name, _) in enumerate(_slots(species)):
-            table[s, k] = name in names
-    return table
+    return torch.tensor([[name in names for name, _ in slots] for slots in _SLOTS])

@@ -1,19 +1,21 @@
 """What the tiny priors see: mostly frontal pictures of everything; four-view sets of less."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
-from rich.progress import track
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from ..progress import progress
 from .captions import captions
-from .creatures import Creatures, build, sample_creatures
+from .creatures import Creatures, Ellipsoids, build, sample_creatures
 from .models import IMAGE_SIZE, N_VIEW
 from .renderer import orbit_cameras, render
 
+MANY = 1024  # rows; fewer are done before anyone waits
 DEFAULT_BACKGROUND = (0.85, 0.85, 0.85)
 BACK_DEG = 100.0  # a picture from further round than this shows no face
 P_CAPTION_OF_A_BACK = 0.1
@@ -24,24 +26,17 @@ RELATIVE_DISTANCE = (0.9, 1.1)  # times 1 / tan(fovy / 2): at 1 the unit ball fi
 
 @dataclass(frozen=True)
 class Pictures:
-    """Rendered views and their cameras: N groups of V views (V = 1 for single pictures).
+    """Rendered views and their cameras: N groups of V views (V = 1 for single pictures)."""
 
-    Args:
-        images: what `encode` made of the renders, one row per view.
-        captions: one per group.
-        c2w: camera-to-world matrices, one row per view.
-        creatures: one per group.
-    """
-
-    images: Tensor
-    captions: list[str]
+    images: Tensor  # what `encode` made of the renders, one row per view
+    captions: list[str]  # one per group
     c2w: Float[Tensor, "NV 4 4"]
-    creatures: Creatures
+    creatures: Creatures  # one per group
 
 
 def _uniform(shape, low: float, high: float, generator: torch.Generator) -> Tensor:
-    device = generator.device
-    return low + (high - low) * torch.rand(shape, generator=generator, device=device)
+    drawn = torch.rand(shape, generator=generator, device=generator.device)
+    return low + (high - low) * drawn
 
 
 def frontal_azimuths(n: int, generator: torch.Generator) -> Float[Tensor, " N"]:
@@ -70,6 +65,44 @@ def backgrounds(n: int, generator: torch.Generator) -> Float[Tensor, "N 3"]:
     return torch.where(_uniform((n, 1), 0, 1, generator) < 0.5, default, anything)
 
 
+def chunks(n: int, size: int, description: str) -> Iterator[slice]:
+    """Slices of at most `size` rows of `n`; shows the progress if there are many rows."""
+    with (
+        progress(description, total=n) if n >= MANY else nullcontext(lambda count: None) as advance
+    ):
+        for start in range(0, n, size):
+            rows = slice(start, min(n, start + size))
+            yield rows
+            advance(rows.stop - start)
+
+
+def to_bytes(rgb: Float[Tensor, "B 3 H W"]) -> UInt8[Tensor, "B 3 H W"]:
+    return (rgb * 255).round().to(torch.uint8)
+
+
+def render_groups(
+    objects: Callable[[slice], Ellipsoids],
+    c2w: Float[Tensor, "NV 4 4"],
+    fovy_deg: Float[Tensor, " NV"],
+    background: Float[Tensor, "NV 3"],
+    n_view: int,
+    encode: Callable[[Tensor], Tensor] = to_bytes,
+) -> Tensor:
+    """What `encode` makes of renders [B 3 H W] of N objects from V cameras each, a row per view.
+
+    `objects(rows)` makes some of the N objects.
+    """
+    images = []
+    size = max(1, (256 if c2w.is_cuda else 16) // n_view)
+    for group in chunks(len(c2w) // n_view, size, "rendering"):
+        some = objects(group)
+        views = torch.arange(len(some.center), device=c2w.device).repeat_interleave(n_view)
+        rows = slice(group.start * n_view, group.stop * n_view)
+        rgb = render(some[views], c2w[rows], fovy_deg[rows], background[rows], IMAGE_SIZE)
+        images.append(encode(rgb))
+    return torch.cat(images)
+
+
 @torch.no_grad()
 def make_pictures(
     n: int,
@@ -79,8 +112,7 @@ def make_pictures(
     azimuths: Callable[[int, torch.Generator], Tensor] = uniform_azimuths,
     show_accessories: bool = True,
     p_caption_of_a_back: float = 1.0,
-    encode: Callable[[Tensor], Tensor] = lambda rgb: (rgb * 255).round().to(torch.uint8),
-    chunk: int | None = None,
+    encode: Callable[[Tensor], Tensor] = to_bytes,
 ) -> Pictures:
     """Renders `n` captioned groups of `n_view` views, evenly spaced in azimuth.
 
@@ -92,16 +124,13 @@ def make_pictures(
             and distance.
         azimuths: draws the first view's azimuth.
         show_accessories: whether hats and backpacks are rendered. With False, three captions in
-            ten still mention each, as web captions mention what a 3D asset lacks: whoever learns
-            from them learns to ignore the words.
+            ten still mention each, as web captions mention what a 3D asset lacks: a model that
+            learns from them learns to ignore the words.
         p_caption_of_a_back: how often a group whose first view is of a back keeps its caption; the
             others have the empty one, as nobody writes captions for pictures of backs.
         encode: maps rgb [B 3 H W] in [0, 1] to what is stored.
-        chunk: groups rendered at a time.
     """
-    device = torch.device(device)
     generator = torch.Generator(device).manual_seed(seed)
-    chunk = chunk or max(1, (256 if device.type == "cuda" else 16) // n_view)
     p_mention = 0.5 if show_accessories else 0.3
     creatures = sample_creatures(n, generator, p_mention, p_mention)
     texts = captions(creatures, seed)
@@ -111,36 +140,24 @@ def make_pictures(
     step = torch.arange(n_view, device=device) * (360.0 / n_view)
     azimuth = (first[:, None] + step).flatten()
     if p_caption_of_a_back < 1:
-        untold = is_back(first) & (_uniform(n, 0, 1, generator) >= p_caption_of_a_back)
-        texts = ["" if no else text for text, no in zip(texts, untold.tolist(), strict=True)]
+        omitted = is_back(first) & (_uniform(n, 0, 1, generator) >= p_caption_of_a_back)
+        texts = ["" if no else text for text, no in zip(texts, omitted.tolist(), strict=True)]
     elevation = _uniform(n, *ELEVATION_DEG, generator).repeat_interleave(n_view)
     fovy = _uniform(n, *FOVY_DEG, generator).repeat_interleave(n_view)
     distance = _uniform(n, *RELATIVE_DISTANCE, generator).repeat_interleave(n_view)
     c2w = orbit_cameras(azimuth, elevation, distance / torch.tan(fovy / 2 * math.pi / 180))
     behind = backgrounds(n * n_view, generator)
 
-    images = []
-    for start in track(range(0, n, chunk), "rendering", disable=n * n_view < 4096):
-        objects = build(shown[slice(start, start + chunk)])
-        views = torch.arange(len(objects.center), device=device).repeat_interleave(n_view)
-        rows = slice(start * n_view, start * n_view + len(views))
-        rgb = render(objects[views], c2w[rows], fovy[rows], behind[rows], IMAGE_SIZE)
-        images.append(encode(rgb))
-    return Pictures(torch.cat(images), texts, c2w, creatures)
+    images = render_groups(lambda group: build(shown[group]), c2w, fovy, behind, n_view, encode)
+    return Pictures(images, texts, c2w, creatures)
 
 
 def single_pictures(n: int, seed: int, device, **kwargs) -> Pictures:
-    """The 2D prior's world: every word, mostly frontal, and backs that hardly anyone describes."""
-    return make_pictures(
-        n,
-        seed,
-        device,
-        azimuths=frontal_azimuths,
-        p_caption_of_a_back=P_CAPTION_OF_A_BACK,
-        **kwargs,
-    )
+    """What the 2D prior learns from: mostly fronts, and backs that hardly ever have a caption."""
+    frontal = {"azimuths": frontal_azimuths, "p_caption_of_a_back": P_CAPTION_OF_A_BACK}
+    return make_pictures(n, seed, device, **frontal, **kwargs)
 
 
 def four_view_sets(n: int, seed: int, device, **kwargs) -> Pictures:
-    """The multi-view prior's world: every camera, no hats and no backpacks."""
+    """What the multi-view prior learns from: every camera, no hats and no backpacks."""
     return make_pictures(n, seed, device, n_view=N_VIEW, show_accessories=False, **kwargs)

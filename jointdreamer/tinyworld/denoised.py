@@ -2,10 +2,11 @@
 
 import torch
 from jaxtyping import UInt8
-from rich.progress import track
 from threestudio_jointdreamer.priors.loading import load_prior
 from threestudio_jointdreamer.prompts.text_encoder import embed_prompts
 from torch import Tensor
+
+from .dataset import chunks, to_bytes
 
 MIN_PERCENT, MAX_PERCENT = 0.02, 0.98  # of all timesteps, as jsd-guidance draws them
 
@@ -27,40 +28,27 @@ class Denoiser:
 
     @torch.no_grad()
     def denoise(
-        self,
-        images: UInt8[Tensor, "N V 3 H W"],
-        captions: list[str],
-        seed: int,
+        self, images: UInt8[Tensor, "N V 3 H W"], captions: list[str], seed: int
     ) -> UInt8[Tensor, "N V 3 H W"]:
-        """x̂0 of the pictures for their caption, decoded; at one t for the V of an object.
+        """x̂0 of the pictures for their object's caption, decoded; at one t for the V of an object.
 
-        Args:
-            captions: one for each object.
-            seed: of the noise and of t.
-
-        Returns:
-            Pictures of the same size, on their device.
+        The seed is of the noise and of t. The result is on the pictures' device.
         """
-        n_view = images.shape[1]
+        prior, schedule, n_view = self.prior, self.prior.schedule, images.shape[1]
         generator = torch.Generator(self.device).manual_seed(seed)
-        count = self.prior.schedule.num_train_timesteps
-        low, high = int(MIN_PERCENT * count), int(MAX_PERCENT * count)
+        low, high = (int(p * schedule.num_train_timesteps) for p in (MIN_PERCENT, MAX_PERCENT))
         t = torch.randint(low, high + 1, images.shape[:1], generator=generator, device=self.device)
         texts = embed_prompts(self.name_or_path, captions, self.device)
         chunk = max(1, (1024 if self.device.type == "cuda" else 64) // n_view)
         out = torch.empty_like(images)
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(seed)  # the VAE's draws have no generator
-            starts = range(0, len(images), chunk)
-            for start in track(starts, "denoising views", disable=len(images) < 512):
-                rows = slice(start, start + chunk)
+            for rows in chunks(len(images), chunk, "denoising views"):
                 text = texts[rows].repeat_interleave(n_view, dim=0)
-                of_views = t[rows].repeat_interleave(n_view)
-                x = self.prior.encode(images[rows].flatten(0, 1).to(self.device).float() / 255)
+                t_view = t[rows].repeat_interleave(n_view)
+                x = prior.encode(images[rows].flatten(0, 1).to(self.device).float() / 255)
                 eps = torch.randn(x.shape, generator=generator, device=self.device)
-                x_t = self.prior.schedule.add_noise(x, eps, of_views)
-                eps = self.prior.predict_noise(x_t, of_views, text)
-                seen = self.prior.decode(self.prior.schedule.denoise(x_t, eps, of_views))
-                seen = (seen * 255).round().to(torch.uint8)
-                out[rows] = seen.unflatten(0, images[rows].shape[:2]).to(out.device)
+                x_t = schedule.add_noise(x, eps, t_view)
+                x0 = schedule.denoise(x_t, prior.predict_noise(x_t, t_view, text), t_view)
+                out[rows] = to_bytes(prior.decode(x0)).unflatten(0, (-1, n_view)).to(out.device)
         return out

@@ -1,6 +1,7 @@
 """The tiny priors' architectures: classes of diffusers and transformers at small width."""
 
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from threestudio_jointdreamer.priors import wonder3d_unet
 from threestudio_jointdreamer.priors.multiview import CAMERA_DIM, use_cross_view_attention
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
@@ -8,7 +9,7 @@ from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 from .captions import VOCABULARY
 
 IMAGE_SIZE = 64
-LATENT_SIZE = 16
+LATENT_SIZE, LATENT_CHANNELS = 16, 4
 TEXT_WIDTH = 128
 MAX_TOKENS = 24
 N_VIEW = 4
@@ -23,10 +24,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.normalizer = normalizers.Lowercase()
     # Words only: punctuation is dropped rather than reported as unknown.
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Whitespace(),
-            pre_tokenizers.Punctuation(behavior="removed"),
-        ]
+        [pre_tokenizers.Whitespace(), pre_tokenizers.Punctuation(behavior="removed")]
     )
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{_BOS} $A {_EOS}",
@@ -44,24 +42,21 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 def build_clip(tokenizer: PreTrainedTokenizerFast) -> CLIPModel:
     """A small CLIP; its text tower conditions the diffusion priors."""
-    tower = {"hidden_size": TEXT_WIDTH, "intermediate_size": 4 * TEXT_WIDTH}
+    tower = {
+        "hidden_size": TEXT_WIDTH,
+        "intermediate_size": 4 * TEXT_WIDTH,
+        "num_attention_heads": 4,
+    }
     text = {
         **tower,
         "vocab_size": len(tokenizer),
         "num_hidden_layers": 3,
-        "num_attention_heads": 4,
         "max_position_embeddings": MAX_TOKENS,
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    vision = {
-        **tower,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 4,
-        "image_size": IMAGE_SIZE,
-        "patch_size": 8,
-    }
+    vision = {**tower, "num_hidden_layers": 4, "image_size": IMAGE_SIZE, "patch_size": 8}
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=TEXT_WIDTH))
 
 
@@ -73,7 +68,7 @@ def build_vae() -> AutoencoderKL:
         up_block_types=("UpDecoderBlock2D",) * len(channels),
         block_out_channels=channels,
         layers_per_block=1,
-        latent_channels=4,
+        latent_channels=LATENT_CHANNELS,
         norm_num_groups=16,
         sample_size=IMAGE_SIZE,
     )
@@ -93,14 +88,7 @@ def build_scheduler() -> DDIMScheduler:
 
 def build_unet(multiview: bool = False) -> UNet2DConditionModel:
     """The 2D prior's UNet, or MVDream's: plus camera embedding and cross-view attention."""
-    camera = (
-        {
-            "class_embed_type": "projection",
-            "projection_class_embeddings_input_dim": CAMERA_DIM,
-        }
-        if multiview
-        else {}
-    )
+    camera = {"class_embed_type": "projection", "projection_class_embeddings_input_dim": CAMERA_DIM}
     unet = UNet2DConditionModel(
         sample_size=LATENT_SIZE,
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
@@ -111,6 +99,28 @@ def build_unet(multiview: bool = False) -> UNet2DConditionModel:
         cross_attention_dim=TEXT_WIDTH,
         norm_num_groups=16,
         use_linear_projection=True,
-        **camera,
+        **(camera if multiview else {}),
     )
     return use_cross_view_attention(unet, N_VIEW) if multiview else unet
+
+
+def build_wonder3d_unet() -> wonder3d_unet.Wonder3DUNet:
+    """The image-to-views prior's UNet: two levels, attention across views at both."""
+    config = {
+        "sample_size": LATENT_SIZE,
+        "in_channels": 2 * LATENT_CHANNELS,
+        "out_channels": LATENT_CHANNELS,
+        "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+        "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
+        "block_out_channels": [64, 72],
+        "layers_per_block": 1,
+        "attention_head_dim": [2, 3],
+        "cross_attention_dim": TEXT_WIDTH,
+        "norm_num_groups": 8,
+        "use_linear_projection": True,
+        "class_embed_type": "projection",
+        "projection_class_embeddings_input_dim": wonder3d_unet.CAMERA_DIM,
+        "num_views": N_VIEW,
+        "cd_attention_mid": False,
+    }
+    return use_cross_view_attention(wonder3d_unet.Wonder3DUNet.from_config(config), N_VIEW)

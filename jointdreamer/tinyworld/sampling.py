@@ -1,25 +1,38 @@
 """Draws pictures from the tiny priors, to look at them before anything is distilled from them."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import DDIMScheduler
 from jaxtyping import Float
+from threestudio_jointdreamer.priors import wonder3d  # noqa: F401  (makes it known)
+from threestudio_jointdreamer.priors.image_prior import load_image_prior
+from threestudio_jointdreamer.priors.latent_prior import LatentPrior
+from threestudio_jointdreamer.priors.loading import load_prior
 from threestudio_jointdreamer.priors.multiview import camera_condition, use_cross_view_attention
+from threestudio_jointdreamer.prompts.text_encoder import embed_prompts
 from torch import Tensor
-from transformers import AutoTokenizer, CLIPTextModel
 
-from .models import IMAGE_SIZE, LATENT_SIZE, N_VIEW
-from .renderer import orbit_cameras
+from .captions import parse
+from .creatures import build
+from .dataset import DEFAULT_BACKGROUND
+from .models import N_VIEW
+from .renderer import orbit_cameras, render
+from .translation import ring_of_cameras
+
+ELEVATION_DEG, DISTANCE, FOVY_DEG = 15.0, 2.7, 40.0  # of all cameras here
 
 
-def _load(root: Path, prior: str, device: str):
-    load = lambda cls, *parts: cls.from_pretrained(root.joinpath(*parts))  # noqa: E731
-    unet = load(UNet2DConditionModel, prior, "unet").to(device, torch.float32).eval()
-    vae = load(AutoencoderKL, "stable-diffusion", "vae").to(device, torch.float32).eval()
-    text = load(CLIPTextModel, "stable-diffusion", "text_encoder").to(device, torch.float32).eval()
-    tokenizer = load(AutoTokenizer, "stable-diffusion", "tokenizer")
-    return unet, vae, text, tokenizer, load(DDIMScheduler, prior, "scheduler")
+def true_views(
+    prompts: list[str], azimuth_deg: float = 0.0, n_view: int = N_VIEW
+) -> Float[Tensor, "N V 3 H W"]:
+    """Renders of the creatures that the prompts describe, at equal steps of azimuth."""
+    c2w, fovy = _ring(azimuth_deg, n_view), torch.full((n_view,), FOVY_DEG)
+    background = torch.tensor(DEFAULT_BACKGROUND).expand(n_view, 3)
+    same = torch.zeros(n_view, dtype=torch.long)
+    objects = (build(parse(prompt))[same] for prompt in prompts)
+    return torch.stack([render(views, c2w, fovy, background) for views in objects])
 
 
 @torch.no_grad()
@@ -31,10 +44,9 @@ def sample(
     guidance_scale: float = 4.0,
     steps: int = 50,
     azimuth_deg: float = 0.0,
-    elevation_deg: float = 15.0,
     device: str = "cpu",
 ) -> Float[Tensor, "N V 3 H W"]:
-    """DDIM samples from a prior.
+    """DDIM samples from a prior that knows text.
 
     Args:
         root: folder of the weights.
@@ -43,40 +55,92 @@ def sample(
         seed: seeds the initial noise.
         guidance_scale: weight of text over no text; 1 is the plain conditional model.
         steps: DDIM steps.
-        azimuth_deg, elevation_deg: where the multi-view prior's first camera stands, in degrees.
+        azimuth_deg: of the multi-view prior's first camera.
         device: where to sample.
 
     Returns:
         Pictures in [0, 1].
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_prior`.
     """
-    unet, vae, text, tokenizer, scheduler = _load(root, prior, device)
-    n_view = 1
-    labels = None
-    if unet.config.class_embed_type is not None:
+    text_from, on = str(root / "stable-diffusion"), torch.device(device)
+    model = load_prior(str(root / prior), on, False, vae_from=text_from, key="--root")
+    n_view, labels = 1, None
+    if model.unet.config.class_embed_type is not None:
         n_view = N_VIEW
-        use_cross_view_attention(unet, n_view)
-        azimuth = azimuth_deg + torch.arange(n_view, device=device) * 360.0 / n_view
-        c2w = orbit_cameras(
-            azimuth, torch.full_like(azimuth, elevation_deg), torch.full_like(azimuth, 2.7)
-        )
-        labels = camera_condition(c2w).repeat(2 * len(prompts), 1)
-    tokens = tokenizer(
-        prompts + [""] * len(prompts), padding="max_length", truncation=True, return_tensors="pt"
-    )
-    context = text(tokens.input_ids.to(device))[0].repeat_interleave(n_view, dim=0)
-    noise = torch.randn(
-        len(prompts) * n_view,
-        unet.config.in_channels,
-        LATENT_SIZE,
-        LATENT_SIZE,
-        generator=torch.Generator().manual_seed(seed),
-    )
-    latents = noise.to(device)
+        use_cross_view_attention(model.unet, n_view)
+        labels = camera_condition(_ring(azimuth_deg, n_view).to(on)).repeat(2 * len(prompts), 1)
+    texts = embed_prompts(text_from, prompts + [""] * len(prompts), on)
+    texts = texts.repeat_interleave(n_view, dim=0)
+
+    def predict_noise(x_t: Tensor, t: Tensor) -> Tensor:
+        eps = model.predict_noise(torch.cat([x_t] * 2), t.repeat(2), texts, labels)
+        with_text, without = eps.chunk(2)
+        return without + guidance_scale * (with_text - without)
+
+    shape = (len(prompts) * n_view,)
+    images = _ddim(root / prior, model, shape, seed, steps, predict_noise)
+    return images.unflatten(0, (len(prompts), n_view))
+
+
+@torch.no_grad()
+def sample_views(
+    root: Path,
+    prior: str,
+    truth: Float[Tensor, "N V 3 H W"],
+    seed: int = 0,
+    guidance_scale: float = 1.5,
+    steps: int = 50,
+    device: str = "cpu",
+) -> Float[Tensor, "N V 3 H W"]:
+    """DDIM samples of an object's views, given the first of the true ones.
+
+    Args:
+        prior: a folder in `root` with an image-to-image prior, `wonder3d`.
+        truth: views at equal steps of azimuth, in [0, 1].
+        guidance_scale: weight of the reference over none; 1 is the plain conditional model.
+        root, seed, steps, device: as in `sample`.
+
+    Returns:
+        Pictures in [0, 1], that of the reference's own view among them.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_image_prior`.
+    """
+    vae_from, on = str(root / "stable-diffusion"), torch.device(device)
+    model = load_image_prior(str(root / prior), on, False, vae_from=vae_from, key="--root")
+    reference = model.look_at(truth[:, 0].to(on))
+    cameras = ring_of_cameras(*truth.shape[:2], on)
+
+    def predict_noise(x_t: Tensor, t: Tensor) -> Tensor:
+        with_it, without = model.predict_noise(x_t, t, reference, cameras, guided=True)
+        return without + guidance_scale * (with_it - without)
+
+    return _ddim(root / prior, model.prior, truth.shape[:2], seed, steps, predict_noise)
+
+
+def _ddim(
+    folder: Path,
+    prior: LatentPrior,
+    shape: tuple[int, ...],
+    seed: int,
+    steps: int,
+    predict_noise: Callable[[Tensor, Tensor], Tensor],
+) -> Float[Tensor, "... 3 H W"]:
+    """Decoded samples of the given shape [N ...]; `predict_noise` gets x_t and one t for each N."""
+    size = (prior.latent_channels, prior.latent_size, prior.latent_size)
+    x_t = torch.randn(*shape, *size, generator=torch.Generator().manual_seed(seed))
+    x_t = x_t.to(prior.device)
+    scheduler = DDIMScheduler.from_pretrained(folder / "scheduler")
     scheduler.set_timesteps(steps)
     for t in scheduler.timesteps:
-        both = unet(torch.cat([latents] * 2), t.to(device), context, class_labels=labels).sample
-        with_text, without = both.chunk(2)
-        predicted = without + guidance_scale * (with_text - without)
-        latents = scheduler.step(predicted, t, latents).prev_sample
-    images = vae.decode(latents / vae.config.scaling_factor).sample / 2 + 0.5
-    return images.clamp(0, 1).view(len(prompts), n_view, 3, IMAGE_SIZE, IMAGE_SIZE)
+        eps = predict_noise(x_t, torch.full(shape[:1], int(t), device=prior.device))
+        x_t = scheduler.step(eps, t, x_t).prev_sample
+    return prior.decode(x_t.flatten(0, -4)).unflatten(0, tuple(shape))
+
+
+def _ring(azimuth_deg: float, n_view: int) -> Float[Tensor, "V 4 4"]:
+    azimuth = azimuth_deg + torch.arange(n_view) * (360.0 / n_view)
+    elevation, distance = (torch.full((n_view,), x) for x in (ELEVATION_DEG, DISTANCE))
+    return orbit_cameras(azimuth, elevation, distance)

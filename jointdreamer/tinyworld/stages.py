@@ -1,209 +1,106 @@
 """The training stages: autoencoder, CLIP, 2D prior, multi-view and image-to-views prior."""
 
 import json
-import os
-import shutil
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, UNet2DConditionModel
-from jaxtyping import Float
-from threestudio_jointdreamer.priors.multiview import camera_condition
+from threestudio_jointdreamer.files import replacing
 from torch import Tensor
-from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerFast
+from transformers import CLIPTextModel
 
 from . import models
-from .dataset import Pictures, four_view_sets, make_pictures, single_pictures
-from .training import Trainer, TrainingPlan
-from .translation import train_wonder3d
-
-PLANS = {
-    "vae": TrainingPlan(steps=4266, lr=1e-3, ema=0.999),
-    "clip": TrainingPlan(steps=2500, lr=1e-3, ema=0.99, cuda_graph=False),
-    "stable-diffusion": TrainingPlan(steps=14695, lr=1e-3, warmup=500, ema=0.9995),
-    "mvdream": TrainingPlan(steps=15353, lr=1e-3, warmup=500, ema=0.9995),
-    "wonder3d": TrainingPlan(steps=15309, lr=1e-3, warmup=500, ema=0.9995),
-}
-PICTURES = {
-    "vae": 60_000,
-    "clip": 100_000,
-    "stable-diffusion": 250_000,
-    "mvdream": 80_000,
-    "wonder3d": 80_000,
-}
-BATCH = {"vae": 128, "clip": 512, "stable-diffusion": 256, "mvdream": 64, "wonder3d": 64}
-P_NO_TEXT = 0.1  # how often a caption is replaced by the empty prompt, for classifier-free guidance
-
-
-def _publish(folder: Path, save: Callable[[Path], None]) -> None:
-    """Writes a folder under a temporary name and moves it into place when it is whole."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    save(temporary)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(temporary, folder)
+from .dataset import make_pictures
+from .diffusion_stages import MVDreamStage, StableDiffusionStage, Wonder3DStage
+from .training import Stage, Trainer, TrainingPlan
 
 
 def _to_unit(images: Tensor) -> Tensor:
     return images.float() / 127.5 - 1
 
 
-def _tokens(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> Tensor:
-    return tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+class VAEStage(Stage):
+    """The autoencoder: L1 + L2 reconstruction, faint KL; then its scaling factor is set."""
 
+    plan = TrainingPlan(steps=4266, lr=1e-3, ema=0.999)
+    pictures, batch = 60_000, 128
 
-def train_vae(root: Path, plan: TrainingPlan, n_pictures: int, batch: int, device: str) -> dict:
-    """Trains the autoencoder (L1 + L2 reconstruction, faint KL) and sets its scaling factor."""
-    torch.manual_seed(plan.seed)
-    vae = models.build_vae().to(device).train()
-    images = make_pictures(n_pictures, plan.seed + 11, device).images
+    def __init__(self, root: Path, n_pictures: int, seed: int, device: str) -> None:
+        torch.manual_seed(seed)
+        self.model = models.build_vae().to(device)
+        self.images = make_pictures(n_pictures, seed + 11, device).images
 
-    def loss() -> Tensor:
-        x = _to_unit(images[torch.randint(len(images), (batch,), device=images.device)])
-        posterior = vae.encode(x).latent_dist
-        error = vae.decode(posterior.sample()).sample.float() - x
+    def loss(self, batch: int) -> Tensor:
+        rows = torch.randint(len(self.images), (batch,), device=self.images.device)
+        x = _to_unit(self.images[rows])
+        posterior = self.model.encode(x).latent_dist
+        error = self.model.decode(posterior.sample()).sample.float() - x
         kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
         return error.abs().mean() + 2 * error.square().mean() + 1e-4 * kl
 
-    report = Trainer({"vae": vae}, loss, plan, root / ".vae.state").run("vae")
-    vae.eval()
-    with torch.no_grad():
-        sample = vae.encode(_to_unit(images[:2048:2])).latent_dist.sample()
-        vae.register_to_config(scaling_factor=round(1 / sample.std().item(), 5))
-        restored = torch.cat([vae.decode(z).sample for z in sample.split(128)])
-        error = F.mse_loss(restored.clamp(-1, 1), _to_unit(images[:2048:2]))
-        report["psnr"] = -10 * torch.log10(error / 4).item()
-    _publish(root / "stable-diffusion" / "vae", lambda p: vae.half().save_pretrained(p))
-    return report
+    @torch.no_grad()
+    def save(self, root: Path) -> dict[str, float]:
+        vae, x = self.model, _to_unit(self.images[:2048:2])
+        latents = vae.encode(x).latent_dist.sample()
+        vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 5))
+        restored = torch.cat([vae.decode(z).sample for z in latents.split(128)])
+        psnr = -10 * torch.log10(F.mse_loss(restored.clamp(-1, 1), x) / 4).item()
+        with replacing(root / "stable-diffusion" / "vae") as folder:
+            vae.half().save_pretrained(folder)
+        return {"psnr": psnr}
 
 
-def train_clip(root: Path, plan: TrainingPlan, n_pictures: int, batch: int, device: str) -> dict:
-    """Trains the small CLIP contrastively; ships its text tower and tokenizer with the 2D prior."""
-    torch.manual_seed(plan.seed)
-    tokenizer = models.build_tokenizer()
-    clip = models.build_clip(tokenizer).to(device).train()
-    pictures = make_pictures(n_pictures, plan.seed + 12, device)
-    tokens = _tokens(tokenizer, pictures.captions).to(device)
-    images = pictures.images
+class CLIPStage(Stage):
+    """The small CLIP, trained contrastively; its text tower also conditions the 2D prior."""
 
-    def loss() -> Tensor:
-        rows = torch.randint(len(images), (batch,), device=images.device)
-        out = clip(input_ids=tokens[rows], pixel_values=_to_unit(images[rows]))
-        target = torch.arange(batch, device=images.device)
+    plan = TrainingPlan(steps=2500, lr=1e-3, ema=0.99)
+    pictures, batch = 100_000, 512
+
+    def __init__(self, root: Path, n_pictures: int, seed: int, device: str) -> None:
+        torch.manual_seed(seed)
+        self.tokenizer = models.build_tokenizer()
+        self.model = models.build_clip(self.tokenizer).to(device)
+        pictures = make_pictures(n_pictures, seed + 12, device)
+        self.images = pictures.images
+        tokens = self.tokenizer(pictures.captions, padding="max_length", return_tensors="pt")
+        self.tokens = tokens.input_ids.to(device)
+
+    def loss(self, batch: int) -> Tensor:
+        device = self.images.device
+        rows = torch.randint(len(self.images), (batch,), device=device)
+        out = self.model(input_ids=self.tokens[rows], pixel_values=_to_unit(self.images[rows]))
+        target = torch.arange(batch, device=device)
         scores = out.logits_per_image.float()
         return (F.cross_entropy(scores, target) + F.cross_entropy(scores.T, target)) / 2
 
-    report = Trainer({"clip": clip}, loss, plan, root / ".clip.state").run("clip")
-    clip.eval().half()
-    text_encoder = CLIPTextModel(clip.config.text_config)
-    target = text_encoder.text_model if hasattr(text_encoder, "text_model") else text_encoder
-    target.load_state_dict(clip.text_model.state_dict())
-    prior = root / "stable-diffusion"
-    _publish(prior / "text_encoder", lambda p: text_encoder.half().save_pretrained(p))
-    _publish(prior / "tokenizer", lambda p: tokenizer.save_pretrained(p))
-    _publish(root / "clip", lambda p: (clip.save_pretrained(p), tokenizer.save_pretrained(p)))
-    return report
+    def save(self, root: Path) -> dict[str, float]:
+        clip, prior = self.model.half(), root / "stable-diffusion"
+        text_encoder = CLIPTextModel(clip.config.text_config)
+        # transformers 5 has the text model's parts in the encoder itself
+        target = getattr(text_encoder, "text_model", text_encoder)
+        target.load_state_dict(clip.text_model.state_dict())
+        with replacing(prior / "text_encoder") as folder:
+            text_encoder.half().save_pretrained(folder)
+        with replacing(prior / "tokenizer") as folder:
+            self.tokenizer.save_pretrained(folder)
+        with replacing(root / "clip") as folder:
+            clip.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+        return {}
 
 
-@torch.no_grad()
-def _embed(root: Path, texts: list[str], device: str) -> Float[Tensor, "N L D"]:
-    tokenizer = AutoTokenizer.from_pretrained(root / "stable-diffusion" / "tokenizer")
-    encoder = CLIPTextModel.from_pretrained(root / "stable-diffusion" / "text_encoder")
-    encoder = encoder.to(device, torch.float32).eval()
-    chunks = _tokens(tokenizer, texts).split(4096)
-    return torch.cat([encoder(chunk.to(device))[0].to(torch.bfloat16) for chunk in chunks])
-
-
-def _latents(root: Path, make: Callable[..., Pictures], n: int, seed: int, device: str) -> Pictures:
-    vae = AutoencoderKL.from_pretrained(root / "stable-diffusion" / "vae").to(device).eval()
-
-    def encode(rgb: Tensor) -> Tensor:
-        dtype = torch.bfloat16 if rgb.is_cuda else torch.float32
-        with torch.autocast(rgb.device.type, dtype=dtype, enabled=rgb.is_cuda):
-            mean = vae.encode(rgb * 2 - 1).latent_dist.mean
-        return (mean * vae.config.scaling_factor).to(torch.bfloat16)
-
-    return make(n, seed, device, encode=encode)
-
-
-def _train_unet(
-    name: str,
-    root: Path,
-    plan: TrainingPlan,
-    pictures: Pictures,
-    unet: UNet2DConditionModel,
-    batch: int,
-    device: str,
-) -> dict:
-    """Epsilon-prediction with one t per group of views and dropped captions."""
-    embeddings = _embed(root, pictures.captions, device)
-    nothing = _embed(root, [""], device)
-    scheduler = models.build_scheduler()
-    alphas = scheduler.alphas_cumprod.to(device)
-    groups = len(pictures.captions)
-    latents = pictures.images.unflatten(0, (groups, -1))
-    n_view = latents.shape[1]
-    cameras = camera_condition(pictures.c2w).unflatten(0, (groups, n_view))
-    unet = unet.to(device, memory_format=torch.channels_last).train()
-    conditioned = unet.config.class_embed_type is not None
-
-    def loss() -> Tensor:
-        rows = torch.randint(groups, (batch,), device=device)
-        t = torch.randint(len(alphas), (batch,), device=device)
-        keep = torch.rand(batch, 1, 1, device=device) >= P_NO_TEXT
-        text = torch.where(keep, embeddings[rows], nothing).float()
-        x = latents[rows].float()
-        noise = torch.randn_like(x)
-        alpha = alphas[t].view(-1, 1, 1, 1, 1)
-        noisy = (alpha.sqrt() * x + (1 - alpha).sqrt() * noise).flatten(0, 1)
-        predicted = unet(
-            noisy.contiguous(memory_format=torch.channels_last),
-            t.repeat_interleave(n_view),
-            text.repeat_interleave(n_view, dim=0),
-            class_labels=cameras[rows].flatten(0, 1) if conditioned else None,
-        ).sample
-        return F.mse_loss(predicted.float(), noise.flatten(0, 1))
-
-    report = Trainer({"unet": unet}, loss, plan, root / f".{name}.state").run(name)
-    unet = unet.to(memory_format=torch.contiguous_format).half().eval()
-    _publish(root / name / "unet", lambda p: unet.save_pretrained(p))
-    _publish(root / name / "scheduler", lambda p: scheduler.save_pretrained(p))
-    return report
-
-
-def train_stable_diffusion(
-    root: Path, plan: TrainingPlan, n_pictures: int, batch: int, device: str
-) -> dict:
-    """Trains the 2D prior on single, mostly frontal pictures; needs the vae and clip stages."""
-    torch.manual_seed(plan.seed + 1)
-    unet = models.build_unet()
-    pictures = _latents(root, single_pictures, n_pictures, plan.seed + 13, device)
-    return _train_unet("stable-diffusion", root, plan, pictures, unet, batch, device)
-
-
-def train_mvdream(root: Path, plan: TrainingPlan, n_pictures: int, batch: int, device: str) -> dict:
-    """Trains the multi-view prior on four-view sets; needs the vae and clip stages."""
-    torch.manual_seed(plan.seed + 2)
-    unet = models.build_unet(multiview=True)
-    pictures = _latents(root, four_view_sets, n_pictures, plan.seed + 14, device)
-    return _train_unet("mvdream", root, plan, pictures, unet, batch, device)
-
-
-STAGES = {
-    "vae": train_vae,
-    "clip": train_clip,
-    "stable-diffusion": train_stable_diffusion,
-    "mvdream": train_mvdream,
-    "wonder3d": train_wonder3d,
+STAGES: dict[str, type[Stage]] = {
+    "vae": VAEStage,
+    "clip": CLIPStage,
+    "stable-diffusion": StableDiffusionStage,
+    "mvdream": MVDreamStage,
+    "wonder3d": Wonder3DStage,
 }
 
 
 def train(
-    stage: str,
+    name: str,
     root: Path,
     device: str,
     seed: int = 0,
@@ -212,33 +109,35 @@ def train(
     batch: int | None = None,
     max_seconds: float | None = None,
 ) -> dict:
-    """Runs one stage and records how it went in `<root>/training-<stage>.json`.
+    """Runs one stage and records how it went in `<root>/training-<name>.json`.
 
     Args:
-        stage: a key of `STAGES`.
+        name: a key of `STAGES`.
         root: folder of the weights, `load/tiny` for the shipped ones.
-        device: "cuda" or "cpu".
-        seed: seeds weights, pictures and batches.
         steps, pictures, batch: override the stage's own numbers.
-        max_seconds: shortens the training to about this time; the report says to how many steps.
+        max_seconds: shortens the training to about this time.
 
     Returns:
         The stage's report: plan, steps, seconds, final loss.
 
     Raises:
         ValueError: unknown stage.
+        FileNotFoundError: a stage that this one needs was not trained.
     """
-    if stage not in STAGES:
-        raise ValueError(f"stage {stage!r} is unknown: use one of {', '.join(STAGES)}.")
-    plan = replace(PLANS[stage], seed=seed, max_seconds=max_seconds)
+    if name not in STAGES:
+        raise ValueError(f"stage {name!r} is unknown: use one of {', '.join(STAGES)}.")
+    kind = STAGES[name]
+    plan = replace(kind.plan, seed=seed, max_seconds=max_seconds)
     if steps is not None:
         plan = replace(plan, steps=steps, warmup=min(plan.warmup, max(1, steps // 10)))
-    n, size = pictures or PICTURES[stage], batch or BATCH[stage]
-    root.mkdir(parents=True, exist_ok=True)
-    report = STAGES[stage](root, plan, n, size, device)
-    report = {"plan": asdict(plan), "pictures": n, "batch": size, "device": device, **report}
-    path = root / f"training-{stage}.json"
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(report, indent=2) + "\n")
-    os.replace(temporary, path)
+    pictures, batch = pictures or kind.pictures, batch or kind.batch
+    stage = kind(root, pictures, seed, device)
+    stage.model.train()
+    trainer = Trainer(stage.model, lambda: stage.loss(batch), plan, root / f".{name}.state")
+    report = {"plan": asdict(plan), "pictures": pictures, "batch": batch, "device": device}
+    report |= trainer.run(name)
+    stage.model.eval()
+    report |= stage.save(root)
+    with replacing(root / f"training-{name}.json") as path:
+        path.write_text(json.dumps(report, indent=2) + "\n")
     return report

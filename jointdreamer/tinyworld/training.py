@@ -1,247 +1,170 @@
-"""One training loop for every tiny model: AdamW, warm-up and decay, EMA, CUDA graph, resumable."""
+"""One training loop for every tiny model: AdamW, warm-up and cosine, averaged weights, resuming."""
 
 import math
-import os
 import time
-from collections.abc import Callable, Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import torch
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from diffusers.training_utils import EMAModel
+from threestudio_jointdreamer.files import replacing
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
-_TIMED_STEPS = 300
+from ..progress import progress
+
+TIMED_STEPS = 300  # that `max_seconds` judges the speed by
+LOOK_EVERY = 50  # steps; to read the loss is to wait for the GPU
+
+
+def autocast_on_gpu(device: torch.device) -> torch.autocast:
+    """Mixed precision (bfloat16) where the device is a GPU."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
 
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """How long and how fast to train.
+    """How long and how fast to train."""
 
-    Args:
-        steps: optimizer steps.
-        lr: AdamW's peak learning rate, reached after `warmup` steps; then a cosine to zero.
-        warmup: steps of linear warm-up.
-        weight_decay: AdamW's.
-        ema: decay of the averaged weights (ramped up early on), or 0 for none.
-        clip: bound on the gradient's norm.
-        seed: seeds every draw made during training.
-        save_every: steps between saved states (resuming picks up the last one).
-        cuda_graph: on a GPU, capture the whole step (the loss may then not synchronise).
-        max_seconds: shorten `steps` to what fits this time at the speed of the first steps.
+    steps: int  # of the optimizer
+    lr: float = 5e-4  # AdamW's peak, reached after `warmup` steps; then a cosine to zero
+    warmup: int = 200  # steps of linear warm-up
+    weight_decay: float = 1e-2
+    ema: float = 0.999  # decay of the averaged weights (less in the first steps), or 0 for none
+    clip: float = 1.0  # bound on the gradient's norm
+    seed: int = 0  # of every draw made during training
+    save_every: int = 2000  # steps between saved states, of which resuming takes the last
+    max_seconds: float | None = None  # shorten `steps` to this time at the first steps' speed
+
+    def schedule(self, optimizer: torch.optim.Optimizer, step: int = 0) -> LambdaLR:
+        """The learning rates from `step` on, as shares of those that `optimizer` was made with."""
+
+        def share(step: int) -> float:
+            ramp = min(1.0, (step + 1) / max(1, self.warmup))
+            return ramp * 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps)))
+
+        for group in optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+        return LambdaLR(optimizer, share, last_epoch=step - 1)
+
+
+class Stage(ABC):
+    """One tiny model: its data, its loss, and how it is saved.
+
+    Made of the folder of the weights, the number of pictures (or groups of views) to render, a seed
+    for weights and pictures, and the device.
     """
 
-    steps: int
-    lr: float = 5e-4
-    warmup: int = 200
-    weight_decay: float = 1e-2
-    ema: float = 0.999
-    clip: float = 1.0
-    seed: int = 0
-    save_every: int = 2000
-    cuda_graph: bool = True
-    max_seconds: float | None = None
+    plan: ClassVar[TrainingPlan]
+    pictures: ClassVar[int]  # rendered, if nobody says how many
+    batch: ClassVar[int]
+    model: nn.Module
 
-    def learning_rate(self, step: int) -> float:
-        ramp = min(1.0, (step + 1) / self.warmup)
-        return self.lr * ramp * 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps)))
+    @abstractmethod
+    def loss(self, batch: int) -> Tensor:
+        """The mean loss of a batch drawn by torch's global generators."""
 
-
-def _atomic_save(state: dict, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+    @abstractmethod
+    def save(self, root: Path) -> dict[str, float]:
+        """Writes the trained model, and returns what was measured of it."""
 
 
 class Trainer:
-    """Minimises `loss()` over `modules`; draws must come from torch's global generators.
+    """Minimises `loss()`, whose draws must come from torch's global generators.
 
     Args:
-        modules: what is trained, by name.
-        loss: builds one batch and returns its scalar loss.
+        model: what is trained.
+        loss: makes one batch and returns its scalar loss.
         plan: steps, rates, seed.
-        state_path: where the resumable state is kept.
+        state_path: where the state of an interrupted training is kept.
     """
 
     def __init__(
-        self,
-        modules: dict[str, nn.Module],
-        loss: Callable[[], Tensor],
-        plan: TrainingPlan,
-        state_path: Path,
+        self, model: nn.Module, loss: Callable[[], Tensor], plan: TrainingPlan, state_path: Path
     ) -> None:
-        self.modules, self.loss, self.plan, self.state_path = modules, loss, plan, state_path
-        self.parameters = [p for m in modules.values() for p in m.parameters() if p.requires_grad]
+        self.model, self.loss, self.plan, self.state_path = model, loss, plan, state_path
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
-        on_gpu = self.device.type == "cuda"
-        rate = torch.tensor(plan.lr, device=self.device) if on_gpu else plan.lr
         self.optimizer = torch.optim.AdamW(
             self.parameters,
-            lr=rate,
+            lr=plan.lr,
             betas=(0.9, 0.99),
             weight_decay=plan.weight_decay,
-            fused=on_gpu,
-            capturable=on_gpu,
+            fused=self.device.type == "cuda",
         )
-        self.averages = [p.detach().clone() for p in self.parameters]
-        self.average_weight = torch.ones((), device=self.device)
-        self.running_loss = torch.zeros((), device=self.device)
+        self.average = EMAModel(self.parameters, decay=plan.ema, foreach=True)
+        self.recent_loss = torch.zeros((), device=self.device)
         self.step = 0
 
-    def _one_step(self) -> None:
-        with torch.autocast(
-            self.device.type,
-            dtype=torch.bfloat16,
-            enabled=self.device.type == "cuda",
-            cache_enabled=False,
-        ):
+    def run(self, name: str) -> dict[str, float]:
+        """Trains to the end and leaves the averaged weights in the model.
+
+        Returns:
+            steps, seconds and the last smoothed loss.
+
+        Raises:
+            FloatingPointError: the loss is not finite.
+        """
+        self._resume()
+        torch.manual_seed(self.plan.seed + self.step)
+        begin = time.perf_counter()
+        if self.plan.max_seconds:
+            self._train_to(min(self.step + TIMED_STEPS, self.plan.steps), name)
+            possible = self.plan.max_seconds / (time.perf_counter() - begin) * TIMED_STEPS
+            steps = max(self.step, min(self.plan.steps, int(possible)))
+            self.plan = replace(self.plan, steps=steps)
+        self._train_to(self.plan.steps, name)
+        self.average.copy_to(self.parameters)
+        self.state_path.unlink(missing_ok=True)
+        seconds = time.perf_counter() - begin
+        return {"steps": self.step, "seconds": seconds, "loss": self.recent_loss.item()}
+
+    def _train_to(self, end: int, name: str) -> None:
+        schedule, shown = self.plan.schedule(self.optimizer, self.step), self.step
+        with progress(name, total=end - self.step) as advance:
+            while self.step < end:
+                self._train_step()
+                schedule.step()
+                self.step += 1
+                if self.step % LOOK_EVERY == 0 or self.step == end:
+                    value = self.recent_loss.item()
+                    if not math.isfinite(value):
+                        raise FloatingPointError(f"{name}: loss is {value} at step {self.step}.")
+                    advance(self.step - shown, f"loss {value:.4f}")
+                    shown = self.step
+                if self.step % self.plan.save_every == 0 and self.step < self.plan.steps:
+                    self._save()
+                    torch.manual_seed(self.plan.seed + self.step)
+
+    def _train_step(self) -> None:
+        with autocast_on_gpu(self.device):
             loss = self.loss()
+        self.optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(self.parameters, self.plan.clip, foreach=True)
+        nn.utils.clip_grad_norm_(self.parameters, self.plan.clip)
         self.optimizer.step()
-        with torch.no_grad():
-            change = torch._foreach_sub(self.parameters, self.averages)
-            torch._foreach_mul_(change, self.average_weight)
-            torch._foreach_add_(self.averages, change)
-            self.running_loss.lerp_(loss.detach().float(), 0.02)
+        self.average.step(self.parameters)
+        self.recent_loss.lerp_(loss.detach().float(), 0.02)
 
-    def _set_schedules(self) -> None:
-        rate = self.plan.learning_rate(self.step)
-        for group in self.optimizer.param_groups:
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate)
-            else:
-                group["lr"] = rate
-        decay = min(self.plan.ema, (1 + self.step) / (10 + self.step))
-        self.average_weight.fill_(1 - decay)
-
-    def _captured(self) -> Callable[[], None]:
-        """The step as one CUDA graph; warm-up steps run on copies and change nothing."""
-        keep = self._state()
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(3):
-                self.optimizer.zero_grad(set_to_none=True)
-                self._one_step()
-        torch.cuda.current_stream().wait_stream(stream)
-        self._restore(keep)
-        self.optimizer.zero_grad(set_to_none=True)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self._one_step()
-        return graph.replay
-
-    def _eager(self) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-        self._one_step()
-
-    def _state(self) -> dict:
-        clone = lambda tensors: [t.detach().clone() for t in tensors]  # noqa: E731
-        moments = [
-            {k: v.clone() for k, v in self.optimizer.state[p].items()}
-            for p in self.parameters
-            if p in self.optimizer.state
-        ]
-        return {
+    def _save(self) -> None:
+        state = {
             "step": self.step,
-            "parameters": clone(self.parameters),
-            "averages": clone(self.averages),
-            "moments": moments,
-            "running_loss": self.running_loss.clone(),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.state_dict(),
+            "recent_loss": self.recent_loss,
         }
-
-    @torch.no_grad()
-    def _restore(self, state: dict) -> None:
-        """Copies a state in place, so that a captured graph stays valid."""
-        self.step = state["step"]
-        for target, source in (
-            *zip(self.parameters, state["parameters"], strict=True),
-            *zip(self.averages, state["averages"], strict=True),
-        ):
-            target.copy_(source)
-        for i, parameter in enumerate(self.parameters):
-            for name, value in self.optimizer.state[parameter].items():
-                saved = state["moments"][i][name] if state["moments"] else None
-                value.copy_(saved) if saved is not None else value.zero_()
-        self.running_loss.copy_(state["running_loss"])
+        with replacing(self.state_path) as path:
+            torch.save(state, path)
 
     def _resume(self) -> None:
         if not self.state_path.exists():
             return
         state = torch.load(self.state_path, map_location=self.device, weights_only=True)
-        if not self.optimizer.state:  # moments exist only after a first step
-            for parameter in self.parameters:
-                parameter.grad = torch.zeros_like(parameter)
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
-        self._restore(state)
-
-    def _fit_to_time(self, elapsed: float) -> None:
-        possible = int(self.plan.max_seconds / elapsed * _TIMED_STEPS)
-        self.plan = replace(self.plan, steps=max(_TIMED_STEPS, min(self.plan.steps, possible)))
-
-    def run(self, name: str) -> dict[str, float]:
-        """Trains to the end and leaves the averaged weights in the modules.
-
-        Returns:
-            steps, seconds and the last smoothed loss.
-        """
-        self._resume()
-        first = self.step
-        torch.manual_seed(self.plan.seed + first)
-        captured = self.device.type == "cuda" and self.plan.cuda_graph
-        step = self._captured() if captured else self._eager
-        torch.manual_seed(self.plan.seed + first)
-        start = time.perf_counter()
-        with _progress() as bar:
-            task = bar.add_task(name, total=self.plan.steps, completed=first, loss=float("nan"))
-            while self.step < self.plan.steps:
-                self._set_schedules()
-                step()
-                self.step += 1
-                if self.step == first + _TIMED_STEPS and self.plan.max_seconds:
-                    self.running_loss.item()  # wait for the device
-                    self._fit_to_time(time.perf_counter() - start)
-                    bar.update(task, total=self.plan.steps)
-                if self.step % 50 == 0:
-                    value = self.running_loss.item()
-                    if not math.isfinite(value):
-                        raise FloatingPointError(f"{name}: loss is {value} at step {self.step}.")
-                    bar.update(task, completed=self.step, loss=value)
-                    if self.step % 1000 == 0 and not bar.console.is_terminal:
-                        elapsed = time.perf_counter() - start
-                        left = elapsed / (self.step - first) * (self.plan.steps - self.step)
-                        bar.console.print(
-                            f"{name} {self.step}/{self.plan.steps} loss {value:.4f} "
-                            f"elapsed {elapsed:.0f} s, {left:.0f} s left"
-                        )
-                if self.step % self.plan.save_every == 0 and self.step < self.plan.steps:
-                    _atomic_save(self._state(), self.state_path)
-                    torch.manual_seed(self.plan.seed + self.step)
-        seconds = time.perf_counter() - start
-        if self.plan.ema:
-            with torch.no_grad():
-                for parameter, average in zip(self.parameters, self.averages, strict=True):
-                    parameter.copy_(average)
-        self.state_path.unlink(missing_ok=True)
-        return {"steps": self.step, "seconds": seconds, "loss": self.running_loss.item()}
-
-
-def _progress() -> Progress:
-    columns: Iterable = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("loss {task.fields[loss]:.4f}"),
-    )
-    return Progress(*columns, refresh_per_second=1)
+        self.step, self.recent_loss = state["step"], state["recent_loss"]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average.load_state_dict(state["average"])

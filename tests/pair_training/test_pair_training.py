@@ -5,15 +5,11 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from jointdreamer.pair_training.pair_training import (
-    PairTraining,
-    Rates,
-    _half_denoised,
-    _pictures,
-)
+from jointdreamer.pair_training.pair_training import PairTraining, _half_denoised, _pictures
 from jointdreamer.pair_training.pairs import JANUS, KINDS, OTHER, SAME
 from jointdreamer.testing.cameras import camera_ring
 from jointdreamer.testing.random_classifiers import IMAGE_SIZE, random_classifier
+from jointdreamer.tinyworld.training import TrainingPlan
 
 N_VIEW, STEPS = 4, 120
 
@@ -38,10 +34,10 @@ def trainer(**options):
     return pl.Trainer(accelerator="cpu", enable_model_summary=False, **quiet | options)
 
 
-def test_the_loss_falls_and_held_out_objects_and_poses_are_told():
+def test_the_loss_falls_and_held_out_objects_and_poses_are_recognised():
     pl.seed_everything(0, verbose=False)
     classifier = random_classifier(gain=1.0, scales=[1.0], hidden_dim=64).train()
-    module = PairTraining(classifier, Rates(steps=STEPS, lr=5e-3, warmup=10))
+    module = PairTraining(classifier, TrainingPlan(steps=STEPS, lr=5e-3, warmup=10))
     every = {"val_check_interval": STEPS // 5, "check_val_every_n_epoch": None}
     fit = trainer(max_steps=STEPS, max_epochs=-1, **every)
     fit.fit(module, loader(64, 0, shuffle=True), loader(16, 1))
@@ -52,12 +48,12 @@ def test_the_loss_falls_and_held_out_objects_and_poses_are_told():
     assert last["accuracy"] > 0.6
 
 
-def test_metrics_are_those_of_a_judge_who_sees_objects_but_no_poses(monkeypatch):
-    def judge(self, pairs):
+def test_metrics_of_answers_that_know_objects_but_no_poses(monkeypatch):
+    def answers(self, pairs):
         return torch.where(pairs.kind == OTHER, -20.0, 20.0), (pairs.kind == SAME).float()
 
-    monkeypatch.setattr(PairTraining, "_judge", judge)
-    module = PairTraining(random_classifier(), Rates(steps=1))
+    monkeypatch.setattr(PairTraining, "_logits_and_labels", answers)
+    module = PairTraining(random_classifier(), TrainingPlan(steps=1))
     trainer().validate(module, loader(24, 0), verbose=False)
     (metrics,) = module.history
     assert metrics["right_on_same"] == metrics["right_on_other_object"] == 1.0
@@ -69,15 +65,8 @@ def test_metrics_are_those_of_a_judge_who_sees_objects_but_no_poses(monkeypatch)
     assert metrics["loss"] == pytest.approx(20 * wrong, rel=1e-3)
 
 
-def test_the_rate_warms_up_and_falls_to_zero():
-    rates = Rates(steps=100, warmup=10)
-    assert rates.at(0) == pytest.approx(0.1)
-    assert rates.at(9) == pytest.approx(1.0, abs=0.03)
-    assert rates.at(55) < rates.at(20) and rates.at(100) == 0
-
-
 def test_held_out_pairs_are_the_same_in_every_validation():
-    module = PairTraining(random_classifier(), Rates(steps=1))
+    module = PairTraining(random_classifier(), TrainingPlan(steps=1))
     for _ in range(2):
         trainer().validate(module, loader(16, 0), verbose=False)
     first, second = module.history
@@ -85,7 +74,7 @@ def test_held_out_pairs_are_the_same_in_every_validation():
 
 
 def test_poses_are_exact_in_mixed_precision():
-    module = PairTraining(random_classifier(), Rates(steps=1))
+    module = PairTraining(random_classifier(), TrainingPlan(steps=1))
     (batch,) = DataLoader(striped_objects(4, 0), batch_size=4)
     draws = (torch.Generator().manual_seed(0) for _ in range(2))
     exact = module._pairs(_pictures(batch), batch, next(draws))
@@ -112,7 +101,7 @@ def test_half_of_the_objects_are_shown_denoised_and_their_metrics_are_apart():
             row = self.rows[index]
             return row | {"denoised_images": torch.zeros_like(torch.as_tensor(row["images"]))}
 
-    module = PairTraining(random_classifier(gain=3.0), Rates(steps=1))
+    module = PairTraining(random_classifier(gain=3.0), TrainingPlan(steps=1))
     trainer().validate(module, DataLoader(WithDenoised(), batch_size=8), verbose=False)
     (metrics,) = module.history
     assert metrics["denoised_roc_auc"] != metrics["roc_auc"]

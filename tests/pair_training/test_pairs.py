@@ -76,14 +76,14 @@ def test_a_wrong_pose_is_wrong_by_a_lot_and_the_object_right(pairs):
     assert error.min() > 29.9
 
 
-def test_without_janus_pictures_a_view_is_repeated_elsewhere(pairs):
+def test_without_janus_pictures_a_view_is_repeated_at_another_pose(pairs):
     janus = pairs.kind == JANUS
     assert torch.equal(pairs.first[janus], pairs.second[janus])
     identity = torch.eye(4).flatten().expand(int(janus.sum()), 16)
     assert angle_deg(pairs.pose[janus], identity).min() > 29.9
 
 
-def test_janus_pairs_show_two_faces_that_were_planted_apart():
+def test_janus_pairs_show_two_faces_that_are_apart():
     face = torch.tensor([0.0, 90.0, 10.0, math.nan]).expand(N_OBJECT, N_VIEW)
     pairs = form_pairs(labelled_features(), rings(), labelled_features(100.0), face)
     janus = pairs.kind == JANUS

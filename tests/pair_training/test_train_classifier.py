@@ -12,11 +12,8 @@ from threestudio_jointdreamer.priors.pair_classifier import load_pair_classifier
 
 from jointdreamer.cli import main
 from jointdreamer.pair_training.pair_training import PairTraining
-from jointdreamer.pair_training.train_classifier import (
-    METRICS,
-    default_settings,
-    train_classifier,
-)
+from jointdreamer.pair_training.settings import default_settings
+from jointdreamer.pair_training.train_classifier import METRICS, train_classifier
 from jointdreamer.testing.random_classifiers import IMAGE_SIZE, build_dino, random_classifier
 
 CPU = torch.device("cpu")

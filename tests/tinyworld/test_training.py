@@ -1,12 +1,14 @@
 """Training of the tiny priors: the loop, the stages, and the shipped weights."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from threestudio_jointdreamer.priors.multiview import camera_condition, use_cross_view_attention
+from threestudio_jointdreamer.prompts.text_encoder import embed_prompts
 
 from jointdreamer.tinyworld import stages
 from jointdreamer.tinyworld.dataset import four_view_sets, make_pictures
@@ -31,7 +33,7 @@ def noisy_regression(state: Path, stop_at: int | None = None) -> tuple[torch.nn.
         x = torch.randn(8, 3)
         return (layer(x) - x.sum(1, keepdim=True)).square().mean()
 
-    return layer, Trainer({"layer": layer}, loss, PLAN, state)
+    return layer, Trainer(layer, loss, PLAN, state)
 
 
 @pytest.mark.parametrize("stop_at", [3, 4, 7, 11])
@@ -52,15 +54,33 @@ def test_training_learns_and_leaves_averaged_weights(tmp_path):
     before = (layer.weight - 1).abs().mean().item()
     trainer.run("learn")
     assert (layer.weight - 1).abs().mean().item() < before
-    assert all(torch.equal(p, a) for p, a in zip(trainer.parameters, trainer.averages, strict=True))
+    averages = trainer.average.shadow_params
+    assert all(torch.equal(p, a) for p, a in zip(layer.parameters(), averages, strict=True))
+
+
+def test_the_rate_warms_up_and_falls_to_zero():
+    plan = TrainingPlan(steps=100, lr=2.0, warmup=10)
+
+    def rate(step):
+        optimizer = torch.optim.SGD([torch.zeros(1)], lr=plan.lr)
+        return plan.schedule(optimizer, step).get_last_lr()[0] / plan.lr
+
+    assert rate(0) == pytest.approx(0.1)
+    assert rate(9) == pytest.approx(1.0, abs=0.03)
+    assert rate(55) < rate(20) and rate(100) == 0
+
+
+def test_a_limit_of_time_shortens_the_training(tmp_path, monkeypatch):
+    monkeypatch.setattr("jointdreamer.tinyworld.training.TIMED_STEPS", 5)
+    _, trainer = noisy_regression(tmp_path / "state")
+    trainer.plan = replace(PLAN, max_seconds=1e-9)
+    assert trainer.run("short")["steps"] == 5
 
 
 def test_training_that_diverges_says_so(tmp_path):
     layer = torch.nn.Linear(1, 1)
     plan = TrainingPlan(steps=60, warmup=1)
-    trainer = Trainer(
-        {"layer": layer}, lambda: layer.weight.sum() * torch.nan, plan, tmp_path / "s"
-    )
+    trainer = Trainer(layer, lambda: layer.weight.sum() * torch.nan, plan, tmp_path / "s")
     with pytest.raises(FloatingPointError, match="step 50"):
         trainer.run("nan")
 
@@ -123,7 +143,8 @@ class TestShippedWeights:
     def test_multi_view_prior_denoises_views_of_one_object_better_than_the_2d_prior(self):
         sets = four_view_sets(8, 97, "cpu", encode=lambda rgb: rgb)
         vae = AutoencoderKL.from_pretrained(SHIPPED / "stable-diffusion" / "vae").float()
-        embeddings = stages._embed(SHIPPED, sets.captions, "cpu").float().repeat_interleave(4, 0)
+        sd = str(SHIPPED / "stable-diffusion")
+        embeddings = embed_prompts(sd, sets.captions, torch.device("cpu")).repeat_interleave(4, 0)
         torch.manual_seed(0)
         with torch.no_grad():
             x = vae.encode(sets.images * 2 - 1).latent_dist.mean * vae.config.scaling_factor

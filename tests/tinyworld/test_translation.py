@@ -1,7 +1,6 @@
 """The tiny image-to-views prior: what it learns from, how it is trained, and what loads it."""
 
 import math
-from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,28 +14,16 @@ from threestudio_jointdreamer.energies.translation import TranslationEnergy
 from threestudio_jointdreamer.priors.image_prior import (
     CLIP_MEAN,
     CLIP_STD,
-    ImagePriorOptions,
-    Reference,
     load_image_prior,
 )
-from threestudio_jointdreamer.priors.latent_prior import LatentPrior
 from threestudio_jointdreamer.priors.loading import load_prior
-from threestudio_jointdreamer.priors.schedule import NoiseSchedule
-from threestudio_jointdreamer.priors.wonder3d import Wonder3D
-from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import CLIPModel
 
+from jointdreamer.cli import main
 from jointdreamer.testing.random_image_priors import build_wonder3d
-from jointdreamer.tinyworld import (
-    stages,
-    translation,
-    translation_data,
-    translation_samples,
-)
-from jointdreamer.tinyworld.commands import _sample_translation
+from jointdreamer.tinyworld import sampling, stages, translation
 from jointdreamer.tinyworld.dataset import make_pictures
-from jointdreamer.tinyworld.models import build_scheduler
-from jointdreamer.tinyworld.translation_samples import sample_views, true_views
+from jointdreamer.tinyworld.sampling import sample_views, true_views
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "load" / "tiny"
@@ -53,18 +40,6 @@ def random_prior(tmp_path_factory):
 @pytest.fixture(scope="module")
 def clip():
     return CLIPModel.from_pretrained(SHIPPED / "clip", dtype=torch.float32).eval()
-
-
-@pytest.fixture(scope="module")
-def untrained(clip):
-    """The adapter that the energy uses, around the stage's own models."""
-    torch.manual_seed(0)
-    unet = translation.build_unet().eval()
-    vae = load_prior(
-        str(SHIPPED / "stable-diffusion"), CPU, vae_from=str(SHIPPED / "stable-diffusion")
-    ).vae
-    prior = LatentPrior(unet, NoiseSchedule(build_scheduler().alphas_cumprod), vae, 4)
-    return Wonder3D(prior, translation.image_encoder_of(clip), ImagePriorOptions())
 
 
 @pytest.fixture(scope="module")
@@ -86,66 +61,51 @@ def test_image_encoder_sees_usual_pixels_as_clip_sees_its_own(clip):
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("seen", [True, False], ids=["with the reference", "without it"])
-def test_training_predicts_what_the_energys_adapter_predicts(untrained, seen):
-    torch.manual_seed(1)
-    x_t, t = torch.randn(2, 4, 4, 16, 16), torch.tensor([30, 800])
-    reference = Reference(torch.randn(2, 128), torch.randn(2, 4, 16, 16))
-    cameras = translation.ring_of_cameras(2, 4, CPU)
-    with torch.no_grad():
-        adapted = untrained.predict_noise(x_t, t, reference, cameras, guided=True)
-        if not seen:
-            reference = Reference(reference.embedding * 0, reference.latents * 0)
-        labels = translation.view_labels(untrained, 4)
-        found = translation.predict_noise(untrained.prior.unet, x_t, t, reference, labels)
-    torch.testing.assert_close(found, adapted[0 if seen else 1], rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(*adapted, atol=1e-3)
-
-
 def test_references_face_the_camera():
-    azimuth = translation_data.reference_azimuths(1000, torch.Generator().manual_seed(0))
-    assert azimuth.abs().max() < translation_data.REFERENCE_DEG
+    azimuth = translation.reference_azimuths(1000, torch.Generator().manual_seed(0))
+    assert azimuth.abs().max() < translation.REFERENCE_DEG
     assert azimuth.min() < -50 and azimuth.max() > 50
     # the most frontal of four views is never further away than this
-    assert 45 < translation_data.REFERENCE_DEG
+    assert 45 < translation.REFERENCE_DEG
 
 
-def test_view_sets_show_clothes_and_half_of_the_references_as_they_are(random_prior, monkeypatch):
+def test_view_sets_show_accessories_and_half_of_the_references_as_they_are(
+    random_prior, monkeypatch
+):
     asked, options = [], []
-    make = translation_data.make_pictures
+    make = translation.make_pictures
 
     def recorded(*args, **kwargs):
         options.append(kwargs)
         asked.append(make(*args, **kwargs))
         return asked[-1]
 
-    monkeypatch.setattr(translation_data, "make_pictures", recorded)
-    monkeypatch.setattr(translation_data, "CHUNK", 4)
-    sets = translation_data.view_sets(9, 3, random_prior)
-    assert sets.latents.shape == (9, 4, 4, 16, 16) and len(sets) == 9
-    assert len(sets.reference.embedding) == 9
+    monkeypatch.setattr(translation, "make_pictures", recorded)
+    monkeypatch.setattr(translation, "CHUNK", 4)
+    latents, reference = translation.view_sets(9, 3, random_prior)
+    assert latents.shape == (9, 4, 4, 16, 16) and len(reference.embedding) == 9
     assert [len(pictures.captions) for pictures in asked] == [4, 4, 1]
     assert all(option.get("show_accessories", True) for option in options)
     assert not torch.equal(asked[0].images, asked[1].images)
 
-    away = (sets.latents[:, 0] - sets.reference.latents).float().abs().amax(dim=(1, 2, 3))
+    away = (latents[:, 0] - reference.latents).float().abs().amax(dim=(1, 2, 3))
     assert 2 <= (away < 0.02).sum() <= 7
     position = torch.cat([pictures.c2w for pictures in asked])[::4, :3, 3]
     from_front = torch.atan2(position[:, 1], position[:, 0]).abs()
-    assert from_front.max() < math.radians(translation_data.REFERENCE_DEG) + 1e-4
+    assert from_front.max() < math.radians(translation.REFERENCE_DEG) + 1e-4
 
-    again = translation_data.view_sets(9, 3, random_prior)
-    other = translation_data.view_sets(1, 4, random_prior)
-    assert torch.equal(again.latents, sets.latents)
-    assert torch.equal(again.reference.latents, sets.reference.latents)
-    assert not torch.equal(other.latents, sets.latents[:1])
+    again, seen_again = translation.view_sets(9, 3, random_prior)
+    other, _ = translation.view_sets(1, 4, random_prior)
+    assert torch.equal(again, latents)
+    assert torch.equal(seen_again.latents, reference.latents)
+    assert not torch.equal(other, latents[:1])
 
 
 def test_soft_pictures_lose_detail_but_not_their_places_and_colours():
     pictures = torch.full((64, 3, 64, 64), 0.2)
     pictures[:, 0, 16:48, 16:48] = 0.9
     pictures[:, 0, 30:34, 30:34] = 0.1
-    softened = translation_data.soft(pictures, torch.Generator().manual_seed(0))
+    softened = translation.soft(pictures, torch.Generator().manual_seed(0))
     assert softened.min() >= 0 and softened.max() <= 1
     block = softened[:, :, 20:28, 20:28].mean(dim=(2, 3))
     corner = softened[:, :, :12, :12].mean(dim=(2, 3))
@@ -178,35 +138,7 @@ def test_stage_reports_its_losses_and_ships_what_the_energy_loads(trained):
         assert g.isfinite().all() and moved.tolist() == [3, 3]  # all but the reference
 
 
-def test_loss_neither_waits_for_the_device_nor_sends_to_it(tmp_path, monkeypatch):
-    """A CUDA graph of the training step may do neither."""
-    called = set()
-
-    class Recorded(TorchDispatchMode):
-        def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
-            called.add(operator.overloadpacket.__name__)
-            return operator(*args, **(kwargs or {}))
-
-    class OneLoss:
-        def __init__(self, modules, loss, plan, state_path):
-            self.loss = loss
-
-        def run(self, name):
-            with Recorded():
-                value = self.loss()
-            return {"loss": value.item()}
-
-    monkeypatch.setattr(translation, "Trainer", OneLoss)
-    (tmp_path / "stable-diffusion").symlink_to(SHIPPED / "stable-diffusion")
-    (tmp_path / "clip").symlink_to(SHIPPED / "clip")
-    report = stages.train("wonder3d", tmp_path, "cpu", steps=1, pictures=2, batch=1)
-    assert 0 < report["loss"] < 5 and "convolution" in called
-    waiting = {"_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal"}
-    assert not called & waiting, "reads a number back"
-    assert "lift_fresh" not in called, "makes a tensor of Python numbers"
-
-
-def test_without_what_it_stands_on_the_stage_says_what_to_train(tmp_path):
+def test_without_an_earlier_stage_s_model_the_error_says_what_to_train(tmp_path):
     with pytest.raises(FileNotFoundError, match="tinyworld train vae"):
         stages.train("wonder3d", tmp_path, "cpu", steps=1, pictures=2, batch=1)
     (tmp_path / "stable-diffusion").symlink_to(SHIPPED / "stable-diffusion")
@@ -217,7 +149,7 @@ def test_without_what_it_stands_on_the_stage_says_what_to_train(tmp_path):
 
 def test_samples_of_a_seed_are_the_same_and_depend_on_the_reference(trained):
     root, _ = trained
-    truth = true_views(["a red bear", "a blue duck with a white backpack"], 0.0, 15.0)
+    truth = true_views(["a red bear", "a blue duck with a white backpack"])
     assert truth.shape == (2, 4, 3, 64, 64)
     assert (truth[0, 0] - truth[1, 0]).abs().max() > 0.3
     one, two = (sample_views(root, "wonder3d", truth, steps=1) for _ in range(2))
@@ -228,9 +160,9 @@ def test_samples_of_a_seed_are_the_same_and_depend_on_the_reference(trained):
 
 def test_sheet_has_the_reference_the_predictions_and_the_truth(trained, tmp_path, monkeypatch):
     black = torch.zeros(1, 4, 3, 64, 64)
-    monkeypatch.setattr(translation_samples, "sample_views", lambda *args, **kwargs: black)
-    args = Namespace(root=trained[0], out=tmp_path, azimuth=30.0, seed=0, device="cpu")
-    _sample_translation(args, "wonder3d", ["a red bear"], 1.0)
+    monkeypatch.setattr(sampling, "sample_views", lambda *args, **kwargs: black)
+    options = f"--root {trained[0]} --out {tmp_path} --prior wonder3d --azimuth 30"
+    assert main(["tinyworld", "samples", *options.split(), "--prompt", "a red bear"]) == 0
     sheet = Image.open(tmp_path / "samples-wonder3d.png")
     assert sheet.width > 7 * 96 > sheet.height
     tiles = np.asarray(sheet.convert("L"))
@@ -247,6 +179,5 @@ class TestShippedWeights:
         )
 
     def test_reference_tells_what_the_other_views_look_like(self, shipped):
-        held_out = translation_data.view_sets(16, 4242, shipped)
-        with_it, without_it = translation.losses(shipped, held_out, seed=0)
+        with_it, without_it = translation.held_out_losses(shipped, 16, seed=4242)
         assert with_it < 0.8 * without_it

@@ -1,13 +1,17 @@
-"""The tiny world's groups: who is kept from training, cameras, and what Janus makes."""
+"""The classifier's groups of views: which creatures are kept from training, cameras, faces.
+
+The denoised pictures too.
+"""
 
 import pytest
 import torch
 
 from jointdreamer.tinyworld.creatures import COLORS, SPECIES
-from jointdreamer.tinyworld.pairs import (
+from jointdreamer.tinyworld.denoised import Denoiser
+from jointdreamer.tinyworld.view_groups import (
     FACE_OFFSET_DEG,
     FACES_APART_DEG,
-    make_groups,
+    make_view_groups,
     sample_split,
 )
 
@@ -16,7 +20,7 @@ N = 8
 
 @pytest.fixture(scope="module")
 def groups():
-    return make_groups(N, 3, "cpu")
+    return make_view_groups(N, 3, "cpu")
 
 
 def azimuth_deg(c2w):
@@ -42,7 +46,7 @@ def test_no_held_out_creature_has_the_species_and_colour_of_one_in_training():
 
 
 def test_groups_come_from_the_seed(groups):
-    again = make_groups(N, 3, "cpu")
+    again = make_view_groups(N, 3, "cpu")
     assert all(torch.equal(groups[k], again[k]) for k in ("images", "janus", "c2w"))
     assert groups["images"].shape == groups["janus"].shape == (N, 4, 3, 64, 64)
     assert groups["images"].dtype == torch.uint8
@@ -56,7 +60,7 @@ def test_some_groups_are_rings_and_some_are_not(groups):
     assert (heights[ring].std(dim=1) < 1e-4).all() and (heights[~ring].std(dim=1) > 0.01).all()
 
 
-def test_planted_faces_look_near_their_cameras_and_are_apart(groups):
+def test_added_faces_look_near_their_cameras_and_are_apart(groups):
     face, azimuth = groups["face_deg"], azimuth_deg(groups["c2w"])
     offset = wrapped(face - azimuth)
     assert offset[face.isfinite()].abs().max() <= FACE_OFFSET_DEG + 0.01
@@ -65,13 +69,46 @@ def test_planted_faces_look_near_their_cameras_and_are_apart(groups):
         gaps = wrapped(faces[:, None] - faces).abs() + 360 * torch.eye(len(faces))
         assert gaps.min() >= FACES_APART_DEG - 0.01
     counts = face.isfinite().sum(dim=1)
-    assert counts.max() > 2 and counts.min() <= 2  # of Janus with two faces there are some too
+    assert counts.max() > 2 and counts.min() <= 2  # some have two faces
 
 
-def test_janus_made_views_differ_from_the_creature_and_backgrounds_do_not(groups):
+def test_janus_views_differ_from_the_creature_and_backgrounds_do_not(groups):
     images, janus = groups["images"].float(), groups["janus"].float()
     change = (images - janus).abs().amax(dim=(2, 3, 4))
     seen_from_behind = azimuth_deg(groups["c2w"]).abs() > 120
-    planted = groups["face_deg"].isfinite() & seen_from_behind
-    assert planted.any() and (change[planted] > 60).all()
+    added = groups["face_deg"].isfinite() & seen_from_behind
+    assert added.any() and (change[added] > 60).all()
     assert torch.equal(images[..., 0, 0], janus[..., 0, 0])
+
+
+@pytest.fixture(scope="module")
+def denoiser():
+    return Denoiser("load/tiny/stable-diffusion", torch.device("cpu"))
+
+
+def distance(a, b):
+    return (a.float() - b.float()).abs().mean() / 255
+
+
+def test_little_noise_leaves_pictures_and_much_leaves_what_the_caption_says(
+    denoiser, groups, monkeypatch
+):
+    images, found = groups["images"][:4], {}
+    for name, percent in (("little", 0.02), ("much", 0.9)):
+        for side in ("MIN_PERCENT", "MAX_PERCENT"):
+            monkeypatch.setattr(f"jointdreamer.tinyworld.denoised.{side}", percent)
+        found[name] = denoiser.denoise(images, ["a red cat"] * 4, seed=0)
+        assert found[name].shape == images.shape and found[name].dtype == torch.uint8
+    assert distance(found["little"], images) < 0.02
+    assert distance(found["much"], images) > 0.04
+    other = denoiser.denoise(images, ["a blue dog"] * 4, seed=0)
+    assert distance(found["much"], other) > 0.02
+
+
+def test_denoised_groups_come_from_the_seed_and_leave_global_draws_alone(denoiser):
+    before = torch.get_rng_state()
+    first, second = (make_view_groups(2, 5, "cpu", denoiser=denoiser) for _ in range(2))
+    assert torch.equal(before, torch.get_rng_state())
+    for name in ("denoised_images", "denoised_janus"):
+        assert torch.equal(first[name], second[name])
+    assert not torch.equal(first["denoised_images"], first["denoised_janus"])

@@ -1,22 +1,21 @@
-"""Groups of views of creatures for the pair classifier: as they are, and as Janus makes them."""
+"""Groups of views of creatures for the pair classifier: as they are, and with several faces."""
 
 import math
 
 import torch
 from jaxtyping import Bool, Float
-from rich.progress import track
 from torch import Tensor
 
 from .captions import captions
-from .creatures import Creatures, Ellipsoids, build, sample_creatures
-from .dataset import ELEVATION_DEG, FOVY_DEG, RELATIVE_DISTANCE, backgrounds
+from .creatures import Creatures, build, sample_creatures
+from .dataset import ELEVATION_DEG, FOVY_DEG, RELATIVE_DISTANCE, backgrounds, render_groups
 from .denoised import Denoiser
 from .janus_creatures import with_faces
-from .models import IMAGE_SIZE, N_VIEW
-from .renderer import orbit_cameras, render
+from .models import N_VIEW
+from .renderer import orbit_cameras
 
-FACES_APART_DEG = 60.0  # the least angle between planted faces
-FACE_OFFSET_DEG = 40.0  # the most by which a planted face looks past its camera
+FACES_APART_DEG = 60.0  # the least angle between faces
+FACE_OFFSET_DEG = 40.0  # the most by which a face looks past its camera
 
 
 def is_held_out(creatures: Creatures) -> Bool[Tensor, " N"]:
@@ -36,7 +35,7 @@ def sample_split(n: int, held_out: bool, generator: torch.Generator) -> Creature
 
 
 @torch.no_grad()
-def make_groups(
+def make_view_groups(
     n: int,
     seed: int,
     device: torch.device | str,
@@ -44,12 +43,12 @@ def make_groups(
     n_view: int = N_VIEW,
     denoiser: Denoiser | None = None,
 ) -> dict[str, Tensor]:
-    """Renders `n` creatures from `n_view` cameras each, and once more with faces of Janus.
+    """Renders `n` creatures from `n_view` cameras each, and once more with several faces.
 
     Half of the groups are seen from a ring of one elevation, as jsd-guidance's views are; in the
-    others every camera is anywhere. A Janus-made creature has a face planted where each camera sees
-    it, all by the same offset, as a prior that knows the front only makes them; in half of them for
-    every other camera only, so that one picture of faces back to back tells nothing.
+    others every camera is anywhere. A Janus creature has a face where each camera sees it, all by
+    the same offset, as a prior that knows the front only makes them; in half of them for every
+    other camera only, so that one picture of faces back to back tells nothing.
 
     Args:
         n: number of groups.
@@ -61,9 +60,8 @@ def make_groups(
 
     Returns:
         On `device`, images [n V 3 H W] and janus [n V 3 H W] (uint8), c2w [n V 4 4], and face_deg
-        [n V], the azimuth of the planted face that a view of `janus` was given; NaN where it was
-        given none, or another's was too near. With `denoiser` also denoised_images and
-        denoised_janus.
+        [n V], the azimuth of the face that a view of `janus` was given; NaN where it was given
+        none, or another's was too near. With `denoiser` also denoised_images and denoised_janus.
     """
     device = torch.device(device)
     generator = torch.Generator(device).manual_seed(seed)
@@ -82,21 +80,14 @@ def make_groups(
     c2w = orbit_cameras(azimuth.flatten(), elevation.flatten(), distance)
     behind = backgrounds(n * n_view, generator)
     face = azimuth + uniform(1, -FACE_OFFSET_DEG, FACE_OFFSET_DEG)
-    few = uniform(1, 0, 1) < 0.5
-    face = _apart(face.masked_fill(few & (torch.arange(n_view, device=device) % 2 == 1), math.nan))
+    alternate = (uniform(1, 0, 1) < 0.5) & (torch.arange(n_view, device=device) % 2 == 1)
+    face = _kept_apart(face.masked_fill(alternate, math.nan))
 
-    chunk = max(1, (256 if device.type == "cuda" else 16) // n_view)
-    images, janus = [], []
-    for start in track(range(0, n, chunk), "rendering pairs", disable=n < 512):
-        group = slice(start, start + chunk)
-        rows = slice(start * n_view, (start + chunk) * n_view)
-        cameras = c2w[rows], fovy[rows], behind[rows]
-        images.append(_photograph(build(creatures[group]), *cameras))
-        janus.append(_photograph(with_faces(creatures[group], face[group]), *cameras))
-    unflat = (n, n_view)
+    views = c2w, fovy, behind, n_view
+    images = render_groups(lambda group: build(creatures[group]), *views)
+    janus = render_groups(lambda group: with_faces(creatures[group], face[group]), *views)
     groups = {
-        "images": torch.cat(images).unflatten(0, unflat),
-        "janus": torch.cat(janus).unflatten(0, unflat),
+        name: x.unflatten(0, (n, n_view)) for name, x in (("images", images), ("janus", janus))
     }
     if denoiser is not None:
         texts = captions(creatures, seed)
@@ -104,17 +95,10 @@ def make_groups(
             f"denoised_{name}": denoiser.denoise(views, texts, seed)
             for name, views in groups.items()
         }
-    return groups | {"c2w": c2w.unflatten(0, unflat), "face_deg": face}
+    return groups | {"c2w": c2w.unflatten(0, (n, n_view)), "face_deg": face}
 
 
-def _photograph(objects: Ellipsoids, c2w: Tensor, fovy: Tensor, behind: Tensor) -> Tensor:
-    rows = torch.arange(len(objects.center), device=c2w.device)
-    views = rows.repeat_interleave(len(c2w) // len(rows))
-    rgb = render(objects[views], c2w, fovy, behind, IMAGE_SIZE)
-    return (rgb * 255).round().to(torch.uint8)
-
-
-def _apart(azimuth: Float[Tensor, "N V"]) -> Float[Tensor, "N V"]:
+def _kept_apart(azimuth: Float[Tensor, "N V"]) -> Float[Tensor, "N V"]:
     """Puts NaN for every azimuth within `FACES_APART_DEG` of one before it that stays."""
     kept = azimuth.clone()
     for v in range(1, azimuth.shape[1]):

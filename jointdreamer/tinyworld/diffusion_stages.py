@@ -1,0 +1,173 @@
+"""The stages of the diffusion priors: noise prediction with one t per object and a condition that
+is left out now and then.
+"""
+
+from abc import abstractmethod
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from jaxtyping import Bool, Float, Int
+from threestudio_jointdreamer.files import replacing
+from threestudio_jointdreamer.priors.image_prior import ImagePriorOptions, Reference
+from threestudio_jointdreamer.priors.latent_prior import LatentPrior
+from threestudio_jointdreamer.priors.multiview import camera_condition
+from threestudio_jointdreamer.priors.schedule import NoiseSchedule
+from threestudio_jointdreamer.priors.wonder3d import Wonder3D
+from threestudio_jointdreamer.prompts.text_encoder import embed_prompts
+from torch import Tensor, nn
+from transformers import CLIPModel
+
+from . import models
+from .dataset import four_view_sets, single_pictures
+from .training import Stage, TrainingPlan
+from .translation import (
+    encode_latents,
+    held_out_losses,
+    image_encoder_of,
+    ring_of_cameras,
+    view_sets,
+)
+
+P_UNCONDITIONAL = 0.1  # how often the condition is left out, for classifier-free guidance
+HELD_OUT = 256  # creatures that Wonder3D's reported losses are measured on
+
+
+class DiffusionStage(Stage):
+    """Predicts the noise of groups of V views, all views of a group at the same t.
+
+    Attributes:
+        name: folder of the prior.
+        latents: what is learnt.
+    """
+
+    name: str
+    latents: Float[Tensor, "N V C h w"]
+
+    def __init__(self, root: Path, device: str) -> None:
+        self.vae = self._load(AutoencoderKL, root, "stable-diffusion/vae", "vae").to(device)
+        self.scheduler = models.build_scheduler()
+        self.schedule = NoiseSchedule(self.scheduler.alphas_cumprod.to(device))
+
+    @abstractmethod
+    def predict_noise(
+        self,
+        noisy: Float[Tensor, "B V C h w"],
+        t: Int[Tensor, " B"],
+        rows: Int[Tensor, " B"],
+        keep: Bool[Tensor, " B"],
+    ) -> Float[Tensor, "B V C h w"]:
+        """ε of the groups `rows`, with their condition where `keep` says so."""
+
+    def loss(self, batch: int) -> Tensor:
+        device = self.latents.device
+        rows = torch.randint(len(self.latents), (batch,), device=device)
+        t = torch.randint(self.schedule.num_train_timesteps, (batch,), device=device)
+        keep = torch.rand(batch, device=device) >= P_UNCONDITIONAL
+        x = self.latents[rows].float()
+        noise = torch.randn_like(x)
+        noisy = self.schedule.add_noise(x, noise, t)
+        return F.mse_loss(self.predict_noise(noisy, t, rows, keep).float(), noise)
+
+    def save(self, root: Path) -> dict[str, float]:
+        unet = self.model.to(memory_format=torch.contiguous_format).half()
+        with replacing(root / self.name / "unet") as folder:
+            unet.save_pretrained(folder)
+        with replacing(root / self.name / "scheduler") as folder:
+            self.scheduler.save_pretrained(folder)
+        return {}
+
+    @staticmethod
+    def _load(model_class: type[nn.Module], root: Path, folder: str, stage: str) -> nn.Module:
+        """A frozen model that an earlier stage has trained."""
+        if not (root / folder).is_dir():
+            raise FileNotFoundError(
+                f"{root / folder} is not there: run `jointdreamer tinyworld train {stage}` with "
+                "the same --root first."
+            )
+        return model_class.from_pretrained(root / folder).eval().requires_grad_(False)
+
+
+class StableDiffusionStage(DiffusionStage):
+    """The 2D prior on single, mostly frontal pictures; needs the vae and clip stages."""
+
+    plan = TrainingPlan(steps=14695, lr=1e-3, warmup=500, ema=0.9995)
+    pictures, batch = 250_000, 256
+    name, seed_offset = "stable-diffusion", 1
+    render, multiview = staticmethod(single_pictures), False
+
+    def __init__(self, root: Path, n_pictures: int, seed: int, device: str) -> None:
+        super().__init__(root, device)
+        torch.manual_seed(seed + self.seed_offset)
+        unet = models.build_unet(self.multiview)
+        self.model = unet.to(device, memory_format=torch.channels_last)
+        encode = partial(encode_latents, self.vae)
+        pictures = self.render(n_pictures, seed + 12 + self.seed_offset, device, encode=encode)
+        self.latents = pictures.images.unflatten(0, (n_pictures, -1))
+        self.cameras = camera_condition(pictures.c2w).unflatten(0, (n_pictures, -1))
+        texts = embed_prompts(
+            str(root / "stable-diffusion"), [*pictures.captions, ""], torch.device(device)
+        )
+        self.text, self.no_text = texts[:-1].bfloat16(), texts[-1:].bfloat16()
+
+    def predict_noise(self, noisy, t, rows, keep):
+        n_view = noisy.shape[1]
+        text = torch.where(keep.view(-1, 1, 1), self.text[rows], self.no_text).float()
+        predicted = self.model(
+            noisy.flatten(0, 1).contiguous(memory_format=torch.channels_last),
+            t.repeat_interleave(n_view),
+            text.repeat_interleave(n_view, dim=0),
+            class_labels=self.cameras[rows].flatten(0, 1) if self.multiview else None,
+        ).sample
+        return predicted.unflatten(0, noisy.shape[:2])
+
+
+class MVDreamStage(StableDiffusionStage):
+    """The multi-view prior on four-view sets; needs the vae and clip stages."""
+
+    plan = TrainingPlan(steps=15353, lr=1e-3, warmup=500, ema=0.9995)
+    pictures, batch = 80_000, 64
+    name, seed_offset = "mvdream", 2
+    render, multiview = staticmethod(four_view_sets), True
+
+
+class Wonder3DStage(DiffusionStage):
+    """The image-to-views prior on creatures with accessories; needs the vae and clip stages.
+
+    Its report has the loss on creatures that were not trained on, with and without the reference.
+    """
+
+    plan = TrainingPlan(steps=15309, lr=1e-3, warmup=500, ema=0.9995)
+    pictures, batch = 80_000, 64
+    name = "wonder3d"
+
+    def __init__(self, root: Path, n_pictures: int, seed: int, device: str) -> None:
+        super().__init__(root, device)
+        clip = self._load(CLIPModel, root, "clip", "clip").to(device).float()
+        torch.manual_seed(seed + 3)
+        self.encoder = image_encoder_of(clip).requires_grad_(False)
+        unet = models.build_wonder3d_unet()
+        self.model = unet.to(device, memory_format=torch.channels_last)
+        prior = LatentPrior(self.model, self.schedule, self.vae, models.LATENT_CHANNELS)
+        self.image_prior = Wonder3D(prior, self.encoder, ImagePriorOptions())
+        self.held_out = min(HELD_OUT, n_pictures), seed + 16
+        self.latents, self.reference = view_sets(n_pictures, seed + 15, self.image_prior)
+
+    def predict_noise(self, noisy, t, rows, keep):
+        seen = Reference(
+            self.reference.embedding[rows] * keep[:, None].float(),
+            self.reference.latents[rows] * keep[:, None, None, None].float(),
+        )
+        cameras = ring_of_cameras(*noisy.shape[:2], noisy.device)
+        return self.image_prior.predict_noise(noisy, t, seen, cameras, guided=False)[0]
+
+    def save(self, root: Path) -> dict[str, float]:
+        with_it, without_it = held_out_losses(self.image_prior, *self.held_out)
+        with replacing(root / self.name) as folder:
+            self.model.to(memory_format=torch.contiguous_format).half()
+            self.model.save_pretrained(folder / "unet")
+            self.encoder.half().save_pretrained(folder / "image_encoder")
+            self.scheduler.save_pretrained(folder / "scheduler")
+        return {"held_out_loss": with_it, "held_out_loss_without_reference": without_it}
