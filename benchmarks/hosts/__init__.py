@@ -1,1 +1,1 @@
-"""The standalone host against the real threestudio: the same pieces on the same numbers."""
+"""The standalone host against the real threestudio: the same components on the same numbers."""

@@ -1,6 +1,6 @@
-"""Compares the standalone host with the real threestudio, piece by piece and as a whole.
+"""Compares the standalone host with the real threestudio, component by component and as a whole.
 
-    THREESTUDIO_ROOT=... python -m benchmarks.hosts run --csv docs/results/threestudio-pieces.csv
+    THREESTUDIO_ROOT=... python -m benchmarks.hosts run --csv outputs/components.csv
     THREESTUDIO_ROOT=... python -m benchmarks.hosts pictures --png docs/hosts-side-by-side.png
     THREESTUDIO_ROOT=... python -m benchmarks.hosts suite      # tests/threestudio and their table
 
@@ -17,11 +17,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks.hosts.compare import Row, as_table, compare, read, summary
-from benchmarks.hosts.session import PACKAGES
+from benchmarks.hosts.compare import Row, compare, for_csv, read, summary
+from benchmarks.hosts.dump import dump, dump_and_compare
+from benchmarks.hosts.pictures import compare_pictures
+from benchmarks.hosts.session import PACKAGES, choose_standalone_host
 from benchmarks.tables import write_csv
-
-TESTS_TABLE = Path("docs/results/threestudio-tests.csv")
 
 
 def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
@@ -29,11 +29,11 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    one = commands.add_parser("dump", help="run the pieces in the host of this environment")
+    one = commands.add_parser("dump", help="run the components in the host of this environment")
     one.add_argument("--out", type=Path, required=True)
     one.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     one.add_argument("--packages", choices=PACKAGES, default="compiled")
-    one.add_argument("--only", nargs="+", metavar="PIECE")
+    one.add_argument("--only", nargs="+", metavar="COMPONENT")
 
     two = commands.add_parser("compare", help="two dumps: threestudio's first")
     two.add_argument("reference", type=Path)
@@ -53,51 +53,43 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
     looks.add_argument("--jobs", type=int, default=1, help="trainings at a time")
 
     suite = commands.add_parser("suite", help="tests/threestudio; further arguments are pytest's")
-    suite.add_argument("--table", type=Path, default=TESTS_TABLE)
-    return parser.parse_known_args()
+    suite.add_argument("--table", type=Path, default=Path("docs/results/threestudio-tests.csv"))
+    args, rest = parser.parse_known_args()
+    if rest and args.command != "suite":
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return args, rest
 
 
 def show(rows: list[Row], csv: Path | None) -> int:
     for row in rows:
         if not row.within:
-            print(
-                f"over its limit: {row.device}, {row.packages}, {row.piece}/{row.row}: "
-                f"{row.largest:.1e} (limit {row.limit:.0e}), all but 1 %: {row.usual:.1e} "
-                f"(limit {row.usual_limit:.0e}) {row.note}"
-            )
+            print(f"over its limit: {row}")
     print(summary(rows))
     if csv:
-        write_csv(csv, as_table(rows))
+        choose_standalone_host()
+        write_csv(csv, for_csv(rows))
     return 0 if all(row.within for row in rows) else 1
 
 
 def main() -> int:
     args, rest = parse_arguments()
-    if rest and args.command != "suite":
-        print(f"error: unrecognized arguments: {' '.join(rest)}", file=sys.stderr)
-        return 2
-    if args.command == "dump":
-        from benchmarks.hosts.dump import dump
-
-        print(dump(args.out.absolute(), args.device, args.packages, args.only))
-        return 0
-    if args.command == "compare":
-        return show(compare(read(args.reference), read(args.other)), args.csv)
-    if args.command == "pictures":
-        from benchmarks.hosts.pictures import compare_pictures
-
-        return compare_pictures(args.steps, args.folder, args.png, args.csv, args.jobs)
-    if args.command == "suite":
-        from benchmarks.hosts.suite import run_suite
-
-        return run_suite(args.table, rest)
-    from benchmarks.hosts.running import run_all
-
     try:
-        return show(run_all(args.device, args.folder), args.csv)
+        if args.command == "dump":
+            print(dump(args.out.absolute(), args.device, args.packages, args.only))
+        elif args.command == "compare":
+            return show(compare(read(args.reference), read(args.other)), args.csv)
+        elif args.command == "pictures":
+            compare_pictures(args.steps, args.folder, args.png, args.csv, args.jobs)
+        elif args.command == "suite":
+            from benchmarks.hosts.suite import run_suite  # needs pytest
+
+            return run_suite(args.table, rest)
+        else:
+            return show(dump_and_compare(args.device, args.folder), args.csv)
     except (ValueError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    return 0
 
 
 if __name__ == "__main__":

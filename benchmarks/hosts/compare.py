@@ -25,7 +25,7 @@ class Row:
 
     device: str
     packages: str
-    piece: str
+    component: str
     row: str
     numbers: int
     largest: float
@@ -35,6 +35,13 @@ class Row:
     within: bool
     note: str
 
+    def __str__(self) -> str:
+        return (
+            f"{self.device}, {self.packages}, {self.component}/{self.row}: "
+            f"{self.largest:.1e} (limit {self.limit:.0e}), all but 1 %: {self.usual:.1e} "
+            f"(limit {self.usual_limit:.0e}) {self.note}"
+        )
+
 
 def read(path: Path) -> dict:
     return torch.load(path, map_location="cpu", weights_only=True)
@@ -42,45 +49,36 @@ def read(path: Path) -> dict:
 
 def compare(reference: dict, other: dict) -> list[Row]:
     """The rows of both dumps; one that only one of them has is not within its limit."""
-    about = other["about"]
     theirs, ours = reference["rows"], other["rows"]
     rows = []
-    for name in [*theirs, *(name for name in ours if name not in theirs)]:
+    for name in theirs | ours:
         if name in theirs and name in ours:
             where = _where_significant(name, theirs)
             differences = relative_difference(ours[name], theirs[name], where)
-            numbers = theirs[name].numel()
-            problem = "" if differences else f"{_shape(ours[name])}, not {_shape(theirs[name])}"
+            shapes = [_shape(tensor[name]) for tensor in (ours, theirs)]
+            problem = "" if differences else "{}, not {}".format(*shapes)
+            rows.append(_row(other, name, theirs[name].numel(), differences, problem))
         else:
-            missing = about["host"] if name in theirs else reference["about"]["host"]
-            differences, numbers, problem = None, 0, f"{missing} has no such row"
-        rows.append(_row(about, name, numbers, differences, problem))
+            missing = (other if name in theirs else reference)["about"]["host"]
+            rows.append(_row(other, name, 0, None, f"{missing} has no such row"))
     for dump in (reference, other):
-        for piece, text in dump["failures"].items():
+        for case, text in dump["failures"].items():
             problem = f"{dump['about']['host']} failed: {text.strip().splitlines()[-1]}"
-            rows.append(_row(about, f"{piece}/(whole piece)", 0, None, problem))
+            rows.append(_row(other, case, 0, None, problem))
     return rows
 
 
 def _row(
-    about: dict, name: str, numbers: int, differences: tuple[float, float] | None, problem: str
+    other: dict, name: str, numbers: int, differences: tuple[float, float] | None, problem: str
 ) -> Row:
-    limit = limit_of(about["packages"], name)
+    device, packages = other["about"]["device"], other["about"]["packages"]
+    limit = limit_of(packages, name)
     largest, usual = differences or (float("inf"), float("inf"))
-    piece, _, row = name.partition("/")
-    return Row(
-        device=about["device"],
-        packages=about["packages"],
-        piece=piece,
-        row=row,
-        numbers=numbers,
-        largest=largest,
-        usual=usual,
-        limit=limit.largest,
-        usual_limit=limit.usual,
-        within=largest <= limit.largest and usual <= limit.usual,
-        note=problem or limit.reason,
-    )
+    component, _, row = name.partition("/")
+    within = largest <= limit.largest and usual <= limit.usual
+    note = problem or limit.reason
+    limits = limit.largest, limit.usual
+    return Row(device, packages, component, row, numbers, largest, usual, *limits, within, note)
 
 
 def relative_difference(
@@ -115,33 +113,32 @@ def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "one number"
 
 
-def as_table(rows: list[Row]) -> list[dict]:
-    """For a CSV; numbers with three digits."""
-    table = []
-    for row in rows:
-        cells = asdict(row)
-        for key in ("largest", "usual", "limit", "usual_limit"):
-            cells[key] = f"{cells[key]:.2e}"
-        table.append(cells)
-    return table
+def for_csv(rows: list[Row]) -> list[dict]:
+    """Numbers have three digits."""
+    return [
+        {
+            key: f"{value:.2e}" if isinstance(value, float) else value
+            for key, value in asdict(row).items()
+        }
+        for row in rows
+    ]
 
 
 def summary(rows: list[Row]) -> str:
-    """The worst row of each piece, a line each, as a Markdown table."""
+    """The worst row of each component, a line each, as a Markdown table."""
     lines = [
-        "| piece | device | standalone host with | rows | largest | all but 1 % | where |",
+        "| component | device | standalone host with | rows | largest | all but 1 % | where |",
         "|---|---|---|---|---|---|---|",
     ]
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
         if "16-mixed" not in row.row:
-            groups.setdefault((row.piece, row.device, row.packages), []).append(row)
-    for (piece, device, packages), members in sorted(groups.items()):
+            groups.setdefault((row.component, row.device, row.packages), []).append(row)
+    for (component, device, packages), members in sorted(groups.items()):
         worst = max(members, key=lambda row: row.largest)
         usual = max(row.usual for row in members)
         named = {"compiled": "the same compiled packages", "pytorch": "PyTorch alone"}[packages]
-        lines.append(
-            f"| {piece} | {device} | {named} | {len(members)} | {worst.largest:.1e} | "
-            f"{usual:.1e} | {worst.row} |"
-        )
+        cells = [component, device, named, len(members)]
+        cells += [f"{worst.largest:.1e}", f"{usual:.1e}", worst.row]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)

@@ -6,16 +6,13 @@ twice. tiny-cuda-nn draws other initial grid entries than its PyTorch twin, so r
 where both have the same encodings.
 """
 
-import os
-import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.hosts.dump import check_checkout, run_in_host
 from benchmarks.hosts.frames import compare_turntables, read_turntable
-from benchmarks.hosts.running import run_process
-from benchmarks.hosts.session import CONFIGS, PROMPT, choose_host
+from benchmarks.hosts.session import CONFIGS, PROMPT, choose_standalone_host
 from benchmarks.tables import write_csv
 
 COLUMNS = 8  # of the sheet
@@ -48,30 +45,23 @@ PAIRS = [
 ]
 
 
-def compare_pictures(steps: int, folder: Path, png: Path, csv: Path | None, jobs: int = 1) -> int:
+def compare_pictures(steps: int, folder: Path, png: Path, csv: Path | None, jobs: int = 1) -> None:
     """Trains what is not in `folder` yet, prints PSNRs, writes the sheet and the table.
 
     Args:
         jobs: trainings at a time; their seconds are kept only if it is 1.
 
-    Returns:
-        0, or 2 after one line about what is missing or failed.
+    Raises:
+        ValueError: THREESTUDIO_ROOT is not set.
+        RuntimeError: a training failed; its log's end is in the message.
     """
-    if not os.environ.get("THREESTUDIO_ROOT"):
-        print("error: THREESTUDIO_ROOT is not set.", file=sys.stderr)
-        return 2
+    check_checkout()
     folder = folder.absolute() / f"{steps}-steps"
     with ThreadPoolExecutor(jobs) as pool:
-        started = {
-            name: pool.submit(train, run, folder / name, steps) for name, run in RUNS.items()
-        }
-    try:
-        took = {name: training.result() for name, training in started.items()}
-    except RuntimeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    seconds = {name: took[name] for name in RUNS if took[name] is not None and jobs == 1}
-    turntables = {name: read_turntable(save_dir(folder / name)) for name in RUNS}
+        took = dict(
+            zip(RUNS, pool.map(lambda name: train(name, folder / name, steps), RUNS), strict=True)
+        )
+    turntables = {name: read_turntable(next((folder / name).glob("*/*/save"))) for name in RUNS}
     rows = []
     for ours, theirs in PAIRS:
         together, worst = compare_turntables(turntables[ours], turntables[theirs])
@@ -83,48 +73,28 @@ def compare_pictures(steps: int, folder: Path, png: Path, csv: Path | None, jobs
                 "steps": steps,
                 "psnr_db": f"{together:.2f}",
                 "worst_frame_db": f"{worst:.2f}",
-                "seconds": f"{seconds[ours]:.0f}" if ours in seconds else "",
+                "seconds": f"{took[ours]:.0f}" if took[ours] is not None and jobs == 1 else "",
             }
         )
+    choose_standalone_host()
     if csv:
         write_csv(csv, rows)
     write_sheet(turntables, png)
-    return 0
 
 
-def train(run: Run, folder: Path, steps: int) -> float | None:
-    """Trains and renders the turntable, unless it is there.
-
-    Returns:
-        The seconds it took, or None if it was there.
-
-    Raises:
-        RuntimeError: training failed; the log's end is in the message.
-    """
+def train(name: str, folder: Path, steps: int) -> float | None:
+    """Trains and renders the turntable; the seconds it took, or None if it was there."""
     if list(folder.glob(f"*/*/save/it{steps}-test.mp4")):
         return None
-    environment = {key: value for key, value in os.environ.items() if key != "THREESTUDIO_ROOT"}
-    if run.threestudio:
-        environment["THREESTUDIO_ROOT"] = os.environ["THREESTUDIO_ROOT"]
+    run = RUNS[name]
     arguments = ["--config", CONFIGS["tiny"], "--train", f"exp_root_dir={folder}"]
     arguments += [f"system.prompt_processor.prompt={PROMPT}", "use_timestamp=false"]
     arguments += [f"trainer.max_steps={steps}", "trainer.enable_progress_bar=false"]
-    command = [sys.executable, "-c", LAUNCH, run.packages, *arguments]
-    start = time.perf_counter()
-    run_process(command, environment, run.label)
-    seconds = time.perf_counter() - start
-    print(f"{run.label}: {seconds:.0f} s", flush=True)
-    return seconds
-
-
-def save_dir(folder: Path) -> Path:
-    return next(folder.glob("*/*/save"))
+    return run_in_host(run.threestudio, ["-c", LAUNCH, run.packages, *arguments], run.label)
 
 
 def write_sheet(turntables: dict, png: Path) -> None:
     """One row for each run, the same views in each."""
-    os.environ.pop("THREESTUDIO_ROOT", None)  # a sheet needs no host in particular
-    choose_host("pytorch")
     from threestudio_jointdreamer.systems.picture_grid import picture_grid, save_picture
 
     count = len(next(iter(turntables.values()))) - 1  # the last view is the first again

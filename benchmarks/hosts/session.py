@@ -1,38 +1,34 @@
-"""What a piece is given: the host, a device, configs of ours, and the modules they describe."""
+"""What a component is given: the host, a device, configs of ours, and the modules they describe."""
 
-import importlib
 import os
-import sys
 import tempfile
-import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.hosts import recipe
+from benchmarks.hosts import seeded
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = {"tiny": "configs/tiny/jointdreamer.yaml", "full": "configs/jointdreamer.yaml"}
 PROMPT = "a blue cat wearing a red hat"
 PRIOR = ROOT / "load" / "tiny" / "stable-diffusion"
-NERFACC_CUDA = "JOINTDREAMER_NERFACC_CUDA"
 PACKAGES = ("compiled", "pytorch")
 
 Rows = Iterator[tuple[str, Tensor]]
+Cases = dict[str, Rows]
 
 
 @dataclass(frozen=True)
 class Session:
-    """Where pieces are built and run.
+    """Where components are built and run.
 
     Attributes:
-        folder: an empty one, the working directory while pieces run.
+        folder: an empty one, the working directory while components run.
     """
 
     device: torch.device
@@ -47,11 +43,11 @@ class Session:
         return load_config(str(ROOT / CONFIGS[name]), cli_args=items, n_gpus=1)
 
     def build(self, kind: str, config: Mapping[str, Any], **parts: nn.Module) -> nn.Module:
-        """A registered module, filled with the recipe's weights, on the device."""
+        """A registered module, filled with seeded weights, on the device."""
         import threestudio
 
         module = threestudio.find(kind)(config, **parts)
-        return recipe.fill(module).to(self.device)
+        return seeded.fill(module).to(self.device)
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.float16)
@@ -78,59 +74,23 @@ def choose_host(packages: str) -> dict[str, str]:
             of marching rays than nerfacc's).
 
     Returns:
-        `host`, `encodings`, `marching`, and the versions of `torch` and `nerfacc`.
+        `host`, "threestudio" or "standalone", and `packages`.
     """
     compiled = packages == "compiled"
-    os.environ[NERFACC_CUDA] = "1" if compiled and torch.cuda.is_available() else "0"
-    if str(ROOT) not in sys.path:
-        sys.path.insert(0, str(ROOT))
-    from jointdreamer.host import selection as host
-
+    os.environ["JOINTDREAMER_NERFACC_CUDA"] = str(int(compiled and torch.cuda.is_available()))
     if not compiled:
         os.environ["JOINTDREAMER_TINYCUDANN"] = "0"  # ours, although NVIDIA's may be installed
-    folder = host.ensure_host()
-    host.load_extension()
-    standalone = folder.is_relative_to(host.STANDALONE)
-    kernels = True
-    if standalone:
-        from threestudio.models.renderers.marching import nerfacc_kernels_available
+    from jointdreamer.host.selection import STANDALONE, ensure_host, load_extension
 
-        kernels = nerfacc_kernels_available()
-    encodings = importlib.import_module("tinycudann")
-    ours = Path(encodings.__file__).resolve().is_relative_to(host.STANDALONE)
-    return {
-        "host": "standalone" if standalone else "threestudio",
-        "packages": packages,
-        "encodings": "PyTorch" if ours else "tiny-cuda-nn",
-        "marching": "nerfacc" if kernels else "PyTorch",
-        "torch": str(torch.__version__),
-        "nerfacc": _version("nerfacc"),
-    }
+    standalone = ensure_host().is_relative_to(STANDALONE)
+    load_extension()
+    return {"host": "standalone" if standalone else "threestudio", "packages": packages}
 
 
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "unknown"
-
-
-def each_of(parts: Iterable[tuple[str, Rows]]) -> Rows:
-    """The rows of all parts, with their prefixes; one that fails does not stop the others.
-
-    Raises:
-        RuntimeError: at the end, if a part failed; says which ones, and with what.
-    """
-    failures = []
-    for prefix, rows in parts:
-        try:
-            for name, value in rows:
-                yield f"{prefix}/{name}", value
-        except Exception as error:
-            traceback.print_exc()
-            failures.append(f"{prefix}: {type(error).__name__}: {' '.join(str(error).split())}")
-    if failures:
-        raise RuntimeError("; ".join(failures))
+def choose_standalone_host() -> None:
+    """For what needs no host in particular."""
+    os.environ.pop("THREESTUDIO_ROOT", None)
+    choose_host("pytorch")
 
 
 def gradients(scalar: Tensor, module: nn.Module) -> dict[str, Tensor]:
@@ -141,8 +101,11 @@ def gradients(scalar: Tensor, module: nn.Module) -> dict[str, Tensor]:
     named = {name: p for name, p in module.named_parameters() if p.numel() and p.requires_grad}
     if not named:
         return {}
-    values = torch.autograd.grad(scalar, list(named.values()), retain_graph=True, allow_unused=True)
-    return {
-        name: torch.zeros_like(p) if value is None else value
-        for (name, p), value in zip(named.items(), values, strict=True)
-    }
+    values = torch.autograd.grad(
+        scalar,
+        list(named.values()),
+        retain_graph=True,
+        allow_unused=True,
+        materialize_grads=True,
+    )
+    return dict(zip(named, values, strict=True))

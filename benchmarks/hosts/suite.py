@@ -2,6 +2,7 @@
 
 import csv
 import os
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,23 +27,17 @@ class TableWriter:
         if path.is_file():
             with open(path, newline="", encoding="utf-8") as file:
                 self.rows = {row["test"]: row for row in csv.DictReader(file)}
-        self._seconds: dict[str, float] = {}
+        self._seconds: dict[str, float] = defaultdict(float)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         name = report.nodeid.removeprefix(f"{TESTS}/")
-        self._seconds[name] = self._seconds.get(name, 0.0) + report.duration
-        failed_around = report.when != "call" and report.failed
-        skipped = report.when == "setup" and report.skipped
-        if not (report.when == "call" or failed_around or skipped):
+        self._seconds[name] += report.duration
+        known = self.rows.get(name, {}).get("outcome") in ("passed", "failed")
+        if report.skipped and known or report.when != "call" and report.passed:
             return
-        if skipped and self.rows.get(name, {}).get("outcome") in ("passed", "failed"):
-            return
-        self.rows[name] = {
-            "test": name,
-            "outcome": report.outcome,
-            "seconds": f"{self._seconds[name]:.1f}",
-            "note": _note(report),
-        }
+        seconds = f"{self._seconds[name]:.1f}"
+        row = {"test": name, "outcome": report.outcome, "seconds": seconds, "note": _note(report)}
+        self.rows[name] = row
         write_csv(self.path, [self.rows[key] for key in sorted(self.rows)])
 
 
@@ -54,7 +49,7 @@ def _note(report: pytest.TestReport) -> str:
         return report.longrepr[2].removeprefix("Skipped: ")
     crash = getattr(report.longrepr, "reprcrash", None)
     text = crash.message if crash is not None else str(report.longrepr)
-    return (text.strip().splitlines() or [""])[0][:200]
+    return text.strip().partition("\n")[0][:200]
 
 
 def run_suite(table: Path, arguments: Sequence[str]) -> int:

@@ -7,9 +7,9 @@ import pytest
 import torch
 from helpers.real_threestudio import run_launch
 
-from benchmarks.hosts import recipe
+from benchmarks.hosts import seeded
 from benchmarks.hosts.compare import compare, relative_difference, summary
-from benchmarks.hosts.frames import SAME, compare_turntables, psnr
+from benchmarks.hosts.frames import SAME, compare_turntables
 from benchmarks.hosts.limits import RULES, STRICT, limit_of
 from benchmarks.hosts.suite import TableWriter
 
@@ -22,9 +22,8 @@ def dump(host: str, **rows: torch.Tensor) -> dict:
 
 def test_difference_is_relative_to_the_largest_number_of_the_reference():
     theirs = torch.tensor([1.0, -4.0, 2.0])
-    assert relative_difference(theirs + torch.tensor([0.0, 0.0, 0.4]), theirs)[0] == pytest.approx(
-        0.1
-    )
+    ours = theirs + torch.tensor([0.0, 0.0, 0.4])
+    assert relative_difference(ours, theirs)[0] == pytest.approx(0.1)
 
 
 def test_one_number_in_a_hundred_may_be_far_without_the_usual_difference_showing_it():
@@ -43,24 +42,23 @@ def test_what_is_not_finite_in_one_host_only_is_infinitely_far(value):
     assert relative_difference(ours, ours) == (0.0, 0.0)
 
 
-def test_missing_rows_other_shapes_and_failed_pieces_are_over_the_limit():
+def test_missing_rows_other_shapes_and_failed_cases_are_over_the_limit():
     theirs = dump("threestudio", a=torch.ones(2), b=torch.ones(2), c=torch.ones(3))
     ours = dump("standalone", a=torch.ones(2), c=torch.ones(2), d=torch.ones(2))
-    ours["failures"] = {"cameras": "Traceback\nValueError: no cameras"}
+    ours["failures"] = {"cameras/multiview": "Traceback\nValueError: no cameras"}
     rows = {row.row: row for row in compare(theirs, ours)}
-    assert rows["a"].within
-    assert not any(rows[name].within for name in ("b", "c", "d", "(whole piece)"))
+    assert [name for name, row in rows.items() if row.within] == ["a"]
     assert rows["b"].note == "standalone has no such row"
+    assert rows["c"].note == "2, not 3"
     assert rows["d"].note == "threestudio has no such row"
-    assert "no cameras" in rows["(whole piece)"].note
+    assert "no cameras" in rows["multiview"].note
 
 
 def test_optimizer_steps_are_compared_where_the_gradient_has_a_sign():
-    gradient = torch.tensor([1.0, 1e-9])
-    theirs = {"training/gradient/w": gradient, "training/step/w": torch.tensor([-0.1, -0.1])}
-    ours = {"training/gradient/w": gradient, "training/step/w": torch.tensor([-0.1, 0.1])}
     reference, other = dump("threestudio"), dump("standalone")
-    reference["rows"], other["rows"] = theirs, ours
+    gradient = {"training/gradient/w": torch.tensor([1.0, 1e-9])}
+    reference["rows"] = gradient | {"training/step/w": torch.tensor([-0.1, -0.1])}
+    other["rows"] = gradient | {"training/step/w": torch.tensor([-0.1, 0.1])}
     assert all(row.within for row in compare(reference, other))
 
 
@@ -70,68 +68,57 @@ def test_every_looser_limit_has_its_reason():
     assert limit_of("compiled", "rendering/tiny/no grid_prune/evaluation/depth").largest == STRICT
 
 
-def test_summary_has_the_worst_row_of_a_piece():
+def test_summary_has_the_worst_row_of_a_component():
     theirs = dump("threestudio", a=torch.ones(2), b=torch.ones(2))
     ours = dump("standalone", a=torch.ones(2), b=torch.full((2,), 1.5))
     assert "| 5.0e-01 | 5.0e-01 | b |" in summary(compare(theirs, ours))
 
 
-def test_recipe_gives_the_same_numbers_whatever_was_drawn_before():
-    first = recipe.fill(torch.nn.Linear(3, 2, bias=False)).weight.clone()
+def test_weights_are_the_same_whatever_was_drawn_before():
+    first = seeded.fill(torch.nn.Linear(3, 2, bias=False)).weight.clone()
     torch.rand(7)
-    assert torch.equal(recipe.fill(torch.nn.Linear(3, 2, bias=False)).weight, first)
+    assert torch.equal(seeded.fill(torch.nn.Linear(3, 2, bias=False)).weight, first)
 
 
 def test_points_keep_off_the_walls_of_a_grids_cells():
     config = {"n_levels": 3, "base_resolution": 8, "per_level_scale": 2.0}
-    points = recipe.points_in_cells(config, 500).double()
+    points = seeded.points_in_cells(config, 500).double()
     for level in range(3):
         fraction = (points * (8 * 2.0**level - 1) + 0.5).remainder(1)
-        assert recipe.MARGIN <= fraction.min() and fraction.max() <= 1 - recipe.MARGIN
+        assert seeded.MARGIN <= fraction.min() and fraction.max() <= 1 - seeded.MARGIN
 
 
-def test_psnr_of_equal_pictures_is_capped_and_of_others_as_defined():
+def test_psnr_of_equal_turntables_is_capped_and_of_others_as_defined():
     black = np.zeros((4, 4, 3), np.uint8)
-    assert psnr(black, black) == SAME
-    assert psnr(black, black + np.uint8(255)) == pytest.approx(0.0)
-    assert compare_turntables([black, black], [black, black + np.uint8(255)]) == pytest.approx(
+    white = black + np.uint8(255)
+    assert compare_turntables([black, black], [black, black]) == pytest.approx((SAME, SAME))
+    assert compare_turntables([black, black], [black, white]) == pytest.approx(
         (3.0103, 0.0), abs=1e-3
     )
     with pytest.raises(ValueError, match="1 frames"):
         compare_turntables([black], [black, black])
 
 
-def test_table_keeps_the_rows_of_other_runs_and_outcomes_over_skips(pytester_report, tmp_path):
-    table = tmp_path / "tests.csv"
-    writer = TableWriter(table)
-    writer.pytest_runtest_logreport(pytester_report("test_a.py::one", "setup", "passed", 1.0))
-    writer.pytest_runtest_logreport(pytester_report("test_a.py::one", "call", "passed", 2.0))
-    again = TableWriter(table)
-    again.pytest_runtest_logreport(pytester_report("test_a.py::one", "setup", "skipped"))
-    again.pytest_runtest_logreport(pytester_report("test_b.py::two", "setup", "skipped"))
-    again.pytest_runtest_logreport(pytester_report("test_b.py::three", "setup", "failed"))
-    with open(table, newline="") as file:
-        rows = {row["test"]: row for row in csv.DictReader(file)}
-    assert rows["test_a.py::one"] | {"note": ""} == {
-        "test": "test_a.py::one",
-        "outcome": "passed",
-        "seconds": "3.0",
-        "note": "",
-    }
-    assert rows["test_b.py::two"]["note"] == "no GPU"
-    assert rows["test_b.py::three"]["outcome"] == "failed"
+def test_table_keeps_the_rows_of_other_runs_and_outcomes_over_skips(tmp_path):
+    def run(*reports):
+        writer = TableWriter(tmp_path / "tests.csv")
+        for name, when, outcome, seconds in reports:
+            longrepr = {"skipped": ("file", 1, "Skipped: no GPU"), "failed": "broken"}.get(outcome)
+            report = pytest.TestReport(
+                f"tests/threestudio/{name}", ("", 0, ""), {}, outcome, longrepr, when, (), seconds
+            )
+            writer.pytest_runtest_logreport(report)
 
-
-@pytest.fixture
-def pytester_report():
-    def make(name: str, when: str, outcome: str, seconds: float = 0.0) -> pytest.TestReport:
-        longrepr = ("file", 1, "Skipped: no GPU") if outcome == "skipped" else None
-        longrepr = "broken" if outcome == "failed" else longrepr
-        return pytest.TestReport(
-            f"tests/threestudio/{name}", ("", 0, ""), {}, outcome, longrepr, when, (), seconds
-        )
-
-    return make
+    run(("test_a.py::one", "setup", "passed", 1.0), ("test_a.py::one", "call", "passed", 2.0))
+    skipped = [(name, "setup", "skipped", 0.0) for name in ("test_a.py::one", "test_b.py::two")]
+    run(*skipped, ("test_b.py::three", "setup", "failed", 0.0))
+    with open(tmp_path / "tests.csv", newline="") as file:
+        rows = [tuple(row.values()) for row in csv.DictReader(file)]
+    assert rows == [
+        ("test_a.py::one", "passed", "3.0", ""),
+        ("test_b.py::three", "failed", "0.0", "broken"),
+        ("test_b.py::two", "skipped", "0.0", "no GPU"),
+    ]
 
 
 def test_failed_launch_shows_the_end_of_its_log_without_progress_bars(tmp_path):

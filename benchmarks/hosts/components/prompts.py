@@ -1,33 +1,28 @@
-"""Prompt processors: embeddings as the guidance asks for them, Perp-Neg's among them."""
+"""The prompt processor: embeddings as the guidance asks for them, Perp-Neg's among them."""
 
+import threestudio
 import torch
 
-from benchmarks.hosts.session import PRIOR, PROMPT, Rows, Session, each_of
+from benchmarks.hosts.session import PRIOR, PROMPT, Cases, Rows, Session
 
 ELEVATION = [10.0, 10.0, 10.0, 80.0, 0.0, 30.0]
 AZIMUTH = [0.0, 100.0, 180.0, 20.0, -60.0, 250.0]
 
 
-def rows(session: Session) -> Rows:
-    if session.device.type != "cuda":
-        return  # threestudio's puts its embeddings on the GPU
-    names = ("jointdreamer-prompt-processor", "stable-diffusion-prompt-processor")
-    yield from each_of((name, _processor(session, name)) for name in names)
+def cases(session: Session) -> Cases:
+    return {"jointdreamer-prompt-processor": _processor(session)}
 
 
-def _processor(session: Session, name: str) -> Rows:
-    import threestudio
-
+def _processor(session: Session) -> Rows:
     config = {
         "pretrained_model_name_or_path": str(PRIOR),
         "prompt": PROMPT,
         "negative_prompt": "a red bear",
         "use_perp_neg": True,
         "spawn": False,
+        "cache_dir": str(session.folder / "cache"),
     }
-    if name.startswith("jointdreamer"):
-        config |= {"cache_dir": str(session.folder / "cache")}
-    processor = threestudio.find(name)(config)
+    processor = threestudio.find("jointdreamer-prompt-processor")(config)
     processor.do_update_step(0, 10)
     utils = processor()
     where = [torch.tensor(x, device=session.device) for x in (ELEVATION, AZIMUTH)]

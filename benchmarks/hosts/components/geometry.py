@@ -2,8 +2,8 @@
 
 import torch
 
-from benchmarks.hosts import recipe
-from benchmarks.hosts.session import Rows, Session, each_of, gradients
+from benchmarks.hosts import seeded
+from benchmarks.hosts.session import Cases, Rows, Session, gradients
 
 NORMALS = {
     "tiny": ("analytic", "finite_difference", "finite_difference_laplacian", "pred"),
@@ -12,14 +12,13 @@ NORMALS = {
 N_POINTS = 4096
 
 
-def rows(session: Session) -> Rows:
-    parts = [
-        (f"{name}/{normal_type}", _volume(session, name, normal_type))
+def cases(session: Session) -> Cases:
+    found = {
+        f"{name}/{normal_type}": _volume(session, name, normal_type)
         for name, normal_types in NORMALS.items()
         for normal_type in normal_types
-    ]
-    parts += [(f"{name}/density_bias", _biases(session, name)) for name in NORMALS]
-    yield from each_of(parts)
+    }
+    return found | {f"{name}/density_bias": _biases(session, name) for name in NORMALS}
 
 
 def _biases(session: Session, name: str) -> Rows:
@@ -32,7 +31,7 @@ def _biases(session: Session, name: str) -> Rows:
 
 def _points(session: Session, name: str) -> torch.Tensor:
     encoding = session.config(name).system.geometry.pos_encoding_config
-    return (2 * recipe.points_in_cells(encoding, N_POINTS) - 1).to(session.device)
+    return (2 * seeded.points_in_cells(encoding, N_POINTS) - 1).to(session.device)
 
 
 def _volume(session: Session, name: str, normal_type: str) -> Rows:
@@ -48,6 +47,6 @@ def _volume(session: Session, name: str, normal_type: str) -> Rows:
     yield "forward_density", volume.forward_density(points)
     yield "export", volume.export(points=points)["features"]
     for key in ("density", "features", "normal") if name == "tiny" else ("normal", "features"):
-        scalar = (out[key] * recipe.probe(out[key], key)).sum()
+        scalar = (out[key] * seeded.probe(out[key], key)).sum()
         for weight, value in gradients(scalar, volume).items():
             yield f"gradient of the {key} for {weight}", value
