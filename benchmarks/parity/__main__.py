@@ -12,24 +12,25 @@ float64 on the CPU; at full width one model at a time is in memory (a UNet takes
 
 import argparse
 import gc
-import importlib
 import os
 import sys
 from pathlib import Path
 
-from benchmarks.parity.comparison import (
+from benchmarks.measure import load_host
+from benchmarks.tables import write_csv
+
+load_host()  # which the comparison imports from
+
+from benchmarks.parity.comparison import (  # noqa: E402
     MODULES,
     TARGETS,
     cases,
     compare_with_fixture,
-    relative_error,
+    relative_errors,
     run_ours,
     run_reference,
     write_fixture,
 )
-from benchmarks.tables import write_csv
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -49,7 +50,7 @@ def compare(module, case: str, size: str, write: bool) -> dict:
     root = os.environ.get(module.ENVIRONMENT)
     row = {"model": case, "size": size, "against": "fixture", "keys": "", "seconds": ""}
     if root is None:
-        row["output_error"], row["gradient_error"] = compare_with_fixture(module, case)
+        errors = compare_with_fixture(module, case)
     else:
         state_dict, theirs = run_reference(module, root, case, size)
         row |= {"against": module.ENVIRONMENT, "keys": len(state_dict)}
@@ -58,31 +59,24 @@ def compare(module, case: str, size: str, write: bool) -> dict:
         gc.collect()
         ours = run_ours(module, state_dict, case, size)
         row["seconds"] = f"{ours.seconds:.1f}"
-        row["output_error"] = relative_error(ours.output, theirs.output)
-        row["gradient_error"] = relative_error(ours.gradient, theirs.gradient)
-    row["passes"] = max(row["output_error"], row["gradient_error"]) < TARGETS[size]
-    return row
+        errors = relative_errors(ours, theirs)
+    row["output_error"], row["gradient_error"] = errors
+    return row | {"passes": max(errors) < TARGETS[size]}
 
 
 def main() -> int:
     args = parse_arguments()
-    sys.path.insert(0, str(ROOT))
-    host = importlib.import_module("jointdreamer.host.selection")
-    host.ensure_host()
-    host.load_extension()
     print(f"{'model':20}{'size':10}{'against':22}{'keys':>6}{'output':>10}{'gradient':>10}  passes")
     rows = []
-    for case, module in cases(tuple(args.models) or MODULES).items():
+    for case, module in cases(args.models or MODULES).items():
         for size in args.size:
             if size == "full" and module.ENVIRONMENT not in os.environ:
                 print(f"{case:20}{size:10}needs {module.ENVIRONMENT}")
                 continue
             row = compare(module, case, size, args.write_fixtures)
-            errors = f"{row['output_error']:10.1e}{row['gradient_error']:10.1e}"
-            print(
-                f"{case:20}{size:10}{row['against']:22}{row['keys']!s:>6}{errors}  {row['passes']}",
-                flush=True,
-            )
+            line = "{model:20}{size:10}{against:22}{keys!s:>6}{output_error:10.1e}"
+            line += "{gradient_error:10.1e}  {passes}"
+            print(line.format(**row), flush=True)
             rows.append(row)
     if args.csv and rows:
         write_csv(args.csv, rows)

@@ -6,10 +6,7 @@ not square, and no whole number of patches.
 """
 
 import importlib
-import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -20,9 +17,9 @@ from threestudio_jointdreamer.priors.dino import cls_features, load_dino, to_tra
 from torch import Tensor, nn
 from transformers import ViTConfig
 
-from benchmarks.parity.recipe import noise
+from benchmarks.parity.checkouts import importing_from
+from benchmarks.parity.seeded import noise
 
-NAME = "dino"
 ENVIRONMENT = "DINO_ROOT"
 SOURCE = "github.com/facebookresearch/dino at 7c446df, vision_transformer.py"
 SIZES = {  # all twelve blocks; an attention head has 64 channels in each of DINO's models
@@ -36,7 +33,6 @@ CASES = {  # height and width of the image
     "dino-vits16-352x320": (352, 320),
 }
 SEED = 20
-MODULES = ("utils", "vision_transformer")  # the checkout's own, as it imports them
 
 
 def inputs(case: str, size: str) -> dict[str, Float64[Tensor, "1 3 H W"]]:
@@ -46,16 +42,15 @@ def inputs(case: str, size: str) -> dict[str, Float64[Tensor, "1 3 H W"]]:
 
 def build_reference(root: str | Path, case: str, size: str) -> nn.Module:
     """The checkout's VisionTransformer, at random weights of its own."""
-    with _imported_from(Path(root)):
-        vision_transformer = importlib.import_module("vision_transformer")
-        return vision_transformer.VisionTransformer(
+    with importing_from(root):
+        return importlib.import_module("vision_transformer").VisionTransformer(
             patch_size=16,
             depth=12,
             mlp_ratio=4,
             qkv_bias=True,
             norm_layer=partial(nn.LayerNorm, eps=1e-6),
             **SIZES[size],
-        ).eval()
+        )
 
 
 def run_reference(module: nn.Module, inputs: dict[str, Tensor]) -> Float64[Tensor, "1 D"]:
@@ -74,18 +69,3 @@ def build_ours(state_dict: dict[str, Tensor], case: str, size: str) -> nn.Module
 
 def run_ours(module: nn.Module, inputs: dict[str, Tensor]) -> Float64[Tensor, "1 D"]:
     return cls_features(module, inputs["sample"])
-
-
-@contextmanager
-def _imported_from(root: Path) -> Iterator[None]:
-    """Imports in the block look in `root` first and leave no trace."""
-    before = {name: sys.modules.pop(name, None) for name in MODULES}
-    sys.path.insert(0, str(root))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(root))
-        for name, module in before.items():
-            sys.modules.pop(name, None)
-            if module is not None:
-                sys.modules[name] = module

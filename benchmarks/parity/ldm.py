@@ -1,8 +1,13 @@
-"""What the references in LDM's layout share: their blocks, and float64 throughout."""
+"""What the references in LDM's layout share: their UNets in float64, and how ours are converted."""
 
-from types import ModuleType
+import importlib
+from pathlib import Path
 from typing import Any
 
+import torch
+from threestudio_jointdreamer.weights.assembling import assemble
+from threestudio_jointdreamer.weights.ldm.checkpoint import sort_weights
+from threestudio_jointdreamer.weights.ldm.reading import Hints, convert_part
 from torch import Tensor, nn
 
 BLOCKS = {  # of every UNet of Stable Diffusion 1 and 2
@@ -14,19 +19,31 @@ BLOCKS = {  # of every UNet of Stable Diffusion 1 and 2
     "use_checkpoint": False,
     "legacy": False,
     "image_size": 32,
+    "out_channels": 4,
 }
 
 
-def in_float64(util: ModuleType, unet: ModuleType) -> None:
-    """Undoes the casts to float32 in a checkout's modules, which hide what is compared.
+def reference_unet(layers: str, kind: str, **config: Any) -> nn.Module:
+    """A checkout's UNet, without the casts to float32 that hide what is compared.
 
     Group norms compute in float32 whatever they are given, and the sines of the time step are not
     in the weights' precision.
+
+    Args:
+        layers: the module that holds its `openaimodel` and `util`.
     """
-    util.GroupNorm32.forward = nn.GroupNorm.forward
-    embedding = util.timestep_embedding
+    unet = importlib.import_module(f"{layers}.openaimodel")
+    importlib.import_module(f"{layers}.util").GroupNorm32.forward = nn.GroupNorm.forward
+    embedding = unet.timestep_embedding
+    unet.timestep_embedding = lambda *args, **kwargs: embedding(*args, **kwargs).double()
+    model = getattr(unet, kind)(**BLOCKS | config)
+    model.dtype = torch.float64  # to which it casts its input
+    return model
 
-    def in_double(*args: Any, **kwargs: Any) -> Tensor:
-        return embedding(*args, **kwargs).double()
 
-    unet.timestep_embedding = in_double
+def converted(
+    published: dict[str, Tensor], part: str, model_class: type[nn.Module], **hints: Any
+) -> nn.Module:
+    """A part as it is read from a checkpoint file of these weights; `hints` are those of Hints."""
+    checkpoint = sort_weights(published, Path("checkpoint"))
+    return assemble(model_class, *convert_part(checkpoint, part, Hints(**hints)))

@@ -17,30 +17,25 @@ from threestudio_jointdreamer.priors.multiview import (
     camera_condition,
     use_cross_view_attention,
 )
-from threestudio_jointdreamer.weights.assembling import assemble
-from threestudio_jointdreamer.weights.ldm.checkpoint import sort_weights
-from threestudio_jointdreamer.weights.ldm.reading import Hints, convert_part
 from torch import Tensor, nn
 
 from benchmarks.parity.checkouts import importing_from
-from benchmarks.parity.ldm import BLOCKS, in_float64
-from benchmarks.parity.recipe import noise
+from benchmarks.parity.ldm import converted, reference_unet
+from benchmarks.parity.seeded import noise
 
-NAME = "mvdream"
 ENVIRONMENT = "MVDREAM_ROOT"
 SOURCE = "github.com/bytedance/MVDream at 618f844, mvdream/ldm"
 SIZES = {
-    "reduced": {"width": 32, "text": 48, "vae": 32, "heads": 8, "head_dim": 16},
-    "full": {"width": 320, "text": None, "vae": 128, "heads": 8, "head_dim": 64},
+    "reduced": {"width": 32, "text": 48, "vae": 32, "head_dim": 16, "objects": 2},
+    "full": {"width": 320, "text": None, "vae": 128, "head_dim": 64, "objects": 1},
 }
 CASES = {
     "mvdream-sd21": {"text": 1024, "linear": True},
     "mvdream-sd15": {"text": 768, "linear": False},
     "mvdream-vae": {},
 }
-N_VIEW, TOKENS, TIMESTEP, SEED = 4, 5, 400, 30
-OBJECTS = {"reduced": 2, "full": 1}
-PREFIX = {"unet": "model.diffusion_model.", "vae": "first_stage_model."}  # in the published file
+N_VIEW, N_HEADS, TOKENS, TIMESTEP, SEED = 4, 8, 5, 400, 30
+LAYERS = "mvdream.ldm.modules"
 
 
 def inputs(case: str, size: str) -> dict[str, Tensor]:
@@ -50,14 +45,17 @@ def inputs(case: str, size: str) -> dict[str, Tensor]:
     """
     if case == "mvdream-vae":
         return {"sample": noise(f"{case}.sample", (1, 3, 32, 32), SEED)}
-    batch = OBJECTS[size] * N_VIEW
-    text = SIZES[size]["text"] or CASES[case]["text"]
+    batch = SIZES[size]["objects"] * N_VIEW
     return {
         "sample": noise(f"{case}.sample", (batch, 4, 8, 8), SEED),
         "timestep": torch.full((batch,), TIMESTEP),
-        "text": noise(f"{case}.text", (batch, TOKENS, text), SEED),
+        "text": noise(f"{case}.text", (batch, TOKENS, _text_width(case, size)), SEED),
         "camera": camera_condition(noise(f"{case}.camera", (batch, 4, 4), SEED)),
     }
+
+
+def _text_width(case: str, size: str) -> int:
+    return SIZES[size]["text"] or CASES[case]["text"]
 
 
 def build_reference(root: str | Path, case: str, size: str) -> nn.Module:
@@ -66,26 +64,20 @@ def build_reference(root: str | Path, case: str, size: str) -> nn.Module:
     with talk, importing_from(root, bare=["mvdream"]):
         if case == "mvdream-vae":
             return _reference_vae(SIZES[size]["vae"])
-        unet = importlib.import_module("mvdream.ldm.modules.diffusionmodules.openaimodel")
-        util = importlib.import_module("mvdream.ldm.modules.diffusionmodules.util")
-        attention = importlib.import_module("mvdream.ldm.modules.attention")
-    in_float64(util, unet)
-    attention._ATTN_PRECISION = "as it is"  # instead of float32
-    attention.XFORMERS_IS_AVAILBLE = False  # which has no float64
-    linear = CASES[case]["linear"]
-    heads = {"num_head_channels" if linear else "num_heads": _heads(size, linear)}
-    model = unet.MultiViewUNetModel(
-        in_channels=4,
-        out_channels=4,
-        model_channels=SIZES[size]["width"],
-        context_dim=SIZES[size]["text"] or CASES[case]["text"],
-        use_linear_in_transformer=linear,
-        camera_dim=CAMERA_DIM,
-        **heads,
-        **BLOCKS,
-    )
-    model.dtype = torch.float64  # to which it casts its input
-    return model
+        attention = importlib.import_module(f"{LAYERS}.attention")
+        attention._ATTN_PRECISION = "as it is"  # instead of float32
+        attention.XFORMERS_IS_AVAILBLE = False  # which has no float64
+        linear, head_dim = CASES[case]["linear"], SIZES[size]["head_dim"]
+        return reference_unet(
+            f"{LAYERS}.diffusionmodules",
+            "MultiViewUNetModel",
+            in_channels=4,
+            model_channels=SIZES[size]["width"],
+            context_dim=_text_width(case, size),
+            use_linear_in_transformer=linear,
+            camera_dim=CAMERA_DIM,
+            **({"num_head_channels": head_dim} if linear else {"num_heads": N_HEADS}),
+        )
 
 
 def run_reference(module: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
@@ -102,16 +94,14 @@ def run_reference(module: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
 
 def build_ours(state_dict: dict[str, Tensor], case: str, size: str) -> nn.Module:
     """Converted as a checkpoint file of these weights would be."""
-    part = "vae" if case == "mvdream-vae" else "unet"
-    published = {PREFIX[part] + name: tensor for name, tensor in state_dict.items()}
-    checkpoint = sort_weights(published, Path(case))
-    if part == "vae":
-        config, weights = convert_part(checkpoint, part)
-        return assemble(AutoencoderKL, config, weights)
-    linear = CASES[case]["linear"]
-    hints = Hints(**{"head_dim" if linear else "num_heads": _heads(size, linear)})
-    config, weights = convert_part(checkpoint, part, hints)
-    return use_cross_view_attention(assemble(UNet2DConditionModel, config, weights), N_VIEW)
+    if case == "mvdream-vae":
+        published = {f"first_stage_model.{name}": value for name, value in state_dict.items()}
+        return converted(published, "vae", AutoencoderKL)
+    published = {f"model.diffusion_model.{name}": value for name, value in state_dict.items()}
+    linear, head_dim = CASES[case]["linear"], SIZES[size]["head_dim"]
+    heads = {"head_dim": head_dim} if linear else {"num_heads": N_HEADS}
+    unet = converted(published, "unet", UNet2DConditionModel, **heads)
+    return use_cross_view_attention(unet, N_VIEW)
 
 
 def run_ours(module: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
@@ -125,14 +115,9 @@ def run_ours(module: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
     ).sample
 
 
-def _heads(size: str, linear: bool) -> int:
-    return SIZES[size]["head_dim" if linear else "heads"]
-
-
 def _reference_vae(width: int) -> nn.Module:
     autoencoder = importlib.import_module("mvdream.ldm.models.autoencoder")
-    layers = importlib.import_module("mvdream.ldm.modules.diffusionmodules.model")
-    layers.XFORMERS_IS_AVAILBLE = False
+    importlib.import_module(f"{LAYERS}.diffusionmodules.model").XFORMERS_IS_AVAILBLE = False
     config = {
         "double_z": True,
         "z_channels": 4,

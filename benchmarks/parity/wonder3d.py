@@ -25,9 +25,8 @@ from threestudio_jointdreamer.weights.assembling import assemble
 from torch import Tensor, nn
 
 from benchmarks.parity.checkouts import importing_from
-from benchmarks.parity.recipe import noise
+from benchmarks.parity.seeded import noise
 
-NAME = "wonder3d"
 ENVIRONMENT = "WONDER3D_ROOT"
 SOURCE = "github.com/xxlong0/Wonder3D at d894f82, mvdiffusion/models"
 SIZES = {
@@ -87,27 +86,22 @@ def build_reference(root: str | Path, case: str, size: str) -> nn.Module:
     return model
 
 
-def run_reference(module: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
-    return _run(module, inputs)
-
-
-def build_ours(state_dict: dict[str, Tensor], case: str, size: str) -> nn.Module:
-    """Loaded as the published folder is."""
-    unet = assemble(Wonder3DUNet, CONFIG | CASES[case] | SIZES[size], state_dict)
-    return use_cross_view_attention(unet, N_VIEW)
-
-
-def run_ours(module: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
-    return _run(module, inputs)
-
-
-def _run(module: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+def run(module: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
     return module(
         inputs["sample"],
         inputs["timestep"],
         encoder_hidden_states=inputs["image"],
         class_labels=inputs["camera"],
     ).sample
+
+
+run_reference = run_ours = run
+
+
+def build_ours(state_dict: dict[str, Tensor], case: str, size: str) -> nn.Module:
+    """Loaded as the published folder is."""
+    unet = assemble(Wonder3DUNet, CONFIG | CASES[case] | SIZES[size], state_dict)
+    return use_cross_view_attention(unet, N_VIEW)
 
 
 def _attention(
