@@ -238,7 +238,7 @@ class JSDGuidance(BaseObject):
         """A function of x̂0, x_t and ε that gives the views as an energy sees them."""
 
         def by_object(x: Tensor | None) -> Tensor | None:
-            return None if x is None else x.float().unflatten(0, (-1, self.cfg.n_view))
+            return None if x is None else at_least_float32(x).unflatten(0, (-1, self.cfg.n_view))
 
         known = partial(
             Views,
@@ -272,7 +272,7 @@ class JSDGuidance(BaseObject):
     def _encode(
         self, rgb: Float[Tensor, "B H W Cin"], rgb_as_latents: bool
     ) -> Float[Tensor, "B C h w"]:
-        rgb = rgb.float().permute(0, 3, 1, 2)
+        rgb = at_least_float32(rgb).permute(0, 3, 1, 2)
         return resize(rgb, self.prior.latent_size) if rgb_as_latents else self.prior.encode(rgb)
 
     def _gradient(self, distilled: Distilled) -> Float[Tensor, "B C h w"]:
@@ -328,3 +328,7 @@ class JSDGuidance(BaseObject):
             if wanted is not None:
                 out["imgs_energy"] = picture(self.prior, wanted.flatten(0, 1)[:n])
         return out
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))

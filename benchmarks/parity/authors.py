@@ -1,0 +1,387 @@
+"""The authors' guidance against jsd-guidance with configs/authors*.yaml: loss, gradient in rgb.
+
+    JOINTDREAMER_ROOT=... python -m benchmarks.parity.authors [--write-fixture]
+
+The variable names a checkout of github.com/chanyn/JointDreamer at 8cca276; its
+`interview-diffusion-guidance-mvdream` is given the same random Stable Diffusion and MVDream weights
+of reduced width, the same renders, opacities, cameras, timesteps, noises and prompts, in float64 on
+the CPU. Pictures are a quarter as wide as at full size (128 and 64 pixels). Without the variable
+our results are compared with digests of theirs, the fixture that the tests use.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from torch import Tensor, nn
+
+from benchmarks.measure import load_host
+
+load_host()
+
+from omegaconf import OmegaConf  # noqa: E402
+from threestudio_jointdreamer.energies import multiview as multiview_energy  # noqa: E402
+from threestudio_jointdreamer.files import replacing  # noqa: E402
+from threestudio_jointdreamer.guidance import jsd_guidance  # noqa: E402
+from threestudio_jointdreamer.priors.latent_prior import LatentPrior  # noqa: E402
+from threestudio_jointdreamer.priors.schedule import NoiseSchedule  # noqa: E402
+
+from benchmarks.parity import mvdream  # noqa: E402
+from benchmarks.parity.checkouts import importing_from  # noqa: E402
+from benchmarks.parity.seeded import digest, digest_error, fill, fill_module, noise  # noqa: E402
+from jointdreamer.testing.cameras import camera_ring  # noqa: E402
+
+ENVIRONMENT = "JOINTDREAMER_ROOT"
+SOURCE = "github.com/chanyn/JointDreamer at 8cca276, interview-diffusion-guidance-mvdream"
+ROOT = Path(__file__).resolve().parents[2]
+FIXTURE = ROOT / "tests" / "parity" / "fixtures" / "authors.json"
+TARGET = 1e-6  # relative error in float64
+SEED, TOKENS, TEXT = 11, 5, mvdream.SIZES["reduced"]["text"]
+PIXELS = {512: 128, 256: 64}  # of the two models' pictures, at full size and here
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call of the guidance.
+
+    Attributes:
+        stage: of configs/authors<stage>.yaml.
+        step: decides s, λ and, with `at`, how noisy the views are.
+        t: the timestep that is drawn.
+        masked: the opacity varies; else it is 1.
+        negative: the negative prompt has taken the empty one's place.
+    """
+
+    stage: str
+    step: int
+    batch: int
+    t: int
+    masked: bool = True
+    negative: bool = False
+
+
+CASES = {
+    "before the energy": Case("", 600, 8, 850),
+    "with the energy, opaque": Case("", 601, 8, 850, masked=False),
+    "with the energy and the mask": Case("", 601, 8, 850),
+    "little noise": Case("", 2999, 8, 40),
+    "half the batch, negative prompt": Case("", 3000, 4, 400, negative=True),
+    "refinement": Case("-refine", 10, 4, 300, negative=True),
+    "mesh, with cfg rescale": Case("-dmtet", 10, 8, 300, negative=True),
+}
+
+
+@dataclass
+class Inputs:
+    """What both sides are given."""
+
+    rgb: Tensor
+    opacity: Tensor
+    cameras: dict[str, Tensor]
+    prompts: "Prompts"
+
+    @classmethod
+    def of(cls, case: Case) -> "Inputs":
+        shape = (case.batch, 64, 64)
+        rgb = noise("rgb", (*shape, 3), SEED).sigmoid()
+        opacity = noise("opacity", (*shape, 1), SEED).sigmoid()
+        opacity = opacity if case.masked else torch.ones_like(opacity)
+        cameras = {k: v.double() for k, v in camera_ring(case.batch // 4, 4).items()}
+        return cls(rgb, opacity, cameras, Prompts(case.negative))
+
+
+class Prompts:
+    """threestudio's PromptProcessorOutput, with embeddings that depend on the azimuth."""
+
+    use_perp_neg = False
+
+    def __init__(self, negative: bool) -> None:
+        empty = "negative" if negative else "empty"
+        self.text_embeddings = noise("text", (1, TOKENS, TEXT), SEED)
+        self.uncond_text_embeddings = noise(empty, (1, TOKENS, TEXT), SEED)
+        self._direction = noise("direction", (1, TOKENS, TEXT), SEED)
+
+    def get_text_embeddings(
+        self, elevation: Tensor, azimuth: Tensor, camera_distances: Tensor, view_dependent: bool
+    ) -> Tensor:
+        text = self.text_embeddings.expand(len(azimuth), -1, -1)
+        if view_dependent:
+            text = text + azimuth.deg2rad().cos().view(-1, 1, 1) * self._direction
+        return torch.cat([text, self.uncond_text_embeddings.expand(len(azimuth), -1, -1)])
+
+
+@contextmanager
+def given_noise() -> Iterator[None]:
+    """Noises depend on their shape alone: of x_t (`randn_like`) and of the VAEs' samples."""
+
+    def sample(posterior: Any, generator: Any = None) -> Tensor:
+        return posterior.mean + posterior.std * noise("vae", posterior.mean.shape, SEED)
+
+    with (
+        patch.object(torch, "randn_like", lambda x, **_: noise("eps", x.shape, SEED)),
+        patch.object(DiagonalGaussianDistribution, "sample", sample),
+    ):
+        yield
+
+
+def stable_diffusion() -> tuple[UNet2DConditionModel, AutoencoderKL, DDIMScheduler]:
+    """Of reduced width, in float64; the same for both sides."""
+    unet = UNet2DConditionModel(
+        sample_size=PIXELS[512] // 8,
+        block_out_channels=(32, 64),
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        layers_per_block=1,
+        attention_head_dim=4,
+        cross_attention_dim=TEXT,
+        norm_num_groups=8,
+        use_linear_projection=True,
+    )
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(8, 16, 16, 16),
+        layers_per_block=1,
+        norm_num_groups=8,
+        sample_size=PIXELS[512],
+    )
+    scheduler = DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False
+    )
+    for model in (unet, vae):
+        fill_module(model, SEED)
+        model.eval().requires_grad_(False)
+    return unet, vae, scheduler
+
+
+def result(loss: Tensor, rgb: Tensor) -> dict[str, Tensor]:
+    loss.backward()
+    return {"loss": loss.detach()[None], "gradient": rgb.grad}
+
+
+def run_ours(
+    case: Case, mv_unet: dict[str, Tensor], mv_vae: dict[str, Tensor], changes: dict | None = None
+) -> dict[str, Tensor]:
+    """jsd-guidance with the block of configs/authors<stage>.yaml.
+
+    Args:
+        mv_unet, mv_vae: MVDream's weights under its own names.
+        changes: keys of the block that are changed.
+    """
+    unet, vae, scheduler = stable_diffusion()
+    schedule = NoiseSchedule(scheduler.alphas_cumprod)
+    cfg = OmegaConf.load(ROOT / "configs" / f"authors{case.stage}.yaml")
+    block = OmegaConf.merge(cfg.system.guidance, {"n_view": cfg.data.n_view}, changes or {})
+
+    def load_multiview(*args: Any, **kwargs: Any) -> LatentPrior:
+        model = mvdream.build_ours(dict(mv_unet), "mvdream-sd21", "reduced").double().eval()
+        model.register_to_config(sample_size=PIXELS[256] // 8)
+        own = mvdream.build_ours(dict(mv_vae), "mvdream-vae", "reduced").double().eval()
+        return LatentPrior(model.requires_grad_(False), schedule, own.requires_grad_(False))
+
+    with (
+        patch.object(jsd_guidance, "load_prior", lambda *a, **k: LatentPrior(unet, schedule, vae)),
+        patch.object(multiview_energy, "load_prior", load_multiview),
+        patch.object(multiview_energy, "has_part", lambda *a: True),
+    ):
+        guidance = jsd_guidance.JSDGuidance(block)
+    guidance.do_update_step(0, case.step)
+    guidance.min_step = guidance.max_step = case.t
+    inputs = Inputs.of(case)
+    rgb = inputs.rgb.requires_grad_()
+    with given_noise():
+        out = guidance(rgb, inputs.prompts, **inputs.cameras, opacity=inputs.opacity)
+    return result(out["loss_sds"], rgb)
+
+
+class Authors:
+    """The checkout's guidance, without what loads models from the hub."""
+
+    def __init__(self, root: str | Path) -> None:
+        folder = Path(root) / "extern" / "MVDream"
+        self._mv_unet = mvdream.build_reference(folder, "mvdream-sd21", "reduced")
+        self._mv_vae = mvdream.build_reference(folder, "mvdream-vae", "reduced")
+        self.mv_unet, self.mv_vae = (fill_module(m, SEED) for m in (self._mv_unet, self._mv_vae))
+        with importing_from(folder, bare=["mvdream"]):
+            self._interface = importlib.import_module("mvdream.ldm.interface")
+            self._cameras = importlib.import_module("mvdream.camera_utils")
+        # the VAE was imported apart, and so was the class of what it returns
+        posterior = type(self._mv_vae.encode(torch.zeros(1, 3, 32, 32).double()))
+        self._interface.DiagonalGaussianDistribution = posterior
+        packages = ["threestudio.models", "threestudio.models.guidance"]
+        packages += ["threestudio.models.prompt_processors", "threestudio.utils"]
+        with importing_from(root, bare=packages, stubs=self._stubs()):
+            self._module = importlib.import_module(
+                "threestudio.models.guidance.interview_diffusion_guidance_mvdream"
+            )
+        self._module.F = SimpleNamespace(mse_loss=F.mse_loss, interpolate=_smaller)
+
+    def _stubs(self) -> dict[str, dict[str, Any]]:
+        class BaseObject:
+            @dataclass
+            class Config:
+                pass
+
+        typing = vars(importlib.import_module("typing")) | vars(
+            importlib.import_module("jaxtyping")
+        )
+        public = {name: value for name, value in typing.items() if not name.startswith("_")}
+        nothing = dict.fromkeys(("C", "cleanup", "parse_version"))
+        return {
+            "threestudio": {"register": lambda name: lambda cls: cls},
+            "threestudio.utils.base": {"BaseObject": BaseObject},
+            "threestudio.utils.misc": nothing,
+            "threestudio.utils.ops": {"perpendicular_component": None},
+            "threestudio.utils.typing": public | {"Tensor": Tensor},
+            "threestudio.models.prompt_processors.base": {"PromptProcessorOutput": object},
+            "mvdream.model_zoo": {"build_model": None},
+            "mvdream.camera_utils": vars(self._cameras),
+            "mvdream": {},
+        }
+
+    def run(self, case: Case) -> dict[str, Tensor]:
+        unet, vae, scheduler = stable_diffusion()
+        cfg = _authors_settings(case)
+        guidance = object.__new__(self._module.InterViewDiffusionGuidance)
+        vars(guidance).update(
+            cfg=cfg,
+            device=torch.device("cpu"),
+            weights_dtype=torch.float64,
+            unet=unet,
+            vae=vae,
+            scheduler=scheduler,
+            alphas=scheduler.alphas_cumprod.double(),
+            sigmas=(1 - scheduler.alphas_cumprod.double()) ** 0.5,
+            grad_clip_val=None,
+            min_step=case.t,
+            max_step=case.t,
+            guidance_model=self._multiview(scheduler),
+        )
+        inputs = Inputs.of(case)
+        rgb, cameras = inputs.rgb.requires_grad_(), inputs.cameras
+        cameras["c2w"] = cameras["c2w"].clone()  # it is changed in place
+        with given_noise(), self._given_sample():
+            out = guidance(
+                rgb, inputs.prompts, **cameras, opacity=inputs.opacity, global_step=case.step
+            )
+        return result(out["loss_sds"], rgb)
+
+    def _multiview(self, scheduler: DDIMScheduler) -> nn.Module:
+        model = self._module.MVDreamGuidance.__new__(self._module.MVDreamGuidance)
+        nn.Module.__init__(model)
+        identity = {"target": "torch.nn.Identity"}
+        model.model = self._interface.LatentDiffusionInterface(identity, identity, identity)
+        model.model.model.diffusion_model = self._mv_unet
+        model.model.first_stage_model = self._mv_vae
+        a = scheduler.alphas_cumprod.double()  # which it rounds to float32, one by one
+        buffers = {
+            "sqrt_alphas_cumprod": a.sqrt(),
+            "sqrt_one_minus_alphas_cumprod": (1 - a).sqrt(),
+            "sqrt_recip_alphas_cumprod": (1 / a).sqrt(),
+            "sqrt_recipm1_alphas_cumprod": (1 / a - 1).sqrt(),
+        }
+        for name, values in buffers.items():
+            model.model.register_buffer(name, values)
+        model.device, model.weights_dtype = torch.device("cpu"), torch.float64
+        model.cfg = SimpleNamespace(
+            n_view=4, recon_std_rescale=0.5, camera_condition_type="rotation", guidance_scale=50.0
+        )
+        return model.eval().requires_grad_(False)
+
+    def _given_sample(self) -> Any:
+        theirs = self._interface.DiagonalGaussianDistribution
+        return patch.object(
+            theirs, "sample", lambda p: p.mean + p.std * noise("vae", p.mean.shape, SEED)
+        )
+
+
+def _authors_settings(case: Case) -> SimpleNamespace:
+    """What the authors' own configs give at this step, of what the call reads."""
+    keys = ("guidance_scale", "extra_guid_wt", "start_iter", "cfg_rescale")
+    stages = {"": (30, 5, 600, 0.0), "-refine": (50, 0, 600, 0.0), "-dmtet": (70, 5, 0, 0.7)}
+    return SimpleNamespace(
+        guide="given",
+        guidance_type="sds",
+        weighting_strategy="dreamfusion",
+        view_dependent_prompting=True,
+        **dict(zip(keys, stages[case.stage], strict=True)),
+    )
+
+
+def _smaller(x: Tensor, size: Any, **kwargs: Any) -> Tensor:
+    """Resizes to a quarter where the authors resize to 512 or 256 pixels."""
+    return F.interpolate(x, [PIXELS.get(side, side) for side in size], **kwargs)
+
+
+def compare(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> dict[str, float]:
+    return {
+        name: ((ours[name] - theirs[name]).abs().max() / theirs[name].abs().max()).item()
+        for name in ours
+    }
+
+
+def compare_with_fixture(case: str, changes: dict | None = None) -> dict[str, float]:
+    """Relative errors of our loss and gradient against the digests of the authors' results."""
+    fixture = json.loads(FIXTURE.read_text())
+    weights = (fill(fixture["shapes"][part], SEED) for part in ("unet", "vae"))
+    ours = run_ours(CASES[case], *weights, changes)
+    expected = fixture["cases"][case]
+    return {name: digest_error(digest(ours[name]), expected[name]) for name in ours}
+
+
+def write_fixture(authors: Authors, results: dict[str, dict[str, Tensor]]) -> None:
+    shapes = {
+        part: {name: list(tensor.shape) for name, tensor in weights.items()}
+        for part, weights in (("unet", authors.mv_unet), ("vae", authors.mv_vae))
+    }
+    cases = {
+        case: {name: digest(tensor) for name, tensor in of_case.items()}
+        for case, of_case in results.items()
+    }
+    content = {"source": SOURCE, "shapes": shapes, "cases": cases}
+    rows = (f'"{key}": {json.dumps(value)}' for key, value in content.items())
+    with replacing(FIXTURE) as file:
+        file.write_text("{\n" + ",\n".join(rows) + "\n}\n")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.parity.authors")
+    parser.add_argument("--write-fixture", action="store_true", help="anew from the checkout")
+    args = parser.parse_args()
+    root = os.environ.get(ENVIRONMENT)
+    if args.write_fixture and root is None:
+        parser.error(f"--write-fixture needs {ENVIRONMENT}")
+    authors = Authors(root) if root else None
+    against = ENVIRONMENT if root else "fixture"
+    print(f"{'case':34}{'against':20}{'loss':>10}{'gradient':>10}  passes")
+    results, passes = {}, []
+    for name, case in CASES.items():
+        if authors is None:
+            errors = compare_with_fixture(name)
+        else:
+            results[name] = authors.run(case)
+            ours = run_ours(case, authors.mv_unet, authors.mv_vae)
+            errors = compare(ours, results[name])
+        passes.append(max(errors.values()) < TARGET)
+        numbers = f"{errors['loss']:10.1e}{errors['gradient']:10.1e}"
+        print(f"{name:34}{against:20}{numbers}  {passes[-1]}", flush=True)
+    if args.write_fixture:
+        write_fixture(authors, results)
+    return 0 if all(passes) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
