@@ -19,9 +19,9 @@ from torch import Tensor
 
 from ..step_schedule import StepSchedule
 from .geometry_fading import GeometryFading, GeometryFadingConfig, stepping_with
-from .handover import make_plain, take_weights
 from .losses import REGULARISERS, check_loss_keys
 from .seeding import StepSeeder
+from .stage_weights import make_plain, take_weights
 from .viewing import ViewingMixin
 
 

@@ -1,4 +1,4 @@
-"""What one stage hands to the next: checkpoints of plain data, and weights that fit.
+"""What one stage takes over from another: checkpoints of plain data, and weights that fit.
 
 threestudio knows two ways to go on from an earlier run: `system.weights`, the weights of all parts
 that this config also has, and `system.geometry_convert_from`, the geometry alone, remade as another
@@ -28,16 +28,17 @@ def make_plain(checkpoint: dict[str, Any]) -> None:
     do not tell it.
     """
     for key, value in checkpoint.items():
-        checkpoint[key] = _plain(value)
+        checkpoint[key] = plain(value)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """The value with OmegaConf containers in it, at any depth, as lists and dicts."""
     if OmegaConf.is_config(value):
         return OmegaConf.to_container(value, resolve=True)
     if type(value) is dict:
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if type(value) in (list, tuple):
-        return type(value)(_plain(item) for item in value)
+        return type(value)(plain(item) for item in value)
     return value
 
 

@@ -8,7 +8,7 @@ import torch
 from helpers.run_log import logged
 from helpers.tiny_run import STEPS, write_tiny_config
 from omegaconf import OmegaConf
-from threestudio_jointdreamer.systems.handover import make_plain
+from threestudio_jointdreamer.systems.stage_weights import make_plain
 
 from jointdreamer.host.launcher import run
 
@@ -76,7 +76,7 @@ def test_the_second_stages_optimizer_is_fresh(second):
 
 
 def test_resume_would_bring_the_first_stages_learning_rates_instead(first, second_config, tmp_path):
-    """Why stages are handed over by weights: an optimizer's state holds its learning rates."""
+    """Why a stage starts from weights: an optimizer's state holds its learning rates."""
     run(
         [
             *("--config", str(second_config), "--train", f"resume={first['ckpt']}"),
