@@ -9,12 +9,12 @@ NEEDS = {
 NAMES = frozenset(
     """
     co3d-datamodule control4d-multiview-system custom-mesh deep-floyd-guidance
-    deep-floyd-prompt-processor dummy-exporter dummy-prompt-processor
+    deep-floyd-prompt-processor dreamfusion-system dummy-exporter dummy-prompt-processor
     eff-random-camera-datamodule efficient-dreamfusion-system fantasia3d-system
     gan-volume-renderer hybrid-rgb-latent-material image-condition-dreamfusion-system
     implicit-sdf instructnerf2nerf-system latentnerf-system magic123-system magic3d-system
     multiview-camera-datamodule neural-radiance-material neus-volume-renderer nvdiff-rasterizer
-    patch-renderer pbr-material perceptual-loss prolificdreamer-system
+    patch-renderer pbr-material perceptual-loss prolificdreamer-system random-camera-datamodule
     sd-latent-adapter-material sdi-system single-image-datamodule sjc-system
     stable-diffusion-controlnet-guidance stable-diffusion-guidance
     stable-diffusion-instructpix2pix-guidance stable-diffusion-sdi-guidance

@@ -1,5 +1,6 @@
 """A run so small that it trains in milliseconds, with every piece a real one has."""
 
+import json
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -75,6 +76,9 @@ class ToySystem(BaseSystem):
         self.steps: list[tuple[int, int]] = []
         self.validated: list[int] = []
 
+    def save_numbers(self, filename: str, numbers: Any) -> None:
+        Path(self.get_save_path(filename)).write_text(json.dumps(numbers))
+
     def training_step(self, batch, batch_idx):
         step = self.true_global_step
         if step == self.cfg.kill_at_step:
@@ -94,19 +98,19 @@ class ToySystem(BaseSystem):
         torch.randn(7)  # moves the global generator, as rendering may
 
     def on_validation_epoch_end(self):
-        self.save_json(f"it{self.true_global_step}-validation.json", self.true_global_step)
+        self.save_numbers(f"it{self.true_global_step}-validation.json", self.true_global_step)
 
     def test_step(self, batch, batch_idx):
         pass
 
     def on_test_epoch_end(self):
-        self.save_json(f"it{self.true_global_step}-test.json", self.steps)
+        self.save_numbers(f"it{self.true_global_step}-test.json", self.steps)
 
     def predict_step(self, batch, batch_idx):
         pass
 
     def on_predict_epoch_end(self):
-        self.save_json(f"it{self.true_global_step}-export/model.json", {})
+        self.save_numbers(f"it{self.true_global_step}-export/model.json", {})
 
 
 def write_config(path: Path, **changes: Any) -> Path:

@@ -8,7 +8,6 @@ import torch
 from threestudio.utils.base import (
     BaseModule,
     BaseObject,
-    Configurable,
     Updateable,
     update_end_if_possible,
     update_if_possible,
@@ -104,7 +103,6 @@ def test_objects_check_their_config_and_get_further_arguments():
     assert part.name == "x" and part.device.type in ("cpu", "cuda")
     with pytest.raises(ValueError, match="has no key 'widht'.*'width'"):
         Net({"widht": 3})
-    assert Configurable().cfg == {}
 
 
 def test_a_module_takes_its_weights_from_a_checkpoint(tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 from omegaconf import OmegaConf
-from threestudio.utils.callbacks import ConfigSnapshotCallback, VersionedCallback
+from threestudio.utils.callbacks import ConfigSnapshotCallback
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def source(tmp_path):
 
 def snapshot(source, config, folder):
     callback = ConfigSnapshotCallback(
-        str(source), OmegaConf.create(config), str(folder), None, False
+        str(source), OmegaConf.create(config), str(folder), use_version=False
     )
     callback.save_config_snapshot()
     return sorted(file.name for file in folder.iterdir())
@@ -44,11 +44,3 @@ def test_a_run_may_be_started_from_its_own_record(source, tmp_path):
     snapshot(folder / "parsed.yaml", {"a": 2}, folder)
     assert OmegaConf.load(folder / "raw.yaml").a == 1
     assert OmegaConf.load(folder / "parsed.yaml").a == 2
-
-
-def test_versions_count_up(tmp_path):
-    assert VersionedCallback(str(tmp_path / "new")).savedir.endswith("version_0")
-    (tmp_path / "version_3").mkdir()
-    (tmp_path / "version_x").mkdir()
-    assert VersionedCallback(str(tmp_path)).savedir.endswith("version_4")
-    assert VersionedCallback(str(tmp_path), version="mine").savedir.endswith("mine")

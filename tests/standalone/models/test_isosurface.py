@@ -55,32 +55,18 @@ def test_field_that_is_not_finite_is_named(helper):
         helper(torch.full((49**3, 1), float("nan")))
 
 
-def test_deformation_is_ignored_with_a_warning(helper, caplog):
-    with caplog.at_level("WARNING"):
-        mesh = helper(ball(helper.grid_vertices, 0.3), torch.ones(49**3, 3))
-    assert "cannot deform" in caplog.text and mesh.v_pos.max() < 0.81
-
-
 @pytest.mark.parametrize(
     ("threshold", "parts"), [(0.01, 2), (0.5, 1), (10, 2), (100_000, 0), (0, 2)]
 )
 def test_small_parts_are_removed(helper, threshold, parts):
     grid = helper.grid_vertices
     level = torch.minimum(ball(grid, 0.2, 0.35), ball(grid, 0.05, 0.85))
-    mesh = helper(level)
-    mesh.add_extra("bbox", "kept")
-    mesh = mesh.remove_outlier(threshold)
-    assert mesh.extras == {"bbox": "kept"}
+    mesh = helper(level).remove_outlier(threshold)
     assert as_trimesh(mesh).body_count == parts if parts else len(mesh.t_pos_idx) == 0
     if parts:
         volume = 4 / 3 * math.pi * (0.2**3 + (0.05**3 if parts == 2 else 0))
         assert as_trimesh(mesh).volume == pytest.approx(volume, rel=0.02)
         assert mesh.t_pos_idx.max() == len(mesh.v_pos) - 1
-
-
-def test_differentiable_mesh_keeps_all_parts():
-    mesh = Mesh(torch.eye(3).requires_grad_(), torch.tensor([[0, 1, 2]]))
-    assert mesh.requires_grad and mesh.remove_outlier(100) is mesh
 
 
 def test_normals_are_weighted_by_area_and_unused_vertices_point_up():

@@ -179,8 +179,9 @@ def test_chunked_evaluation_changes_nothing():
         renderer = renderer_of(ball, eval_chunk_size=chunk, grid_prune=False).eval()
         with torch.no_grad():
             results.append(renderer(**batch)["comp_rgb"])
-    assert torch.equal(results[0], results[1])
-    assert torch.equal(results[1], results[2])
+    # not to the last bit: some CPUs round matrix products of other sizes otherwise
+    torch.testing.assert_close(results[0], results[1], rtol=0, atol=1e-6)
+    torch.testing.assert_close(results[1], results[2], rtol=0, atol=1e-6)
 
 
 def test_only_training_is_randomized():

@@ -1,15 +1,9 @@
 """Encodings and MLPs as configs name them."""
 
-import math
-
 import pytest
 import torch
 from omegaconf import OmegaConf
-from threestudio.models.networks import (
-    create_network_with_input_encoding,
-    get_encoding,
-    get_mlp,
-)
+from threestudio.models.networks import get_encoding, get_mlp
 
 GRID = {
     "otype": "HashGrid",
@@ -37,39 +31,6 @@ def test_the_point_itself_comes_first_mapped_to_minus_one_to_one():
 
 def test_grid_parameters_have_threestudios_key():
     assert list(get_encoding(3, GRID).state_dict()) == ["encoding.encoding.params"]
-    progressive = {**GRID, "otype": "ProgressiveBandHashGrid"}
-    progressive |= {"start_level": 1, "start_step": 0, "update_steps": 10}
-    assert list(get_encoding(3, progressive).state_dict()) == ["encoding.encoding.params"]
-    frequency = {"otype": "ProgressiveBandFrequency", "n_frequencies": 2}
-    assert list(get_encoding(3, frequency).state_dict()) == []
-
-
-def test_progressive_hash_grid_switches_levels_on():
-    config = {**GRID, "otype": "ProgressiveBandHashGrid"}
-    config |= {"start_level": 2, "start_step": 100, "update_steps": 50}
-    encoding = get_encoding(3, config)
-    full = get_encoding(3, GRID)
-    x = torch.rand(5, 3)
-    assert encoding(x).abs().max() == 0
-    for step, n_on in [(0, 4), (100, 4), (149, 4), (150, 6), (200, 8), (10_000, 8)]:
-        encoding.do_update_step(0, step)
-        torch.testing.assert_close(encoding(x)[:, :n_on], full(x)[:, :n_on])
-        assert encoding(x)[:, n_on:].abs().sum() == 0
-
-
-def test_progressive_frequencies_fade_in():
-    config = {"otype": "ProgressiveBandFrequency", "n_frequencies": 4, "n_masking_step": 100}
-    encoding = get_encoding(2, config)
-    x = torch.rand(3, 2)
-    bands = torch.cat(
-        [torch.cat([(2**k * x).sin(), (2**k * x).cos()], dim=1) for k in range(4)], dim=1
-    )
-    torch.testing.assert_close(encoding(x), bands)  # all of them before the first update
-    encoding.do_update_step(0, 40)  # 1.6 of 4 bands
-    mask = torch.tensor([1.0, (1 - math.cos(math.pi * 0.6)) / 2, 0.0, 0.0])
-    torch.testing.assert_close(encoding(x), bands * mask.repeat_interleave(4))
-    encoding.do_update_step(0, 1000)
-    torch.testing.assert_close(encoding(x), bands)
 
 
 def test_mlp_is_linear_relu_without_bias():
@@ -94,12 +55,6 @@ def test_mlp_stays_in_single_precision_under_autocast():
         inside = network(x.bfloat16())
     assert inside.dtype == torch.float32
     torch.testing.assert_close(inside, network(x.bfloat16().float()))
-
-
-def test_network_with_encoding_is_both_in_turn():
-    network = create_network_with_input_encoding(3, 1, GRID, MLP)
-    x = torch.rand(6, 3)
-    torch.testing.assert_close(network(x), network.network(network.encoding(x)))
 
 
 def test_wrong_configs_are_named():

@@ -4,27 +4,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-import threestudio
 from threestudio.models.mesh import Mesh
 
 
-class IsosurfaceHelper(nn.Module):
-    """Says where a field is to be sampled, and makes a mesh of the samples."""
-
-    points_range: tuple[float, float] = (0, 1)
-
-    @property
-    def grid_vertices(self) -> Float[Tensor, "N 3"]:
-        """The sample points, in `points_range`."""
-        raise NotImplementedError
-
-
-class MarchingCubeCPUHelper(IsosurfaceHelper):
+class MarchingCubeCPUHelper(nn.Module):
     """Marching cubes on a cubic grid, on the CPU; the mesh is not differentiable.
 
     Args:
         resolution: grid points along each axis.
     """
+
+    points_range: tuple[float, float] = (0, 1)
 
     def __init__(self, resolution: int) -> None:
         super().__init__()
@@ -40,18 +30,14 @@ class MarchingCubeCPUHelper(IsosurfaceHelper):
             self._grid_vertices = torch.cartesian_prod(axis, axis, axis)
         return self._grid_vertices
 
-    def forward(
-        self, level: Float[Tensor, "N 1"], deformation: Float[Tensor, "N 3"] | None = None
-    ) -> Mesh:
+    def forward(self, level: Float[Tensor, "N 1"]) -> Mesh:
         """The surface level = 0, in `points_range`; `level` is negative inside, as a distance is.
 
-        Without a surface the mesh is empty. A `deformation` of the grid is ignored with a warning.
+        Without a surface the mesh is empty.
 
         Raises:
             ValueError: if `level` is not finite.
         """
-        if deformation is not None:
-            threestudio.warn("geometry.isosurface_method=mc-cpu cannot deform its grid.")
         volume = -level.detach().float().cpu().view((self.resolution,) * 3)
         lowest, highest = volume.min().item(), volume.max().item()
         if not (abs(lowest) < float("inf") and abs(highest) < float("inf")):

@@ -1,7 +1,5 @@
 """A triangle mesh in tensors."""
 
-from typing import Any
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -13,26 +11,13 @@ from threestudio.utils.ops import dot
 
 
 class Mesh:
-    """Vertices `v_pos` [Nv 3] and triangles `t_pos_idx` [Nf 3], counter-clockwise from outside.
+    """Vertices `v_pos` [Nv 3] and triangles `t_pos_idx` [Nf 3], counter-clockwise from outside."""
 
-    Keyword arguments are kept in `extras`.
-    """
-
-    def __init__(
-        self, v_pos: Float[Tensor, "Nv 3"], t_pos_idx: Integer[Tensor, "Nf 3"], **kwargs
-    ) -> None:
+    def __init__(self, v_pos: Float[Tensor, "Nv 3"], t_pos_idx: Integer[Tensor, "Nf 3"]) -> None:
         self.v_pos = v_pos
         self.t_pos_idx = t_pos_idx
-        self.extras: dict[str, Any] = dict(kwargs)
         self._v_nrm: Float[Tensor, "Nv 3"] | None = None
         self._v_rgb: Float[Tensor, "Nv 3"] | None = None
-
-    def add_extra(self, k: str, v: Any) -> None:
-        self.extras[k] = v
-
-    @property
-    def requires_grad(self) -> bool:
-        return self.v_pos.requires_grad
 
     @property
     def v_rgb(self) -> Float[Tensor, "Nv 3"] | None:
@@ -69,13 +54,13 @@ class Mesh:
         return F.normalize(torch.where(dot(summed, summed) > 1e-20, summed, upward), dim=1)
 
     def remove_outlier(self, outlier_n_faces_threshold: int | float) -> "Mesh":
-        """The mesh without its small connected parts; itself if it is differentiable or empty.
+        """The mesh without its small connected parts; itself if it is empty.
 
         Args:
             outlier_n_faces_threshold: the fewest triangles of a part that stays. A float is a
                 fraction of the largest part's.
         """
-        if self.requires_grad or len(self.t_pos_idx) == 0:
+        if len(self.t_pos_idx) == 0:
             return self
         import trimesh
 
@@ -96,5 +81,4 @@ class Mesh:
         return Mesh(
             torch.from_numpy(mesh.vertices[used]).to(self.v_pos),
             torch.from_numpy(faces.reshape(-1, 3)).to(self.t_pos_idx),
-            **self.extras,
         )

@@ -1,3 +1,3 @@
 """Systems under threestudio's module paths."""
 
-from threestudio.systems import dreamfusion  # noqa: F401
+from threestudio.systems import base  # noqa: F401

@@ -1,25 +1,15 @@
 """The systems every other system derives from: the training life cycle, and 3D from text."""
 
-import os
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytorch_lightning as pl
-import torch.nn.functional as F
-from jaxtyping import Float
-from torch import Tensor
 
 import threestudio
 from threestudio.systems.utils import parse_optimizer, parse_scheduler
 from threestudio.utils.base import Updateable, update_end_if_possible, update_if_possible
-from threestudio.utils.config import load_config, parse_structured
-from threestudio.utils.misc import (
-    C,
-    cleanup,
-    find_last_path,
-    get_device,
-    load_module_weights,
-)
+from threestudio.utils.config import parse_structured
+from threestudio.utils.misc import C, cleanup, load_module_weights
 from threestudio.utils.saving import SaverMixin
 
 
@@ -147,9 +137,10 @@ class BaseLift3DSystem(BaseSystem):
     class Config(BaseSystem.Config):
         geometry_type: str = ""
         geometry: dict = field(default_factory=dict)
-        geometry_convert_from: str | None = None  # a checkpoint whose geometry this one starts from
+        # threestudio's: remakes another run's geometry as another kind
+        geometry_convert_from: str | None = None
         geometry_convert_inherit_texture: bool = False
-        geometry_convert_override: dict = field(default_factory=dict)  # of that geometry's config
+        geometry_convert_override: dict = field(default_factory=dict)
 
         material_type: str = ""
         material: dict = field(default_factory=dict)
@@ -172,20 +163,13 @@ class BaseLift3DSystem(BaseSystem):
     cfg: Config
 
     def configure(self) -> None:
-        self.cfg.geometry_convert_from = find_last_path(self.cfg.geometry_convert_from)
-        self.cfg.weights = find_last_path(self.cfg.weights)
-        convert = self.cfg.geometry_convert_from and not self.cfg.weights and not self.resumed
-        make_geometry = threestudio.find(self.cfg.geometry_type)
-        if convert:
-            threestudio.info(f"Converting the geometry of {self.cfg.geometry_convert_from}")
-            self.geometry = make_geometry.create_from(
-                self._previous_geometry(),
-                self.cfg.geometry,
-                copy_net=self.cfg.geometry_convert_inherit_texture,
+        if self.cfg.geometry_convert_from:
+            raise ValueError(
+                f"system.geometry_convert_from={self.cfg.geometry_convert_from} makes another kind "
+                "of geometry, and the standalone host has one kind: start from the run's weights "
+                "with system.weights, or run this in threestudio."
             )
-            cleanup()
-        else:
-            self.geometry = make_geometry(self.cfg.geometry)
+        self.geometry = threestudio.find(self.cfg.geometry_type)(self.cfg.geometry)
         self.material = threestudio.find(self.cfg.material_type)(self.cfg.material)
         self.background = threestudio.find(self.cfg.background_type)(self.cfg.background)
         self.renderer = threestudio.find(self.cfg.renderer_type)(
@@ -194,21 +178,6 @@ class BaseLift3DSystem(BaseSystem):
             material=self.material,
             background=self.background,
         )
-
-    def _previous_geometry(self) -> Any:
-        """The geometry of an earlier run, from its checkpoint and its `configs/parsed.yaml`."""
-        ckpt = self.cfg.geometry_convert_from
-        trial_dir = os.path.dirname(os.path.dirname(os.path.abspath(ckpt)))
-        run = load_config(os.path.join(trial_dir, "configs", "parsed.yaml"))
-        system = parse_structured(threestudio.find(run.system_type).Config, run.system)
-        config = {**system.geometry, **self.cfg.geometry_convert_override}
-        geometry = threestudio.find(system.geometry_type)(config)
-        state_dict, epoch, global_step = load_module_weights(
-            ckpt, module_name="geometry", map_location="cpu"
-        )
-        geometry.load_state_dict(state_dict, strict=False)
-        geometry.do_update_step(epoch, global_step, on_load_weights=True)
-        return geometry.to(get_device())
 
     def on_fit_start(self) -> None:
         if self._save_dir is None:
@@ -247,29 +216,3 @@ class BaseLift3DSystem(BaseSystem):
     def on_predict_end(self) -> None:
         if self._save_dir is not None:
             threestudio.info(f"Exported assets are in {self._save_dir}")
-
-    def guidance_evaluation_save(
-        self, comp_rgb: Float[Tensor, "B H W 3"], guidance_eval_out: dict[str, Any]
-    ) -> None:
-        """Saves the renders beside each of the guidance's pictures, one view a row.
-
-        Args:
-            guidance_eval_out: pictures [B h w 3] under names that start with `imgs_`, and `texts`,
-                one for each row.
-        """
-        size = comp_rgb.shape[1:3]
-
-        def column(img: Float[Tensor, "B h w 3"]) -> dict[str, Any]:
-            img = img.float().permute(0, 3, 1, 2)
-            img = F.interpolate(img, size, mode="bilinear", align_corners=False)
-            stacked = img.permute(0, 2, 3, 1).flatten(0, 1)
-            return {"type": "rgb", "img": stacked, "kwargs": {"data_format": "HWC"}}
-
-        pictures = [v for k, v in guidance_eval_out.items() if k.startswith("imgs_")]
-        self.save_image_grid(
-            f"it{self.true_global_step}-train.png",
-            [column(img) for img in [comp_rgb, *pictures]],
-            name="train_step",
-            step=self.true_global_step,
-            texts=guidance_eval_out["texts"],
-        )

@@ -17,18 +17,6 @@ from threestudio.utils.misc import get_device, load_module_weights
 _LIBRARIES = ("torch", "pytorch_lightning", "lightning")
 
 
-class Configurable:
-    """An object with nothing but a config."""
-
-    @dataclass
-    class Config:
-        pass
-
-    def __init__(self, cfg: dict | None = None) -> None:
-        super().__init__()
-        self.cfg = parse_structured(self.Config, cfg)
-
-
 class Updateable:
     """Something that follows the training step, as do all its public `Updateable` attributes."""
 

@@ -11,55 +11,23 @@ from threestudio.utils.config import dump_config
 from threestudio.utils.files import replacing
 
 
-class VersionedCallback(Callback):
-    """A callback that writes to `save_root`, or to a `version_N` folder of its own there."""
-
-    def __init__(
-        self, save_root: str, version: int | str | None = None, use_version: bool = True
-    ) -> None:
-        self.save_root = save_root
-        self._version = version
-        self.use_version = use_version
-
-    @property
-    def version(self) -> int | str:
-        """The version given, or the first number that is free."""
-        if self._version is None:
-            entries = os.listdir(self.save_root) if os.path.isdir(self.save_root) else []
-            numbers = [e.removeprefix("version_") for e in entries if e.startswith("version_")]
-            self._version = 1 + max((int(n) for n in numbers if n.isdecimal()), default=-1)
-        return self._version
-
-    @property
-    def savedir(self) -> str:
-        if not self.use_version:
-            return self.save_root
-        name = self.version if isinstance(self.version, str) else f"version_{self.version}"
-        return os.path.join(self.save_root, name)
-
-
-class ConfigSnapshotCallback(VersionedCallback):
-    """Writes the config file as given (raw.yaml) and as understood (parsed.yaml).
+class ConfigSnapshotCallback(Callback):
+    """Writes the config file as given (raw.yaml) and as understood (parsed.yaml) to a folder.
 
     When a run is continued with other settings, the older files stay as `raw.1.yaml` and so on.
     """
 
     def __init__(
-        self,
-        config_path: str,
-        config: Any,
-        save_root: str,
-        version: int | str | None = None,
-        use_version: bool = True,
+        self, config_path: str, config: Any, save_root: str, *, use_version: bool = False
     ) -> None:
-        super().__init__(save_root, version, use_version)
+        assert not use_version, "this host numbers no folders"
         self.config_path = config_path
         self.config = config
+        self.save_root = save_root
 
     @rank_zero_only
     def save_config_snapshot(self) -> None:
-        os.makedirs(self.savedir, exist_ok=True)
-        raw, parsed = (os.path.join(self.savedir, name) for name in ("raw.yaml", "parsed.yaml"))
+        raw, parsed = (os.path.join(self.save_root, name) for name in ("raw.yaml", "parsed.yaml"))
         with open(self.config_path, encoding="utf-8") as file:
             text = file.read()  # before anything is written: it may be one of the two files
         if _set_aside(raw, text):

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import os
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -20,7 +21,7 @@ def C_max(value: Any) -> float:
     """The largest number that a schedule (see `threestudio.utils.misc.C`) ever takes."""
     if isinstance(value, int | float):
         return value
-    numbers = list(value if isinstance(value, list) else config_to_primitive(value))
+    numbers = list(config_to_primitive(value))
     if len(numbers) == 3:
         numbers = [0, *numbers]
     # [step, value, value, step, value, step, ...]
@@ -139,8 +140,10 @@ def _parse_yaml(text: str, from_string: bool) -> DictConfig:
 
 
 def config_to_primitive(config: Any, resolve: bool = True) -> Any:
-    """Plain dicts and lists of an OmegaConf config."""
-    return OmegaConf.to_container(config, resolve=resolve)
+    """Plain dicts and lists of an OmegaConf config; anything else as it is."""
+    return (
+        OmegaConf.to_container(config, resolve=resolve) if OmegaConf.is_config(config) else config
+    )
 
 
 def dump_config(path: str, config: Any) -> None:
@@ -164,7 +167,7 @@ def parse_structured(fields: type, cfg: dict | DictConfig | None = None) -> Any:
     known = [f.name for f in dataclasses.fields(fields) if f.init]
     for key in cfg:
         if key not in known:
-            raise ValueError(_unknown_key_text(_full_key(cfg, key), owner, str(key), known))
+            raise ValueError(unknown_key_text(_full_key(cfg, key), owner, str(key), known))
         if OmegaConf.is_config(cfg) and OmegaConf.is_missing(cfg, key):
             raise ValueError(_missing_text(_full_key(cfg, key)))
     mandatory = [
@@ -183,26 +186,27 @@ def parse_structured(fields: type, cfg: dict | DictConfig | None = None) -> Any:
         reason = str(error).partition("\n")[0]
         key = _full_key(cfg, error.full_key or "")
         raise ValueError(f"{key} does not fit {owner}.{error.full_key}: {reason}.") from error
-    if isinstance(cfg, DictConfig):
-        parsed._set_parent(cfg._get_parent())
-        parsed._set_key(cfg._key())
-    return parsed
+    place = config_key(cfg)
+    return OmegaConf.create({place: parsed})[place] if place else parsed
 
 
 def config_key(value: Any) -> str:
     """Where `value` stands in its config, such as `system.loss.lambda_orient`; '' if unknown."""
+    # OmegaConf has no public name for this; a node's place is in its own errors only
     return value._get_full_key(None) if isinstance(value, DictConfig | ListConfig) else ""
 
 
 def _full_key(cfg: Any, key: str) -> str:
-    return cfg._get_full_key(key) if OmegaConf.is_config(cfg) else str(key)
+    place = config_key(cfg)
+    return f"{place}.{key}" if place else str(key)
 
 
 def _missing_text(key: str) -> str:
     return f"{key} is required: add {key}=... to the command line or set it in the config file."
 
 
-def _unknown_key_text(full_key: str, owner: str, key: str, known: list[str]) -> str:
+def unknown_key_text(full_key: str, owner: str, key: str, known: Iterable[str]) -> str:
+    """What is said about a key that its owner does not have."""
     close = difflib.get_close_matches(key, known, n=2)
     hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     return f"{full_key}: {owner} has no key '{key}': {hint}known keys: {', '.join(sorted(known))}."

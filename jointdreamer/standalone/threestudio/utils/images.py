@@ -1,10 +1,10 @@
-"""Arrays to 8-bit RGB pictures: colours, uv coordinates, scalars, and grids of them."""
+"""Arrays to 8-bit RGB pictures: colours, scalars, and rows of them."""
 
 from typing import Any
 
 import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 ImageArray = np.ndarray  # H W 3, uint8
 
@@ -18,28 +18,14 @@ def rgb_image(
         img: `data_format` "HWC" or "CHW"; uint8 is taken as it is.
         data_range: the values that become black and white.
     """
-    img = _channels_last(img, data_format)
+    if data_format not in ("HWC", "CHW"):
+        raise ValueError(f"data_format='{data_format}' is unknown: use 'HWC' or 'CHW'.")
+    img = img.transpose(1, 2, 0) if data_format == "CHW" else img
     if img.dtype != np.uint8:
         img = _to_bytes(_unit(img, data_range))
     missing = -img.shape[-1] % 3
     img = np.pad(img, ((0, 0), (0, 0), (0, missing)))
     return np.concatenate(np.split(img, img.shape[-1] // 3, axis=-1), axis=1)
-
-
-def uv_image(
-    img: np.ndarray,
-    data_format: str = "HWC",
-    data_range: tuple[float, float] = (0, 1),
-    cmap: str = "checkerboard",
-) -> ImageArray:
-    """Texture coordinates as a 64 x 64 checkerboard, or u as red and v as green ("color")."""
-    uv = _unit(_channels_last(img, data_format), data_range)[..., :2]
-    if cmap == "checkerboard":
-        even = (uv * 64).astype(int).sum(axis=-1, keepdims=True) % 2 == 0
-        return np.where(even, (255, 0, 255), (255, 255, 255)).astype(np.uint8)
-    if cmap == "color":
-        return np.pad(_to_bytes(uv), ((0, 0), (0, 0), (0, 1)))
-    raise ValueError(f"cmap='{cmap}' is unknown for uv pictures: use 'checkerboard' or 'color'.")
 
 
 def grayscale_image(
@@ -62,40 +48,21 @@ def grayscale_image(
     return _to_bytes(matplotlib.colormaps[names[cmap]](img)[..., :3])
 
 
-def image_grid(imgs: list, align: Any = "max") -> ImageArray:
-    """Pictures in a row, or rows of pictures.
+def image_grid(cells: list[dict[str, Any]]) -> ImageArray:
+    """Pictures in a row, resized to the largest one's height and width.
 
     Args:
-        imgs: dicts `{"type": "rgb" | "uv" | "grayscale", "img": array, "kwargs": {...}}`, or lists
-            of such dicts, one for each row.
-        align: the common size: "max" or "min" of the row's, a number, or (height, width).
+        cells: dicts `{"type": "rgb" | "grayscale", "img": array, "kwargs": {...}}`.
     """
-    if isinstance(imgs[0], list):
-        return np.concatenate([image_grid(row, align) for row in imgs], axis=0)
-    makers = {"rgb": rgb_image, "uv": uv_image, "grayscale": grayscale_image}
-    cells = []
-    for item in imgs:
-        if item["type"] not in makers:
-            raise ValueError(f"type='{item['type']}' is unknown: use {', '.join(makers)}.")
-        cells.append(makers[item["type"]](item["img"], **item["kwargs"]))
-    height, width = _common_size(cells, align)
-    return np.concatenate([_resize(cell, height, width) for cell in cells], axis=1)
-
-
-def write_texts(img: ImageArray, texts: list) -> ImageArray:
-    """Writes one text at the top left of each of `len(texts)` equal rows, black on a white rim."""
-    picture = Image.fromarray(img)
-    draw = ImageDraw.Draw(picture)
-    for row, text in enumerate(texts):
-        corner = (1, picture.height // len(texts) * row)
-        draw.text(corner, str(text), fill="black", stroke_width=1, stroke_fill="white")
-    return np.asarray(picture)
-
-
-def _channels_last(img: np.ndarray, data_format: str) -> np.ndarray:
-    if data_format not in ("HWC", "CHW"):
-        raise ValueError(f"data_format='{data_format}' is unknown: use 'HWC' or 'CHW'.")
-    return img.transpose(1, 2, 0) if data_format == "CHW" else img
+    makers = {"rgb": rgb_image, "grayscale": grayscale_image}
+    pictures = []
+    for cell in cells:
+        if cell["type"] not in makers:
+            raise ValueError(f"type='{cell['type']}' is unknown: use {', '.join(makers)}.")
+        pictures.append(makers[cell["type"]](cell["img"], **cell["kwargs"]))
+    height = max(picture.shape[0] for picture in pictures)
+    width = max(picture.shape[1] for picture in pictures)
+    return np.concatenate([_resize(picture, height, width) for picture in pictures], axis=1)
 
 
 def _unit(img: np.ndarray, data_range: tuple[float, float]) -> np.ndarray:
@@ -106,19 +73,6 @@ def _unit(img: np.ndarray, data_range: tuple[float, float]) -> np.ndarray:
 
 def _to_bytes(img: np.ndarray) -> np.ndarray:
     return (img * 255.0).astype(np.uint8)
-
-
-def _common_size(cells: list[np.ndarray], align: Any) -> tuple[int, int]:
-    heights, widths = [cell.shape[0] for cell in cells], [cell.shape[1] for cell in cells]
-    if align == "max":
-        return max(heights), max(widths)
-    if align == "min":
-        return min(heights), min(widths)
-    if isinstance(align, int):
-        return align, align
-    if isinstance(align, tuple) and [type(size) for size in align] == [int, int]:
-        return align
-    raise ValueError(f"align={align} is unknown: use 'max', 'min', a number or (height, width).")
 
 
 def _resize(cell: np.ndarray, height: int, width: int) -> np.ndarray:

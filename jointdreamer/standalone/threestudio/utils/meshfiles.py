@@ -2,24 +2,15 @@
 
 import numpy as np
 
-# texture map -> (line in the MTL, file name, is a colour)
-TEXTURES = {
-    "map_Kd": ("texture_kd", True),
-    "map_Ks": ("texture_ks", True),
-    "map_Bump": ("texture_nrm", True),
-    "map_Pm": ("texture_metallic", False),
-    "map_Pr": ("texture_roughness", False),
-}
+MATERIAL = "default"
+MTL = f"newmtl {MATERIAL}\nKa 0.0 0.0 0.0\nKd 1.0 1.0 1.0\nKs 0.0 0.0 0.0\n"  # plain white
 
 
 def obj_text(
     v_pos: np.ndarray,
     t_pos_idx: np.ndarray,
     v_nrm: np.ndarray | None = None,
-    v_tex: np.ndarray | None = None,
-    t_tex_idx: np.ndarray | None = None,
     v_rgb: np.ndarray | None = None,
-    matname: str | None = None,
     mtllib: str | None = None,
 ) -> str:
     """An OBJ file.
@@ -28,41 +19,22 @@ def obj_text(
         v_pos: [Nv 3]; with `v_rgb` [Nv 3] in 0..1, colours follow the coordinates.
         t_pos_idx: [Nf 3], from 0; also the normals' indices.
         v_nrm: [Nv 3].
-        v_tex: [Nt 2], v down as in images; `t_tex_idx` [Nf 3] goes with it.
-        matname, mtllib: the material and the file that defines it.
+        mtllib: the file beside it that holds `MTL`.
     """
     lines = []
-    if matname is not None:
-        lines += [f"mtllib {mtllib}", "g object", f"usemtl {matname}"]
-    vertices = v_pos if v_rgb is None else np.concatenate([v_pos, v_rgb], axis=1)
-    lines += _rows("v", vertices)
+    if mtllib is not None:
+        lines += [f"mtllib {mtllib}", "g object", f"usemtl {MATERIAL}"]
+    lines += _rows("v", v_pos if v_rgb is None else np.concatenate([v_pos, v_rgb], axis=1))
     if v_nrm is not None:
         lines += _rows("vn", v_nrm)
-    if v_tex is not None:
-        lines += _rows("vt", np.stack([v_tex[:, 0], 1.0 - v_tex[:, 1]], axis=1))
-    for face, corners in enumerate(t_pos_idx):
-        words = []
-        for corner, index in enumerate(corners):
-            texture = "" if v_tex is None else t_tex_idx[face][corner] + 1
-            normal = "" if v_nrm is None else index + 1
-            words.append(f"{index + 1}/{texture}/{normal}")
+    for corners in t_pos_idx + 1:
+        words = [f"{index}//{'' if v_nrm is None else index}" for index in corners]
         lines.append("f " + " ".join(words))
     return "\n".join(lines) + "\n"
 
 
 def _rows(word: str, numbers: np.ndarray) -> list[str]:
     return [" ".join([word, *(str(float(number)) for number in row)]) for row in numbers]
-
-
-def mtl_text(matname: str, textures: dict[str, str]) -> str:
-    """An MTL file whose maps (`{"map_Kd": "texture_kd.jpg"}`) replace the plain white material."""
-    lines = [f"newmtl {matname}", "Ka 0.0 0.0 0.0"]
-    if "map_Kd" not in textures:
-        lines.append("Kd 1.0 1.0 1.0")
-    if "map_Ks" not in textures:
-        lines.append("Ks 0.0 0.0 0.0")
-    lines += [f"{line} {file}" for line, file in textures.items()]
-    return "\n".join(lines) + "\n"
 
 
 def glb_bytes(

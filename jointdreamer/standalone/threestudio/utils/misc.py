@@ -1,22 +1,14 @@
 """Devices, schedules, and parts of checkpoints."""
 
 import gc
-import math
 import os
 import sys
-from collections.abc import Callable
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from packaging import version
 
 from threestudio.utils.config import config_key, config_to_primitive
-
-
-def parse_version(text: str) -> version.Version:
-    """A version that compares as versions do."""
-    return version.parse(text)
 
 
 def get_rank() -> int:
@@ -92,7 +84,7 @@ def _read_checkpoint(path: str, map_location: Any) -> dict:
     return ckpt
 
 
-def C(value: Any, epoch: int, global_step: int, interpolation: str = "linear") -> float:
+def C(value: Any, epoch: int, global_step: int) -> float:
     """The value of a schedule now.
 
     A schedule is a number, or `[start_step, start_value, end_value, end_step]` (constant outside,
@@ -101,7 +93,7 @@ def C(value: Any, epoch: int, global_step: int, interpolation: str = "linear") -
     whose end is written as a float, like `5.0`, counts epochs and not steps.
 
     Raises:
-        ValueError: if the list has another length or the interpolation is unknown.
+        ValueError: if the list has another length.
 
     Example:
         >>> C([100, 1.0, 3.0, 200], epoch=0, global_step=150)
@@ -109,7 +101,7 @@ def C(value: Any, epoch: int, global_step: int, interpolation: str = "linear") -
     """
     if isinstance(value, int | float):
         return value
-    numbers = value if isinstance(value, list) else config_to_primitive(value)
+    numbers = config_to_primitive(value)
     if not isinstance(numbers, list):
         raise TypeError(f"a schedule is a number or a list of numbers, not {type(value).__name__}.")
     if len(numbers) == 3:
@@ -129,11 +121,7 @@ def C(value: Any, epoch: int, global_step: int, interpolation: str = "linear") -
         t = float(now >= end_step)
     else:
         t = min(max((now - start_step) / (end_step - start_step), 0.0), 1.0)
-    if interpolation == "linear":
-        return start + (end - start) * t
-    if interpolation == "exp":
-        return math.exp(math.log(start) * (1 - t) + math.log(end) * t)
-    raise ValueError(f"interpolation='{interpolation}' is unknown: use 'linear' or 'exp'.")
+    return start + (end - start) * t
 
 
 def cleanup() -> None:
@@ -146,55 +134,7 @@ def cleanup() -> None:
         encodings.free_temporary_memory()
 
 
-def finish_with_cleanup(func: Callable) -> Callable:
-    """Decorator: `cleanup` after each call."""
-
-    def wrapper(*args, **kwargs):
-        out = func(*args, **kwargs)
-        cleanup()
-        return out
-
-    return wrapper
-
-
-def _distributed() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
-
-
 def barrier() -> None:
     """Waits for all ranks; nothing outside distributed runs."""
-    if _distributed():
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
-
-
-def broadcast(tensor: torch.Tensor, src: int = 0) -> torch.Tensor:
-    """Gives every rank the tensor of rank `src`, in place."""
-    if _distributed():
-        torch.distributed.broadcast(tensor, src=src)
-    return tensor
-
-
-def enable_gradient(model: torch.nn.Module, enabled: bool = True) -> None:
-    """Sets `requires_grad` of all parameters."""
-    for param in model.parameters():
-        param.requires_grad_(enabled)
-
-
-def find_last_path(path: str | None) -> str | None:
-    """Replaces `LAST` in a path by the end of the last folder, in name order, that fits.
-
-    `outputs/run/a_bear@LAST/ckpts/last.ckpt` so means the newest time-stamped run of that name.
-
-    Raises:
-        FileNotFoundError: if nothing fits.
-    """
-    if path is None or "LAST" not in path:
-        return path
-    start, rest = path.replace(" ", "_").split("LAST", 1)
-    folder, prefix = os.path.split(start)
-    entries = os.listdir(folder or ".") if os.path.isdir(folder or ".") else []
-    fitting = sorted(entry for entry in entries if entry.startswith(prefix))
-    found = os.path.join(folder, fitting[-1]) + rest if fitting else path
-    if not os.path.exists(found):
-        raise FileNotFoundError(f"'{path}' fits no file ({found} does not exist): check the path.")
-    return found

@@ -1,6 +1,5 @@
 """Tensor operations: activations, cameras and rays, chunking, small losses."""
 
-from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -28,41 +27,10 @@ def scale_tensor(
     return (dat - low) / (high - low) * (new_high - new_low) + new_low
 
 
-class _TruncExp(torch.autograd.Function):
-    """exp whose gradient stops growing at x = 15, so that a large density cannot blow up a step.
-
-    Half-precision inputs are computed in float32 under autocast. From torch-ngp.
-    """
-
-    @staticmethod
-    @torch.amp.custom_fwd(device_type="cuda", cast_inputs=torch.float32)
-    def forward(ctx, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return torch.exp(x)
-
-    @staticmethod
-    @torch.amp.custom_bwd(device_type="cuda")
-    def backward(ctx, grad: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        return grad * torch.exp(x.clamp(max=15))
-
-
-trunc_exp = _TruncExp.apply
-
-
-def _lin2srgb(x: Tensor) -> Tensor:
-    """The sRGB transfer function, IEC 61966-2-1."""
-    curve = 1.055 * x.clamp(min=0.0031308) ** (1 / 2.4) - 0.055
-    return torch.where(x > 0.0031308, curve, 12.92 * x).clamp(0.0, 1.0)
-
-
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "none": lambda x: x,
-    "lin2srgb": _lin2srgb,
     "exp": torch.exp,
     "shifted_exp": lambda x: torch.exp(x - 1.0),
-    "trunc_exp": trunc_exp,
-    "shifted_trunc_exp": lambda x: trunc_exp(x - 1.0),
     "sigmoid": torch.sigmoid,
     "tanh": torch.tanh,
     "shifted_softplus": lambda x: F.softplus(x - 1.0),
@@ -106,96 +74,62 @@ def chunk_batch(func: Callable, chunk_size: int, *args, **kwargs) -> Any:
     def part(arg: Any, start: int) -> Any:
         return arg[start : start + chunk_size] if isinstance(arg, Tensor) else arg
 
-    pieces: dict[Any, list] = defaultdict(list)
-    kind: type | None = None
-    for start in range(0, max(1, sizes[0]), chunk_size):  # an empty batch is one empty chunk
-        out = func(
-            *(part(arg, start) for arg in args),
-            **{key: part(arg, start) for key, arg in kwargs.items()},
-        )
-        if out is None:
-            continue
-        kind = type(out)
-        for key, value in _named_outputs(out).items():
-            detach = isinstance(value, Tensor) and not torch.is_grad_enabled()
-            pieces[key].append(value.detach() if detach else value)
-    if kind is None:
-        return None
-    merged = {key: _merge(key, values) for key, values in pieces.items()}
-    if issubclass(kind, Tensor):
-        return merged[0]
-    return merged if kind is dict else kind(merged.values())
-
-
-def _named_outputs(out: Any) -> dict:
-    if isinstance(out, Tensor):
-        return {0: out}
-    if isinstance(out, tuple | list):
-        return dict(enumerate(out))
-    if isinstance(out, dict):
-        return out
-    raise TypeError(
-        f"chunk_batch: the function returned {type(out).__name__}, expected a tensor, tuple, list "
-        "or dict of tensors."
+    return _concatenated(
+        [
+            func(
+                *(part(arg, start) for arg in args),
+                **{key: part(arg, start) for key, arg in kwargs.items()},
+            )
+            for start in range(0, max(1, sizes[0]), chunk_size)  # an empty batch is one empty chunk
+        ]
     )
 
 
-def _merge(key: Any, values: list) -> Tensor | None:
-    if all(value is None for value in values):
+def _concatenated(outs: list) -> Any:
+    first = outs[0]
+    if all(out is None for out in outs):
         return None
-    if all(isinstance(value, Tensor) for value in values):
-        return torch.cat(values, dim=0)
-    kinds = sorted({type(value).__name__ for value in values})
-    raise TypeError(f"chunk_batch: output {key} is {', '.join(kinds)}, expected tensors.")
+    if all(isinstance(out, Tensor) for out in outs):
+        joined = torch.cat(outs, dim=0)
+        return joined if torch.is_grad_enabled() else joined.detach()
+    if isinstance(first, dict):
+        return {key: _concatenated([out[key] for out in outs]) for key in first}
+    if isinstance(first, tuple | list):
+        return type(first)(_concatenated(list(column)) for column in zip(*outs, strict=True))
+    kinds = sorted({type(out).__name__ for out in outs})
+    raise TypeError(
+        f"chunk_batch: the function returned {', '.join(kinds)}, expected a tensor, or a tuple, "
+        "list or dict of tensors."
+    )
 
 
-def get_ray_directions(
-    H: int,
-    W: int,
-    focal: float | tuple[float, float],
-    principal: tuple[float, float] | None = None,
-    use_pixel_centers: bool = True,
-) -> Float[Tensor, "H W 3"]:
-    """Ray directions of all pixels in camera coordinates: x right, y up, looking along -z.
+def get_ray_directions(H: int, W: int, focal: float) -> Float[Tensor, "H W 3"]:
+    """Rays through all pixels' centres in camera coordinates: x right, y up, looking along -z.
 
     Args:
-        focal: focal length in pixels, one number, or (fx, fy) with the principal point given.
-        principal: (cx, cy) in pixels; the image centre for a single focal length.
+        focal: focal length in pixels; the principal point is the image's centre.
 
     Returns:
         Directions with z = -1, not normalised.
-
-    Raises:
-        ValueError: if `focal` is a pair and `principal` is missing.
     """
-    if isinstance(focal, int | float):
-        (fx, fy), (cx, cy) = (focal, focal), (W / 2, H / 2)
-    elif principal is None:
-        raise ValueError(f"focal={focal} is a pair: give the principal point (cx, cy) with it.")
-    else:
-        (fx, fy), (cx, cy) = focal, principal
-    offset = 0.5 if use_pixel_centers else 0.0
-    x = (torch.arange(W, dtype=torch.float32) + offset - cx) / fx
-    y = (torch.arange(H, dtype=torch.float32) + offset - cy) / fy
+    x = (torch.arange(W, dtype=torch.float32) + 0.5 - W / 2) / focal
+    y = (torch.arange(H, dtype=torch.float32) + 0.5 - H / 2) / focal
     y, x = torch.meshgrid(-y, x, indexing="ij")
     return torch.stack([x, y, -torch.ones_like(x)], dim=-1)
 
 
 def get_rays(
-    directions: Float[Tensor, "*N 3"],
-    c2w: Float[Tensor, "*B 4 4"],
+    directions: Float[Tensor, "#B H W 3"] | Float[Tensor, "H W 3"],
+    c2w: Float[Tensor, "B 4 4"],
     keepdim: bool = False,
-    noise_scale: float = 0.0,
     normalize: bool = True,
 ) -> tuple[Float[Tensor, "*M 3"], Float[Tensor, "*M 3"]]:
     """Rays in world coordinates.
 
     Args:
-        directions: in camera coordinates: [N 3] with c2w [4 4], [1 4 4] or [N 4 4]; [H W 3] with
-            c2w [4 4] or [B 4 4]; [B H W 3] with c2w [B 4 4].
+        directions: in camera coordinates.
         c2w: camera-to-world matrices.
-        keepdim: keep the axes ([B H W 3] or so) and do not flatten to [N 3].
-        noise_scale: standard deviation of one offset for all origins and one for all directions.
+        keepdim: [B H W 3], not flattened to [B*H*W 3].
         normalize: make directions unit vectors.
 
     Returns:
@@ -204,23 +138,14 @@ def get_rays(
     Raises:
         ValueError: for other shapes.
     """
-    axes = (directions.ndim, c2w.ndim)
-    if axes in ((2, 2), (3, 2)):
-        camera = c2w
-    elif axes == (2, 3):
-        camera = c2w  # one matrix for each ray, or one for all
-    elif axes in ((3, 3), (4, 3)):
-        camera = c2w[:, None, None]
-    else:
+    if directions.ndim not in (3, 4) or c2w.ndim != 3:
         raise ValueError(
             f"directions {tuple(directions.shape)} and c2w {tuple(c2w.shape)} do not go together: "
-            "see get_rays for the shapes that do."
+            "give [H W 3] or [B H W 3] and [B 4 4]."
         )
+    camera = c2w[:, None, None]
     rays_d = (directions[..., None, :] * camera[..., :3, :3]).sum(-1)
     rays_o = camera[..., :3, 3].expand(rays_d.shape)
-    if noise_scale > 0:
-        rays_o = rays_o + torch.randn(3, device=rays_o.device) * noise_scale
-        rays_d = rays_d + torch.randn(3, device=rays_d.device) * noise_scale
     if normalize:
         rays_d = F.normalize(rays_d, dim=-1)
     if not keepdim:
@@ -259,28 +184,9 @@ def get_mvp_matrix(
     return proj_mtx @ w2c
 
 
-def binary_cross_entropy(input: Tensor, target: Tensor) -> Float[Tensor, ""]:
-    """Mean cross entropy of probabilities, usable under autocast where torch's own refuses."""
-    return -(target * torch.log(input) + (1 - target) * torch.log(1 - input)).mean()
-
-
 def shifted_expotional_decay(a: float, b: float, c: float, r: Tensor) -> Tensor:
     """a exp(-b r) + c, an interpolation weight of Perp-Neg (the name is threestudio's)."""
     return a * torch.exp(-b * r) + c
-
-
-def shifted_cosine_decay(a: float, b: float, c: float, r: Tensor) -> Tensor:
-    """a cos(b r + c) + a."""
-    return a * torch.cos(b * r + c) + a
-
-
-def perpendicular_component(
-    x: Float[Tensor, "B C H W"], y: Float[Tensor, "B C H W"]
-) -> Float[Tensor, "B C H W"]:
-    """What is left of each x after its projection on y is taken away (Perp-Neg)."""
-    axes = [1, 2, 3]
-    squared = (y * y).sum(axes, keepdim=True).clamp(min=1e-6)
-    return x - (x * y).sum(axes, keepdim=True) / squared * y
 
 
 def validate_empty_rays(

@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from threestudio.models.background.base import BaseBackground
-from threestudio.models.geometry.base import BaseImplicitGeometry
-from threestudio.models.materials.base import BaseMaterial
+from threestudio.models.sub_modules import SubModules, SubModulesMixin
 from threestudio.utils.base import BaseObject
 
 
@@ -18,16 +16,7 @@ class ExporterOutput:
     params: dict[str, Any]
 
 
-@dataclass
-class SubModules:
-    """What is exported."""
-
-    geometry: BaseImplicitGeometry
-    material: BaseMaterial
-    background: BaseBackground
-
-
-class Exporter(BaseObject):
+class Exporter(SubModulesMixin, BaseObject):
     """Returns what to save; `save_video` asks for the turntable too."""
 
     @dataclass
@@ -36,25 +25,8 @@ class Exporter(BaseObject):
 
     cfg: Config
 
-    def configure(
-        self,
-        geometry: BaseImplicitGeometry,
-        material: BaseMaterial,
-        background: BaseBackground,
-    ) -> None:
+    def configure(self, geometry: Any, material: Any, background: Any) -> None:
         self.sub_modules = SubModules(geometry, material, background)
-
-    @property
-    def geometry(self) -> BaseImplicitGeometry:
-        return self.sub_modules.geometry
-
-    @property
-    def material(self) -> BaseMaterial:
-        return self.sub_modules.material
-
-    @property
-    def background(self) -> BaseBackground:
-        return self.sub_modules.background
 
     def __call__(self, *args, **kwargs) -> list[ExporterOutput]:
         """The files that make up the asset."""

@@ -40,8 +40,8 @@ class MeshExporter(Exporter):
 
     cfg: Config
 
-    def configure(self, *args, **kwargs) -> None:
-        super().configure(*args, **kwargs)
+    def configure(self, *parts: Any, **named_parts: Any) -> None:
+        super().configure(*parts, **named_parts)
         if self.cfg.fmt not in FORMATS:
             raise ValueError(
                 f"system.exporter.fmt={self.cfg.fmt!r} is unknown: use one of {', '.join(FORMATS)}."
@@ -69,11 +69,7 @@ class MeshExporter(Exporter):
             "save_vertex_color": has_colour,
         }
         if extension == "obj":
-            params |= {
-                "save_mat": self.cfg.fmt == "obj-mtl",
-                "save_uv": False,
-                "map_format": self.cfg.texture_format,
-            }
+            params["save_mat"] = self.cfg.fmt == "obj-mtl"
         return [ExporterOutput(f"{self.cfg.save_name}.{extension}", extension, params)]
 
     def _set_colours(self, mesh: Mesh) -> bool:

@@ -6,11 +6,10 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from omegaconf import DictConfig
 from torch import Tensor
 
 import threestudio
-from threestudio.models.isosurface import IsosurfaceHelper, MarchingCubeCPUHelper
+from threestudio.models.isosurface import MarchingCubeCPUHelper
 from threestudio.models.mesh import Mesh
 from threestudio.utils.base import BaseModule
 from threestudio.utils.ops import chunk_batch, scale_tensor
@@ -21,19 +20,10 @@ _DEFAULT_CHUNK = 2**18
 
 
 def contract_to_unisphere(
-    x: Float[Tensor, "*N 3"], bbox: Float[Tensor, "2 3"], unbounded: bool = False
+    x: Float[Tensor, "*N 3"], bbox: Float[Tensor, "2 3"]
 ) -> Float[Tensor, "*N 3"]:
-    """Map the box to [0, 1]^3; if unbounded, all of space, contracted as in mip-NeRF 360.
-
-    Unbounded, x in [-1, 1]^3 stays as it is up to radius 1, farther points go to (2 - 1/|x|) x/|x|
-    (Barron et al. 2022, eq. 10), and the ball of radius 2 fills [0, 1]^3.
-    """
-    if not unbounded:
-        return scale_tensor(x, bbox, (0, 1))
-    x = scale_tensor(x, bbox, (-1, 1))
-    norm = x.norm(dim=-1, keepdim=True).clamp_min(1e-9)
-    x = torch.where(norm > 1, (2 - 1 / norm) * (x / norm), x)
-    return x / 4 + 0.5
+    """Map the box to [0, 1]^3."""
+    return scale_tensor(x, bbox, (0, 1))
 
 
 class BaseGeometry(BaseModule):
@@ -44,17 +34,6 @@ class BaseGeometry(BaseModule):
         pass
 
     cfg: Config
-
-    @staticmethod
-    def create_from(
-        other: "BaseGeometry", cfg: dict | DictConfig | None = None, **kwargs: Any
-    ) -> "BaseGeometry":
-        """A geometry of this class that continues from `other`.
-
-        Raises:
-            TypeError: if this class cannot continue from that one.
-        """
-        raise TypeError(f"No geometry can be created from {type(other).__name__} here.")
 
     def export(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """What a material needs to colour points of the mesh."""
@@ -82,7 +61,6 @@ class BaseImplicitGeometry(BaseGeometry):
         isosurface_threshold: float | str = 0.0
         isosurface_chunk: int = 0
         isosurface_coarse_to_fine: bool = True
-        isosurface_deformable_grid: bool = False
         isosurface_remove_outliers: bool = True
         isosurface_outlier_n_faces_threshold: int | float = 0.01
 
@@ -92,8 +70,7 @@ class BaseImplicitGeometry(BaseGeometry):
         self.bbox: Float[Tensor, "2 3"]
         corner = torch.full((3,), float(self.cfg.radius))
         self.register_buffer("bbox", torch.stack([-corner, corner]))
-        self.isosurface_helper: IsosurfaceHelper | None = None
-        self.unbounded: bool = False
+        self.isosurface_helper: MarchingCubeCPUHelper | None = None
 
     def forward(
         self, points: Float[Tensor, "*N Di"], output_normal: bool = False
@@ -101,10 +78,8 @@ class BaseImplicitGeometry(BaseGeometry):
         """Density, features and, if asked for, normals at world points."""
         raise NotImplementedError
 
-    def forward_field(
-        self, points: Float[Tensor, "*N Di"]
-    ) -> tuple[Float[Tensor, "*N 1"], Float[Tensor, "*N 3"] | None]:
-        """The implicit field (density, distance, ...) and a deformation of the grid or None."""
+    def forward_field(self, points: Float[Tensor, "*N Di"]) -> tuple[Float[Tensor, "*N 1"], None]:
+        """The implicit field (density, distance, ...), and None: no grid is deformed here."""
         raise NotImplementedError
 
     def forward_level(
@@ -113,6 +88,7 @@ class BaseImplicitGeometry(BaseGeometry):
         """The field turned into a level function: zero on the surface, negative inside."""
         raise NotImplementedError
 
+    @torch.no_grad()
     def isosurface(self) -> Mesh:
         """Extract the mesh, on a grid over the whole box or, coarse to fine, around the object.
 
@@ -126,12 +102,11 @@ class BaseImplicitGeometry(BaseGeometry):
         self._initialize_isosurface_helper()
         if not self.cfg.isosurface_coarse_to_fine:
             return self._isosurface(self.bbox)
-        with torch.no_grad():
-            coarse = self._isosurface(self.bbox)
+        coarse = self._isosurface(self.bbox)
         low, high = coarse.v_pos.amin(dim=0), coarse.v_pos.amax(dim=0)
         margin = (high - low) * _COARSE_MARGIN
         tight = torch.stack([(low - margin).max(self.bbox[0]), (high + margin).min(self.bbox[1])])
-        return self._isosurface(tight, fine_stage=True)
+        return self._isosurface(tight)
 
     def _initialize_isosurface_helper(self) -> None:
         if self.isosurface_helper is not None:
@@ -148,22 +123,18 @@ class BaseImplicitGeometry(BaseGeometry):
             raise ValueError(f"geometry.isosurface_method={method} is unknown: use mc-cpu.")
         self.isosurface_helper = MarchingCubeCPUHelper(resolution).to(self.bbox.device)
 
-    def _isosurface(self, bbox: Float[Tensor, "2 3"], fine_stage: bool = False) -> Mesh:
+    def _isosurface(self, bbox: Float[Tensor, "2 3"]) -> Mesh:
         helper = self.isosurface_helper
         assert helper is not None
 
-        def field_at(
-            vertices: Float[Tensor, "n 3"],
-        ) -> tuple[Float[Tensor, "n 1"], Float[Tensor, "n 3"] | None]:
+        def field_at(vertices: Float[Tensor, "n 3"]) -> Float[Tensor, "n 1"]:
             points = scale_tensor(vertices.to(bbox.device), helper.points_range, bbox)
-            field, deformation = self.forward_field(points)
-            moved = None if deformation is None else deformation.to(vertices.device)
-            return field.to(vertices.device), moved
+            return self.forward_field(points)[0].to(vertices.device)
 
         chunk = self.cfg.isosurface_chunk or _DEFAULT_CHUNK
-        field, deformation = chunk_batch(field_at, chunk, helper.grid_vertices)
+        field = chunk_batch(field_at, chunk, helper.grid_vertices)
         threshold = self._threshold(field)
-        mesh = helper(self.forward_level(field, threshold), deformation=deformation)
+        mesh = helper(self.forward_level(field, threshold))
         if mesh.t_pos_idx.shape[0] == 0:
             raise ValueError(
                 f"There is no surface at geometry.isosurface_threshold={threshold:.4g}: the field "
@@ -171,7 +142,6 @@ class BaseImplicitGeometry(BaseGeometry):
                 "geometry.isosurface_threshold between these, or train longer."
             )
         mesh.v_pos = scale_tensor(mesh.v_pos, helper.points_range, bbox)
-        mesh.add_extra("bbox", bbox)
         if self.cfg.isosurface_remove_outliers:
             mesh = mesh.remove_outlier(self.cfg.isosurface_outlier_n_faces_threshold)
         return mesh

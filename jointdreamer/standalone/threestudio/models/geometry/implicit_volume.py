@@ -7,15 +7,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from omegaconf import DictConfig
 from torch import Tensor
 
 import threestudio
-from threestudio.models.geometry.base import (
-    BaseGeometry,
-    BaseImplicitGeometry,
-    contract_to_unisphere,
-)
+from threestudio.models.geometry.base import BaseImplicitGeometry, contract_to_unisphere
 from threestudio.models.networks import get_encoding, get_mlp
 from threestudio.utils.ops import get_activation
 
@@ -139,11 +134,7 @@ class ImplicitVolume(BaseImplicitGeometry):
         density = self._network(self.density_network, self._encode(points), points)
         return self.get_activated_density(points, density)[1]
 
-    def forward_field(
-        self, points: Float[Tensor, "*N Di"]
-    ) -> tuple[Float[Tensor, "*N 1"], Float[Tensor, "*N 3"] | None]:
-        if self.cfg.isosurface_deformable_grid:
-            threestudio.warn("implicit-volume has no isosurface_deformable_grid: ignored.")
+    def forward_field(self, points: Float[Tensor, "*N Di"]) -> tuple[Float[Tensor, "*N 1"], None]:
         return self.forward_density(points), None
 
     def forward_level(
@@ -157,7 +148,7 @@ class ImplicitVolume(BaseImplicitGeometry):
         return {"features": self._network(self.feature_network, self._encode(points), points)}
 
     def _encode(self, points: Float[Tensor, "*N Di"]) -> Float[Tensor, "M Ne"]:
-        unit = contract_to_unisphere(points, self.bbox, self.unbounded)
+        unit = contract_to_unisphere(points, self.bbox)
         return self.encoding(unit.reshape(-1, self.cfg.n_input_dims))
 
     def _network(
@@ -191,27 +182,3 @@ class ImplicitVolume(BaseImplicitGeometry):
         if normal_type == "finite_difference":
             return (density - density_beside(steps)) / eps
         return 0.5 * (density_beside(-steps) - density_beside(steps)) / eps
-
-    @staticmethod
-    @torch.no_grad()
-    def create_from(
-        other: BaseGeometry,
-        cfg: dict | DictConfig | None = None,
-        copy_net: bool = True,
-        **kwargs: Any,
-    ) -> "ImplicitVolume":
-        """A volume that starts with another's density and, with `copy_net`, its features."""
-        if not isinstance(other, ImplicitVolume):
-            raise TypeError(
-                f"implicit-volume cannot be created from {type(other).__name__}: "
-                "geometry_convert_from must name a run with geometry_type=implicit-volume."
-            )
-        instance = ImplicitVolume(cfg, **kwargs)
-        parts = ["encoding", "density_network"]
-        if copy_net and instance.cfg.n_feature_dims == other.cfg.n_feature_dims > 0:
-            parts.append("feature_network")
-        if copy_net and instance.cfg.normal_type == other.cfg.normal_type == "pred":
-            parts.append("normal_network")
-        for part in parts:
-            getattr(instance, part).load_state_dict(getattr(other, part).state_dict())
-        return instance

@@ -1,28 +1,18 @@
-"""`stable-diffusion-prompt-processor`: embeddings of Stable Diffusion's CLIP text encoder."""
+"""`stable-diffusion-prompt-processor`: what `jointdreamer-prompt-processor` is made from."""
 
 from dataclasses import dataclass
 
-from jaxtyping import Float
-from torch import Tensor
-
 import threestudio
 from threestudio.models.prompt_processors.base import PromptProcessor
-from threestudio.models.prompt_processors.embedding_cache import (
-    cache_path,
-    model_identity,
-    save_embedding,
-)
-from threestudio.models.prompt_processors.text_encoder import (
-    encode_prompts,
-    load_text_encoder,
-    prompt_notes,
-)
-from threestudio.utils.misc import cleanup, get_device
 
 
 @threestudio.register("stable-diffusion-prompt-processor")
 class StableDiffusionPromptProcessor(PromptProcessor):
-    """For every model whose folder has a CLIP `text_encoder/` and its `tokenizer/`."""
+    """For every model whose folder has a CLIP `text_encoder/` and its `tokenizer/`.
+
+    Raises:
+        ValueError: if it is used itself: the text encoder is the extension's.
+    """
 
     @dataclass
     class Config(PromptProcessor.Config):
@@ -30,32 +20,8 @@ class StableDiffusionPromptProcessor(PromptProcessor):
 
     cfg: Config
 
-    def configure_text_encoder(self) -> None:
-        self.tokenizer, self.text_encoder = load_text_encoder(
-            self.cfg.pretrained_model_name_or_path, self.device
+    def prepare_text_embeddings(self) -> None:
+        raise ValueError(
+            "system.prompt_processor_type=stable-diffusion-prompt-processor has no text encoder in "
+            "the standalone host: write jointdreamer-prompt-processor, which takes the same keys."
         )
-
-    def destroy_text_encoder(self) -> None:
-        del self.tokenizer
-        del self.text_encoder
-        cleanup()
-
-    def get_text_embeddings(
-        self, prompt: str | list[str], negative_prompt: str | list[str]
-    ) -> tuple[Float[Tensor, "B N Nf"], Float[Tensor, "B2 N Nf"]]:
-        positive, negative = (
-            encode_prompts(
-                self.tokenizer, self.text_encoder, [text] if isinstance(text, str) else list(text)
-            )
-            for text in (prompt, negative_prompt)
-        )
-        return positive, negative
-
-    @staticmethod
-    def spawn_func(pretrained_model_name_or_path: str, prompts: list[str], cache_dir: str) -> None:
-        identity = model_identity(pretrained_model_name_or_path)
-        tokenizer, encoder = load_text_encoder(pretrained_model_name_or_path, get_device())
-        embeddings = encode_prompts(tokenizer, encoder, prompts)
-        for prompt, embedding in zip(prompts, embeddings, strict=True):
-            notes = prompt_notes(tokenizer, encoder, prompt)
-            save_embedding(cache_path(cache_dir, identity, prompt), embedding, notes)

@@ -10,9 +10,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 import threestudio
-from threestudio.models.background.base import BaseBackground
-from threestudio.models.geometry.base import BaseImplicitGeometry
-from threestudio.models.materials.base import BaseMaterial
 from threestudio.models.renderers.base import VolumeRenderer
 from threestudio.models.renderers.marching import (
     Samples,
@@ -25,7 +22,6 @@ from threestudio.utils.ops import chunk_batch, validate_empty_rays
 _GRID_RESOLUTION = 32
 _PRUNE_ALPHA = 0.01
 _DIAGONAL = 1.732  # sqrt(3): `num_samples_per_ray` steps span the box's diagonal
-_NORMAL_PERTURBATION = 1e-2
 
 
 @threestudio.register("nerf-volume-renderer")
@@ -52,7 +48,6 @@ class NeRFVolumeRenderer(VolumeRenderer):
         far_plane: float = 1e10
 
         return_comp_normal: bool = False
-        return_normal_perturb: bool = False
 
         estimator: str = "occgrid"
 
@@ -61,13 +56,8 @@ class NeRFVolumeRenderer(VolumeRenderer):
 
     cfg: Config
 
-    def configure(
-        self,
-        geometry: BaseImplicitGeometry,
-        material: BaseMaterial,
-        background: BaseBackground,
-    ) -> None:
-        super().configure(geometry, material, background)
+    def configure(self, *parts: Any, **named_parts: Any) -> None:
+        super().configure(*parts, **named_parts)
         if self.cfg.estimator != "occgrid":
             raise ValueError(
                 f"renderer.estimator={self.cfg.estimator} is not available in the standalone "
@@ -164,9 +154,6 @@ class NeRFVolumeRenderer(VolumeRenderer):
                 "points": points,
                 **geo_out,
             }
-            if "normal" in geo_out and self.cfg.return_normal_perturb:
-                shifted = points + torch.randn_like(points) * _NORMAL_PERTURBATION
-                out["normal_perturb"] = self.geometry(shifted, output_normal=True)["normal"]
         return out
 
     def _sample(self, origins: Float[Tensor, "N 3"], dirs: Float[Tensor, "N 3"]) -> Samples:
