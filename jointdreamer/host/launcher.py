@@ -51,3 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     with errors.reported(verbose="--verbose" in argv) as outcome:
         run(argv)
     return outcome.code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -27,6 +27,7 @@ from .checkpoints import (
     trial_folder,
 )
 from .config_check import check_config
+from .metrics import RunMetrics
 from .options import Options, requested_devices
 from .progress import RunProgress
 
@@ -175,6 +176,7 @@ def _training_callbacks(cfg: DictConfig, options: Options) -> list[Callback]:
     return [
         ModelCheckpoint(dirpath=os.path.join(cfg.trial_dir, FOLDER), **checkpoint),
         LearningRateMonitor(logging_interval="step"),
+        RunMetrics(cfg.trial_dir, resumed=cfg.resume is not None),
         ConfigSnapshotCallback(
             options.config, cfg, os.path.join(cfg.trial_dir, "configs"), use_version=False
         ),
@@ -204,4 +206,4 @@ def _where(trainer: DictConfig) -> dict[str, Any]:
 @rank_zero_only
 def _note_command(trial_dir: str) -> None:
     with open(os.path.join(trial_dir, "cmd.txt"), "a", encoding="utf-8") as file:
-        file.write(shlex.join(["python", *sys.argv]) + "\n")
+        file.write(shlex.join(["python", *sys.orig_argv[1:]]) + "\n")

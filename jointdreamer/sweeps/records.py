@@ -1,43 +1,67 @@
 """What became of a sweep's runs: read from their folders, as CSV and as tables."""
 
 import csv
-import io
+import fcntl
 import json
 import os
 import signal
 import statistics
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rich.table import Table
 from rich.text import Text
 
-from .locks import take
 from .plan import PlannedRun
 
-FOLDER = "sweep"  # below a run's own
+FOLDER = "sweep"  # below a run's own: settings.json, state.json, log.txt, lock
+PATIENCE = 1.0  # seconds; others take a lock for a moment to see whether it is free
+MEASURED = ("steps_per_second", "peak_host_gib", "peak_gpu_gib")
 
 
 @dataclass(frozen=True)
 class Record:
-    """The state of one run, and what all attempts at it took together."""
+    """One run as its folder tells of it.
+
+    Attributes:
+        state: waiting, running, done, failed, interrupted, or killed.
+        row: its line of `runs.csv`; seconds are of all attempts, from the start of Python to its
+            end; what is measured is from the run's own `metrics.json`.
+    """
 
     run: PlannedRun
-    attempts: list[dict[str, Any]]
     state: str
+    row: dict[str, Any]
 
     @classmethod
     def of(cls, run: PlannedRun) -> "Record":
-        """Reads the run's folder; a run whose process is gone without a word is `killed`."""
-        attempts = read_json(run.folder / FOLDER / "attempts.json") or []
-        state = attempts[-1]["state"] if attempts else "waiting"
-        if state == "running" and not is_locked(run):
-            # its last word may have come between the two looks
-            attempts = read_json(run.folder / FOLDER / "attempts.json") or []
-            state = attempts[-1]["state"].replace("running", "killed")
-        return cls(run, attempts, state)
+        goes_on = is_locked(run)  # asked first, as its last word may come between the two looks
+        noted = read_json(run.folder / FOLDER / "state.json")
+        measured = read_json(run.folder / "metrics.json")
+        state = noted.get("state", "waiting")
+        if state == "running" and not goes_on:
+            state = "killed"
+        if state != "running" and measured.get("state") == "done":
+            state = "done"
+        row = {
+            "method": run.method.name,
+            "seed": run.seed,
+            "prompt": run.prompt,
+            "state": state,
+            "exit": noted.get("exit"),
+            "seconds": round(noted.get("seconds", 0.0), 1),
+            "steps": measured.get("step") or 0,
+            **{key: measured.get(key) for key in (*MEASURED, "device")},
+            "at_once": noted.get("at_once"),
+            "attempts": noted.get("attempts", 0),
+            "folder": os.path.relpath(run.folder, run.out),
+            "log_end": "" if state in ("done", "waiting", "running") else _log_end(run),
+        }
+        return cls(run, state, row)
 
     @property
     def done(self) -> bool:
@@ -48,67 +72,34 @@ class Record:
         return self.state in ("failed", "killed")
 
     @property
-    def step(self) -> int:
-        reached = [a["step"] for a in self.attempts if a["step"] is not None]
-        return reached[-1] if reached else 0
+    def outcome(self) -> str:
+        """The state, of a failed run with its exit code or signal."""
+        code = self.row["exit"]
+        if not self.failed or code is None:
+            return self.state
+        return f"{self.state} ({code if code >= 0 else signal.Signals(-code).name})"
 
     @property
-    def seconds(self) -> float:
-        """Of all attempts, from the start of Python to its end."""
-        return sum(attempt["seconds"] for attempt in self.attempts)
-
-    @property
-    def steps_per_second(self) -> float | None:
-        """Of training alone, without each attempt's first step and without validation."""
-        seconds = sum(attempt["timed_seconds"] for attempt in self.attempts)
-        return sum(a["timed_steps"] for a in self.attempts) / seconds if seconds else None
-
-    def peak(self, key: str) -> float | None:
-        values = [attempt[key] for attempt in self.attempts if attempt[key] is not None]
-        return max(values, default=None)
-
-    def log_end(self) -> str:
-        """The last line that the last attempt wrote."""
-        log = self.run.folder / FOLDER / "log.txt"
-        if not log.is_file():
-            return ""
-        written = log.read_text(encoding="utf-8", errors="replace").splitlines()
-        return next((line.strip() for line in reversed(written) if line.strip()), "")
-
-    def row(self) -> dict[str, Any]:
-        """A line of the CSV."""
-        last = self.attempts[-1] if self.attempts else {}
-        return {
-            "method": self.run.method.name,
-            "seed": self.run.seed,
-            "prompt": self.run.prompt,
-            "state": self.state,
-            "exit": last.get("exit"),
-            "seconds": round(self.seconds, 1),
-            "steps": self.step,
-            "steps_per_second": _rounded(self.steps_per_second),
-            "peak_host_gib": self.peak("peak_host_gib"),
-            "peak_gpu_gib": self.peak("peak_gpu_gib"),
-            "device": last.get("device"),
-            "at_once": last.get("at_once"),
-            "together": last.get("together"),
-            "attempts": len(self.attempts),
-            "folder": os.path.relpath(self.run.folder, self.run.out),
-            "log_end": "" if self.state in ("done", "waiting") else self.log_end(),
-        }
+    def line(self) -> str:
+        text = f"{self.run.name} '{self.run.prompt}': {self.outcome}, {self.row['seconds']:.0f} s"
+        return text if self.done else f"{text}; {self.row['log_end'][:300]}"
 
 
-def note_end(run: PlannedRun, code: int) -> None:
-    """Notes how a process ended that could not say so itself.
+def _log_end(run: PlannedRun) -> str:
+    """The last line that a run wrote."""
+    log = run.folder / FOLDER / "log.txt"
+    written = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+    return (written.strip().splitlines() or [""])[-1].strip()
 
-    Args:
-        code: its exit code, negative for a signal.
-    """
-    path = run.folder / FOLDER / "attempts.json"
-    if code != 0 and Record.of(run).state == "killed":
-        *earlier, last = read_json(path)
-        end = {"state": "killed" if code < 0 else "failed", "exit": code}
-        write_whole(path, json.dumps([*earlier, {**last, **end}], indent=1))
+
+@contextmanager
+def take_lock(run: PlannedRun) -> Iterator[TextIO | None]:
+    """Makes a run this process's own, and its children's that get the file; None: another's."""
+    with open(run.folder / FOLDER / "lock", "a") as file:
+        deadline = time.monotonic() + PATIENCE
+        while not (taken := _lock(file)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        yield file if taken else None
 
 
 def is_locked(run: PlannedRun) -> bool:
@@ -116,112 +107,85 @@ def is_locked(run: PlannedRun) -> bool:
     path = run.folder / FOLDER / "lock"
     if not path.is_file():
         return False
-    file = take(path)
-    if file is not None:
-        file.close()
-    return file is None
+    with open(path, "a") as file:
+        return not _lock(file)
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.4g}")
+def _lock(file: TextIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
-def read_json(path: Path) -> Any:
-    """A file's content, or None if there is no such file."""
+def read_json(path: Path) -> dict[str, Any]:
+    """A file's content; empty if there is no such file."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return None
+        return {}
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file that is there as a whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """The extension's, which has to be loaded by now."""
+    from threestudio_jointdreamer import files
+
+    with files.replacing(path) as new:
+        yield new
 
 
 def write_csv(path: Path, records: Sequence[Record]) -> None:
-    rows = [record.row() for record in records]
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_whole(path, text.getvalue())
+    with replacing(path) as new, open(new, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, records[0].row, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(record.row for record in records)
 
 
 def table_of_runs(records: Sequence[Record]) -> Table:
     """A row for each run; below them the end of each failed one's log."""
-    columns = ("method", "seed", "prompt", "state", "time", "steps/s", "GiB", "GPU GiB")
-    table = Table(*columns, show_edge=False)
+    table = _table("method", "seed", "prompt", "state", "time", "steps/s", "GiB", "GPU GiB", left=4)
     table.columns[2].min_width = 12
-    for column in table.columns[4:]:
-        column.justify = "right"
     for record in records:
-        state = Text(_exit(record), "red") if record.failed else Text(record.state)
-        row = record.row()
-        measured = [row[key] for key in ("steps_per_second", "peak_host_gib", "peak_gpu_gib")]
+        row = record.row
         table.add_row(
             Text(row["method"]),
             str(row["seed"]),
             Text(row["prompt"], no_wrap=True, overflow="ellipsis"),
-            state,
-            f"{record.seconds:.0f} s" if record.attempts else "",
-            *("" if value is None else f"{value:.3g}" for value in measured),
+            Text(record.outcome, "red" if record.failed else ""),
+            f"{row['seconds']:.0f} s" if row["attempts"] else "",
+            *("" if row[key] is None else f"{row[key]:.3g}" for key in MEASURED),
         )
-    ends = [
-        f"{_exit(record)}: {record.run.name} '{record.run.prompt}': {_shortened(record.log_end())}"
-        for record in records
-        if record.failed
-    ]
+    ends = [record.line for record in records if record.failed]
     table.caption = Text("\n".join(ends), justify="left")
     return table
 
 
 def table_of_methods(records: Sequence[Record]) -> Table:
-    """Medians of each method's finished runs, and its time beside the first method's."""
-    columns = ("method", "done", "median", "relative", "steps/s", "GiB", "GPU GiB")
-    table = Table(*columns, show_edge=False)
-    for column in table.columns[1:]:
-        column.justify = "right"
+    """Medians of each method's finished runs, most memory, and its time beside the first one's."""
+    table = _table("method", "done", "median", "relative", "steps/s", "GiB", "GPU GiB", left=1)
     first = None
     for name in dict.fromkeys(record.run.method.name for record in records):
         chosen = [record for record in records if record.run.method.name == name]
-        done = [record for record in chosen if record.done]
-        seconds = _median([record.seconds for record in done])
+        rows = [record.row for record in chosen if record.done]
+        known = {
+            key: [row[key] for row in rows if row[key] is not None] or [0.0]
+            for key in ("seconds", *MEASURED)
+        }
+        seconds, speed = (statistics.median(known[key]) for key in ("seconds", MEASURED[0]))
         first = first or seconds
-        values = (
-            (seconds, "{:.0f} s"),
-            (seconds and seconds / first, "{:.2f}"),
-            (_median([record.steps_per_second for record in done]), "{:.3g}"),
-            (_highest([record.peak("peak_host_gib") for record in done]), "{:.3g}"),
-            (_highest([record.peak("peak_gpu_gib") for record in done]), "{:.3g}"),
-        )
-        cells = ("" if value is None else form.format(value) for value, form in values)
-        table.add_row(Text(name), f"{len(done)} of {len(chosen)}", *cells)
+        peaks = [max(known[key]) for key in MEASURED[1:]]
+        values = (seconds / first if first else 0.0, speed, *peaks)
+        cells = (f"{value:.3g}" if value else "" for value in values)
+        median = f"{seconds:.0f} s" if seconds else ""
+        table.add_row(Text(name), f"{len(rows)} of {len(chosen)}", median, *cells)
     return table
 
 
-def _shortened(text: str, length: int = 300) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"
-
-
-def _exit(record: Record) -> str:
-    code = record.attempts[-1].get("exit")
-    if code is None:
-        return record.state
-    if code >= 0:
-        return f"{record.state} ({code})"
-    return f"killed ({signal.Signals(-code).name})"
-
-
-def _median(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.median(known) if known else None
-
-
-def _highest(values: list[float | None]) -> float | None:
-    return max((value for value in values if value is not None), default=None)
+def _table(*columns: str, left: int) -> Table:
+    """Columns of text to the left, then of numbers to the right."""
+    table = Table(*columns, show_edge=False)
+    for column in table.columns[left:]:
+        column.justify = "right"
+    return table

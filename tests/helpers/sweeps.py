@@ -6,28 +6,19 @@ The program imports the sweep's own modules alone: a tenth of the whole extensio
 """
 
 import argparse
-import importlib.util
 import json
 import os
 import subprocess
 import sys
-import types
+from importlib.machinery import ModuleSpec
+from importlib.util import module_from_spec
 from pathlib import Path
 
 import yaml
 
-STAND_IN = Path(__file__).parent / "stand_in_host" / "stand_in.py"
-EXTENSION = Path(__file__).resolve().parents[2] / "custom" / "threestudio-jointdreamer"
+STAND_IN = (sys.executable, str(Path(__file__).with_name("stand_in_host.py")))
+ROOT = Path(__file__).resolve().parents[2]
 PROMPTS = ["a red bear", "a blue cat"]
-
-
-def stand_in_run():
-    """The stand-in's `run`, of a module that a launcher finds again."""
-    if "stand_in" not in sys.modules:
-        spec = importlib.util.spec_from_file_location("stand_in", STAND_IN)
-        sys.modules["stand_in"] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules["stand_in"])
-    return sys.modules["stand_in"].run
 
 
 def write_sweep(folder: Path, **changes) -> Path:
@@ -66,17 +57,23 @@ def sessions(folder: Path) -> list[dict]:
 
 
 def main(argv: list[str]) -> int:
-    package = types.ModuleType("threestudio_jointdreamer")
-    package.__path__ = [str(EXTENSION)]
-    sys.modules[package.__name__] = package
-    from jointdreamer.sweeps import command
+    spec = ModuleSpec("threestudio_jointdreamer", None, is_package=True)
+    spec.submodule_search_locations.append(str(ROOT / "custom" / "threestudio-jointdreamer"))
+    sys.modules[spec.name] = module_from_spec(spec)
+    from jointdreamer.sweeps import command, run
 
+    run.LAUNCHER = STAND_IN
     parser = argparse.ArgumentParser()
-    command.add_arguments(parser.add_subparsers())
-    args, overrides = parser.parse_known_args(["sweep", *argv])
-    args.overrides, args.run_config = overrides, stand_in_run()
-    return args.handler(args)
+    command.add_arguments(parser)
+    args, overrides = parser.parse_known_args(argv)
+    args.overrides = overrides
+    try:
+        return args.run(args)
+    except ValueError as error:
+        print(f"error: {error}")
+        return 2
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
     sys.exit(main(sys.argv[1:]))

@@ -4,18 +4,20 @@ import csv
 
 import pytest
 from helpers.prior_fixtures import mv_folder, sd_folder  # noqa: F401
-from helpers.sweeps import sessions, stand_in_run, write_sweep
+from helpers.sweeps import STAND_IN, sessions, write_sweep
 from helpers.tiny_run import write_tiny_config
 
 from jointdreamer.cli import main
 from jointdreamer.runs import Run
+from jointdreamer.sweeps import run
 
 
 @pytest.fixture
-def sweep(tmp_path):
+def sweep(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "LAUNCHER", STAND_IN)
+
     def start(*more, **changes):
-        path = write_sweep(tmp_path, **changes)
-        return main(["sweep", str(path), *more], run=stand_in_run())
+        return main(["sweep", str(write_sweep(tmp_path, **changes)), *more])
 
     return start
 
@@ -56,9 +58,9 @@ def test_the_exit_status_says_that_a_run_failed(sweep, capsys):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--jobs", "0"], "--jobs=0 must be"),
-        (["--seeds", "one"], "--seeds=['one'] must be"),
-        (["--methods", "plan"], "no such method: did you mean 'plain'"),
+        (["--jobs", "0"], "jobs=0 must be"),
+        (["--seeds", "one"], "'one' of type 'str' could not be converted to Integer"),
+        (["--methods", "plan"], "--methods plan: there is no such one, but plain"),
         (["--prompts", "no.json"], "no.json does not exist"),
         (["seed=3"], "seed=3 cannot be overridden"),
     ],
@@ -72,16 +74,16 @@ def test_mistakes_are_one_line_and_status_2(sweep, tmp_path, capsys, options, me
 
 @pytest.mark.slow
 def test_a_run_of_the_real_host_is_measured(tmp_path, sd_folder, mv_folder, capsys):  # noqa: F811
-    from jointdreamer.host.launcher import run
-
     config = write_tiny_config(
         tmp_path / "real.yaml", sd_folder, mv_folder, data={"n_test_views": 2}
     )
     path = write_sweep(tmp_path, methods={"jsd": {"config": str(config)}}, prompts=["a bear"])
-    assert main(["sweep", str(path)], run=run) == 0, capsys.readouterr().out
+    assert main(["sweep", str(path)]) == 0, capsys.readouterr().out
     (row,) = csv.DictReader((tmp_path / "out" / "runs.csv").read_text().splitlines())
     assert (row["state"], row["steps"], row["attempts"]) == ("done", "4", "1")
     assert float(row["steps_per_second"]) > 0.1 and float(row["peak_host_gib"]) > 0.2
     folder = Run(tmp_path / "out" / row["folder"])
     assert folder.newest("test.mp4").name == "it4-test.mp4"
     assert len(folder.metrics()["train/loss_sds"]) == 4
+    (command,) = (folder.folder / "cmd.txt").read_text().splitlines()
+    assert command.startswith("python -m jointdreamer.host.launcher --config ")

@@ -1,0 +1,263 @@
+"""Carries a sweep out: each run a process, several at a time through joblib, until Ctrl-C."""
+
+import json
+import os
+import queue
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+import joblib
+from rich.console import Console
+
+from ..host import selection
+from ..progress import progress
+from .plan import PlannedRun
+from .records import FOLDER, Record, is_locked, read_json, replacing, take_lock, write_csv
+
+LAUNCHER = (sys.executable, "-m", "jointdreamer.host.launcher")
+BACKENDS = ("threading", "ray")
+LOOK = 0.5  # seconds between two looks at the runs
+GRACE = 10.0  # seconds from Ctrl-C to a run's end by force
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How runs are started.
+
+    Attributes:
+        program: what carries out a command line of launch.py.
+        jobs: runs at a time.
+        backend: joblib's; "ray" is a cluster, whose machines see `out` and Python at one path.
+        gpus: of this machine, as CUDA_VISIBLE_DEVICES names them; used in turn.
+    """
+
+    program: Sequence[str] = LAUNCHER
+    jobs: int = 1
+    backend: str = "threading"
+    gpus: Sequence[str] = ()
+
+
+def visible_gpus() -> list[str]:
+    """As CUDA_VISIBLE_DEVICES has to name them."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [name for name in chosen.split(",") if name.strip()]
+    import torch
+
+    return [str(index) for index in range(torch.cuda.device_count())]
+
+
+def check_settings(runs: Sequence[PlannedRun]) -> None:
+    """Refuses folders that hold runs of these names which were made with other settings.
+
+    Raises:
+        ValueError: names the first of them and the settings that differ.
+    """
+    differing = {}
+    for run in runs:
+        found = read_json(run.folder / FOLDER / "settings.json")
+        keys = [key for key, value in run.settings().items() if found.get(key) != value]
+        if keys and (found or any(run.folder.glob("ckpts/*.ckpt"))):
+            differing[run.folder] = ", ".join(keys)
+    for folder, keys in differing.items():
+        raise ValueError(
+            f"{len(differing)} of the runs are there with other settings, the first is {folder} "
+            f"(differing: {keys}). Add --fresh to replace them, or --out for another folder."
+        )
+
+
+def remove_runs(runs: Sequence[PlannedRun]) -> None:
+    """Removes the folders of runs that no process is at."""
+    for run in runs:
+        if is_locked(run):
+            raise ValueError(f"--fresh: a process is at {run.folder}; end that sweep first.")
+    for run in runs:
+        if run.folder.exists():
+            shutil.rmtree(run.folder)
+
+
+def run_sweep(runs: Sequence[PlannedRun], workers: Workers, console: Console) -> bool:
+    """Runs what is not done yet and writes `runs.csv` in the sweep's folder, again and again.
+
+    Returns:
+        Whether it came to its end; False after Ctrl-C. What became of each run: `Record.of`.
+
+    Raises:
+        ValueError: the folder holds runs with other settings, or the backend is not installed.
+        OSError: the sweep's folder cannot be written.
+    """
+    check_settings(runs)
+    watch = _Watch(runs, console)
+    options = _start_ray(workers.jobs) if workers.backend == "ray" and watch.going else {}
+    runs[0].out.mkdir(parents=True, exist_ok=True)
+    wanted = runs[0].out / f".sweep-{socket.gethostname()}-{os.getpid()}"
+    wanted.touch()  # all workers see it; without it runs end
+    try:
+        with _interruptible(), ThreadPoolExecutor(1) as executor, watch.bar as advance:
+            working = executor.submit(_work, watch.going.copy(), workers, options, wanted)
+            try:
+                while not wait([working], LOOK).done:
+                    watch.look(advance)
+            except KeyboardInterrupt:
+                wanted.unlink()
+                wait([working])
+            watch.look(advance)
+        interrupted = not wanted.exists()
+    finally:
+        wanted.unlink(missing_ok=True)
+    watch.write()
+    if interrupted:
+        console.print("Interrupted. The same command goes on.")
+    else:
+        working.result()  # or what it raised
+    return not interrupted
+
+
+class _Watch:
+    """Shows steps of all runs that are left against their total, and a line for each that ends."""
+
+    def __init__(self, runs: Sequence[PlannedRun], console: Console) -> None:
+        self._records = {run: Record.of(run) for run in runs}
+        self._before = dict(self._records)
+        self._console, self._shown = console, 0
+        self.going = [run for run, record in self._records.items() if not record.done]
+        self._steps = {run: run.steps or 1 for run in self.going}
+        self.bar = progress(f"{len(self.going)} runs", sum(self._steps.values()), console)
+
+    def look(self, advance: Any) -> None:
+        for run in self.going.copy():
+            self._records[run] = record = Record.of(run)
+            again = record.row["attempts"] > self._before[run].row["attempts"]
+            if again and record.state != "running":
+                self.going.remove(run)
+                count = len(self._records)
+                text = f"{count - len(self.going)}/{count} {record.line}"
+                self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+                self.write()
+        left = [max(0, self._steps[run] - self._records[run].row["steps"]) for run in self.going]
+        reached = sum(self._steps.values()) - sum(left)
+        advance(reached - self._shown, note="steps")
+        self._shown = reached
+
+    def write(self) -> None:
+        records = list(self._records.values())
+        write_csv(records[0].run.out / "runs.csv", records)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM and a closed terminal are as Ctrl-C, also where a shell had them ignored."""
+    names = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(name, signal.default_int_handler) for name in names]
+    try:
+        yield
+    finally:
+        for name, handler in zip(names, before, strict=True):
+            signal.signal(name, handler)
+
+
+def _work(
+    runs: Sequence[PlannedRun], workers: Workers, options: dict[str, Any], wanted: Path
+) -> None:
+    """Carries the runs out, `jobs` at a time."""
+    slots: queue.Queue = queue.Queue()  # the GPUs of the runs that go on at a time
+    for job in range(workers.jobs):
+        slots.put(workers.gpus[job % len(workers.gpus)] if workers.gpus else None)
+    shared = slots if workers.backend != "ray" else None  # which shares its machines' GPUs itself
+    calls = [joblib.delayed(carry_out)(run, workers, wanted, shared) for run in runs]
+    with joblib.parallel_config(workers.backend, n_jobs=workers.jobs, **options):
+        joblib.Parallel(batch_size=1, pre_dispatch="all")(calls)
+
+
+def _start_ray(jobs: int) -> dict[str, Any]:
+    """Joins the cluster that RAY_ADDRESS names, or makes one of this machine."""
+    try:
+        import ray
+        from ray.util.joblib import register_ray
+    except ImportError as error:
+        raise ValueError("--backend ray needs Ray: pip install ray.") from error
+    if not ray.is_initialized():
+        local = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": jobs}
+        ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False, **local)
+    register_ray()
+    gpus = ray.cluster_resources().get("GPU", 0)
+    share = min(1.0, int(1e4 * gpus / jobs) / 1e4)
+    return {"ray_remote_args": {"num_cpus": 1, "num_gpus": share}}
+
+
+def carry_out(run: PlannedRun, workers: Workers, wanted: Path, slots: queue.Queue | None) -> None:
+    """Runs one run as a process, unless it is another sweep's; its folder tells how it ended."""
+    if slots is None:  # in a Python of Ray's
+        selection.ensure_host()
+        selection.load_extension()
+    folder = run.folder / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    with take_lock(run) as lock:
+        if lock is None or not wanted.exists() or Record.of(run).done:
+            return
+        gpu = None if slots is None else slots.get()
+        begin = time.monotonic()
+        note = {"seconds": 0.0, "attempts": 0, **read_json(folder / "state.json")}
+        note |= {"state": "running", "exit": None, "at_once": workers.jobs}
+        note["attempts"] += 1
+        _write_json(folder / "settings.json", run.settings())
+        _write_json(folder / "state.json", note)
+        try:
+            code = _exit_code(_start(run, workers, gpu, lock), wanted)
+        finally:
+            if slots is not None:
+                slots.put(gpu)
+        state = "killed" if code < 0 else "failed" if code else "done"
+        note |= {"state": state if wanted.exists() or not code else "interrupted", "exit": code}
+        note["seconds"] += time.monotonic() - begin
+        _write_json(folder / "state.json", note)
+
+
+def _start(run: PlannedRun, workers: Workers, gpu: str | None, lock: TextIO) -> subprocess.Popen:
+    """The run's process; a session of its own keeps a terminal's Ctrl-C from it.
+
+    It has the lock as well: if the sweep is killed, no other starts what still goes on.
+    """
+    cores = 1 if workers.backend == "ray" else max(1, (os.cpu_count() or 1) // workers.jobs)
+    environment = {"OMP_NUM_THREADS": str(cores), "PYTHONUNBUFFERED": "1", **os.environ}
+    if gpu is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = gpu
+    with open(run.folder / FOLDER / "log.txt", "a", encoding="utf-8") as log:
+        print(f"--- {datetime.now():%Y-%m-%d %H:%M:%S}", file=log, flush=True)
+        return subprocess.Popen(
+            [*workers.program, *run.arguments()],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=[lock.fileno()],
+        )
+
+
+def _exit_code(process: subprocess.Popen, wanted: Path) -> int:
+    """Of a process that is interrupted when nobody wants it any more; negative for a signal."""
+    while wanted.exists():
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(LOOK)
+    process.send_signal(signal.SIGINT)
+    with suppress(subprocess.TimeoutExpired):
+        return process.wait(GRACE)
+    os.killpg(process.pid, signal.SIGKILL)
+    return process.wait()
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    with replacing(path) as new:
+        new.write_text(json.dumps(content, indent=1), encoding="utf-8")
