@@ -68,33 +68,26 @@ def default_settings(data: str = TINYWORLD, **changes) -> Settings:
 
 
 def _check(settings: Settings) -> None:
-    def require(holds: bool, option: str, value: object, remedy: str) -> None:
-        if not holds:
-            raise ValueError(f"--{option} {value}: {remedy}")
-
     least = {"steps": 1, "batch": 2, "n_view": 2, "train_blocks": 0, "image_size": 16, "objects": 2}
     for name, minimum in least.items():
-        value, option = getattr(settings, name), {"n_view": "views"}.get(name, name)
-        holds = value is None or value >= minimum
-        require(holds, option.replace("_", "-"), value, f"give {minimum} or more.")
-    require(settings.lr > 0, "lr", settings.lr, "give a number above 0.")
-    if settings.in_tinyworld:
-        whole = settings.held_out >= 2 and settings.held_out % 1 == 0
-        require(whole, "held-out", settings.held_out, "give a number of objects, 2 or more.")
-    else:
-        share = 0 < settings.held_out < 1
-        require(share, "held-out", settings.held_out, "give a share of the objects, as 0.01.")
-        require(
-            settings.denoise_with is None,
-            "denoise-with",
-            settings.denoise_with,
-            "views are denoised for captions, and a folder has none: leave it out, or give "
-            f"--data {TINYWORLD}.",
-        )
-    require(
-        settings.backbone != TINY or settings.image_size == TINY_IMAGE_SIZE,
-        "image-size",
-        settings.image_size,
-        f"the tiny backbone sees {TINY_IMAGE_SIZE} pixels. Give a --backbone, such as "
-        "facebook/dino-vits16, for others.",
-    )
+        value = getattr(settings, name)
+        if value is not None and value < minimum:
+            raise _refusal(settings, name, f"give {minimum} or more.")
+    if not settings.lr > 0:
+        raise _refusal(settings, "lr", "give a number above 0.")
+    if settings.in_tinyworld and (settings.held_out < 2 or settings.held_out % 1):
+        raise _refusal(settings, "held_out", "give a number of objects, 2 or more.")
+    if not settings.in_tinyworld and not 0 < settings.held_out < 1:
+        raise _refusal(settings, "held_out", "give a share of the objects, as 0.01.")
+    if not settings.in_tinyworld and settings.denoise_with:
+        remedy = "views are denoised for captions, and a folder has none: leave it out, or give "
+        raise _refusal(settings, "denoise_with", f"{remedy}--data {TINYWORLD}.")
+    if settings.backbone == TINY and settings.image_size != TINY_IMAGE_SIZE:
+        remedy = "Give a --backbone, such as facebook/dino-vits16, for others."
+        remedy = f"the tiny backbone sees {TINY_IMAGE_SIZE} pixels. {remedy}"
+        raise _refusal(settings, "image_size", remedy)
+
+
+def _refusal(settings: Settings, name: str, remedy: str) -> ValueError:
+    option = "views" if name == "n_view" else name.replace("_", "-")
+    return ValueError(f"--{option} {getattr(settings, name)}: {remedy}")

@@ -20,20 +20,17 @@ class ViewsFolder(Dataset):
     """Objects of which `<object>/000.png` and `<object>/000.npy`, 001... are views.
 
     A .npy holds [R | t], 3x4, that moves the world into the camera. The camera looks along its -z
-    with y up (Blender's axes, and threestudio's), and z is up in the world.
+    with y up (Blender's axes, and threestudio's), and z is up in the world. The objects are those
+    that `valid_paths.json` lists, else all folders.
+
+    In training each item has `n_view` random views, half of them before a plain colour; a held-out
+    object has always the same views, before white.
 
     Args:
-        root: the folder. Its objects are those that its `valid_paths.json` lists, else all of its
-            folders.
         held_out: serve the objects kept from training. A hash of an object's name decides, so that
             an object stays on its side when others join.
         held_out_share: the share of objects that is kept from training.
-        n_view: views in a group.
-        image_size: height and width of the pictures.
         limit: serve this many objects at most.
-
-    In training each item has `n_view` views drawn by lot, half of them before a plain colour; a
-    held-out object has always the same views, before white.
 
     Raises:
         FileNotFoundError: there is no such folder.

@@ -12,7 +12,7 @@ ACCESSORIES = ("hat", "backpack", "belly")
 VOCABULARY = (*FUNCTION_WORDS, *COLOR_NAMES, *SPECIES, *ACCESSORIES)
 
 
-def _article(phrase: str) -> str:
+def with_article(phrase: str) -> str:
     return f"an {phrase}" if phrase[0] in "aeiou" else f"a {phrase}"
 
 
@@ -23,13 +23,13 @@ def caption(
 
     def thing(name: str, paint: int) -> str:
         named = rng.random() < 0.85
-        return _article(f"{COLOR_NAMES[paint]} {name}" if named else name)
+        return with_article(f"{COLOR_NAMES[paint]} {name}" if named else name)
 
     worn = [thing("hat", hat)] if hat >= 0 else []
     worn += [thing("backpack", backpack)] if backpack >= 0 else []
     if rng.random() < 0.3:
         worn.reverse()
-    text = _article(f"{COLOR_NAMES[color]} {SPECIES[species]}")
+    text = with_article(f"{COLOR_NAMES[color]} {SPECIES[species]}")
     patch = " with a white belly" if belly else ""
     clothes = f" {'wearing' if rng.random() < 0.7 else 'with'} {' and '.join(worn)}" if worn else ""
     return text + (patch + clothes if rng.random() < 0.7 else clothes + patch)
@@ -38,15 +38,7 @@ def caption(
 def captions(creatures: Creatures, seed: int) -> list[str]:
     """A caption for each creature, deterministic in `seed`."""
     rng = random.Random(seed)
-    rows = zip(
-        creatures.species.tolist(),
-        creatures.color.tolist(),
-        creatures.hat.tolist(),
-        creatures.backpack.tolist(),
-        creatures.belly.tolist(),
-        strict=True,
-    )
-    return [caption(*row, rng) for row in rows]
+    return [caption(*row, rng) for row in creatures.rows()]
 
 
 def parse(text: str) -> Creatures:

@@ -47,6 +47,11 @@ class Creatures(_Rows):
     belly: Bool[Tensor, " N"]  # whether it has a white patch
     stretch: Float[Tensor, "N 4"]  # N(0, 1) numbers for head, body, ears, accessories
 
+    def rows(self) -> list[tuple[int, int, int, int, bool]]:
+        """Species, colour, hat, backpack and belly of each."""
+        columns = (self.species, self.color, self.hat, self.backpack, self.belly)
+        return list(zip(*(column.tolist() for column in columns), strict=True))
+
     def without_accessories(self) -> "Creatures":
         """The same creatures with hats and backpacks taken off."""
         none = torch.full_like(self.hat, -1)

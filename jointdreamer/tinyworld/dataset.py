@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from ..progress import progress
@@ -41,15 +41,9 @@ def _uniform(shape, low: float, high: float, generator: torch.Generator) -> Tens
 
 def frontal_azimuths(n: int, generator: torch.Generator) -> Float[Tensor, " N"]:
     """Azimuths in degrees as photographers choose them: three in four near the front."""
-    device = generator.device
-    frontal = 25.0 * torch.randn(n, generator=generator, device=device)
+    frontal = 25.0 * torch.randn(n, generator=generator, device=generator.device)
     anywhere = _uniform(n, -180.0, 180.0, generator)
     return torch.where(_uniform(n, 0, 1, generator) < 0.75, frontal, anywhere)
-
-
-def is_back(azimuth_deg: Float[Tensor, "..."]) -> Bool[Tensor, "..."]:
-    """Whether cameras at these azimuths, in degrees, look at a creature's back."""
-    return ((azimuth_deg + 180) % 360 - 180).abs() > BACK_DEG
 
 
 def uniform_azimuths(n: int, generator: torch.Generator) -> Float[Tensor, " N"]:
@@ -59,17 +53,15 @@ def uniform_azimuths(n: int, generator: torch.Generator) -> Float[Tensor, " N"]:
 
 def backgrounds(n: int, generator: torch.Generator) -> Float[Tensor, "N 3"]:
     """Half the pictures have the default light gray behind them, half any plain colour."""
-    device = generator.device
-    default = torch.tensor(DEFAULT_BACKGROUND, device=device).expand(n, 3)
-    anything = torch.rand(n, 3, generator=generator, device=device)
+    default = torch.tensor(DEFAULT_BACKGROUND, device=generator.device).expand(n, 3)
+    anything = _uniform((n, 3), 0, 1, generator)
     return torch.where(_uniform((n, 1), 0, 1, generator) < 0.5, default, anything)
 
 
 def chunks(n: int, size: int, description: str) -> Iterator[slice]:
     """Slices of at most `size` rows of `n`; shows the progress if there are many rows."""
-    with (
-        progress(description, total=n) if n >= MANY else nullcontext(lambda count: None) as advance
-    ):
+    shown = progress(description, total=n) if n >= MANY else nullcontext(lambda count: None)
+    with shown as advance:
         for start in range(0, n, size):
             rows = slice(start, min(n, start + size))
             yield rows
@@ -140,7 +132,8 @@ def make_pictures(
     step = torch.arange(n_view, device=device) * (360.0 / n_view)
     azimuth = (first[:, None] + step).flatten()
     if p_caption_of_a_back < 1:
-        omitted = is_back(first) & (_uniform(n, 0, 1, generator) >= p_caption_of_a_back)
+        is_back = ((first + 180) % 360 - 180).abs() > BACK_DEG
+        omitted = is_back & (_uniform(n, 0, 1, generator) >= p_caption_of_a_back)
         texts = ["" if no else text for text, no in zip(texts, omitted.tolist(), strict=True)]
     elevation = _uniform(n, *ELEVATION_DEG, generator).repeat_interleave(n_view)
     fovy = _uniform(n, *FOVY_DEG, generator).repeat_interleave(n_view)

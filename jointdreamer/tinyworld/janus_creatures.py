@@ -1,4 +1,4 @@
-"""Creatures with faces where we want them: none, one elsewhere, or several, as Janus has."""
+"""Creatures with faces at given azimuths: none, one on another side, or several, as Janus has."""
 
 from collections.abc import Sequence
 
@@ -48,8 +48,7 @@ def with_faces(
     """
     device, n = creatures.species.device, len(creatures)
     azimuths = torch.as_tensor(azimuths_deg, dtype=torch.float32, device=device)
-    if azimuths.ndim == 1:
-        azimuths = azimuths.expand(n, -1)
+    azimuths = azimuths.expand(n, -1) if azimuths.ndim == 1 else azimuths
     if azimuths.ndim != 2 or len(azimuths) != n:
         raise ValueError(
             f"azimuths_deg has the shape {tuple(azimuths.shape)} for {n} creatures. Give a row of "

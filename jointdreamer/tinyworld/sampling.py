@@ -46,20 +46,13 @@ def sample(
     azimuth_deg: float = 0.0,
     device: str = "cpu",
 ) -> Float[Tensor, "N V 3 H W"]:
-    """DDIM samples from a prior that knows text.
+    """DDIM samples, in [0, 1], from a prior that knows text.
 
     Args:
         root: folder of the weights.
         prior: "stable-diffusion" (V = 1) or "mvdream" (V = 4 views, 90 degrees apart).
-        prompts: N prompts.
-        seed: seeds the initial noise.
         guidance_scale: weight of text over no text; 1 is the plain conditional model.
-        steps: DDIM steps.
         azimuth_deg: of the multi-view prior's first camera.
-        device: where to sample.
-
-    Returns:
-        Pictures in [0, 1].
 
     Raises:
         FileNotFoundError, ValueError: as `load_prior`.
@@ -94,16 +87,12 @@ def sample_views(
     steps: int = 50,
     device: str = "cpu",
 ) -> Float[Tensor, "N V 3 H W"]:
-    """DDIM samples of an object's views, given the first of the true ones.
+    """DDIM samples, in [0, 1], of an object's views, given the first of the true ones.
 
     Args:
         prior: a folder in `root` with an image-to-image prior, `wonder3d`.
         truth: views at equal steps of azimuth, in [0, 1].
         guidance_scale: weight of the reference over none; 1 is the plain conditional model.
-        root, seed, steps, device: as in `sample`.
-
-    Returns:
-        Pictures in [0, 1], that of the reference's own view among them.
 
     Raises:
         FileNotFoundError, ValueError: as `load_image_prior`.

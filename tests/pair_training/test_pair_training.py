@@ -91,18 +91,10 @@ def test_half_of_the_objects_are_shown_denoised_and_their_metrics_are_apart():
     assert 16 < blank.sum() < 48
     assert torch.equal(shown["images"][~blank], batch["images"][~blank])
 
-    class WithDenoised(torch.utils.data.Dataset):
-        rows = striped_objects(16, 0)
-
-        def __len__(self):
-            return len(self.rows)
-
-        def __getitem__(self, index):
-            row = self.rows[index]
-            return row | {"denoised_images": torch.zeros_like(torch.as_tensor(row["images"]))}
-
+    rows = striped_objects(16, 0)
+    denoised = [row | {"denoised_images": torch.zeros_like(row["images"])} for row in rows]
     module = PairTraining(random_classifier(gain=3.0), TrainingPlan(steps=1))
-    trainer().validate(module, DataLoader(WithDenoised(), batch_size=8), verbose=False)
+    trainer().validate(module, DataLoader(denoised, batch_size=8), verbose=False)
     (metrics,) = module.history
     assert metrics["denoised_roc_auc"] != metrics["roc_auc"]
     trainer().validate(module, loader(16, 0), verbose=False)

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from threestudio_jointdreamer.priors.loading import load_prior
 from threestudio_jointdreamer.priors.multiview import camera_condition, use_cross_view_attention
 from threestudio_jointdreamer.prompts.text_encoder import embed_prompts
 
 from jointdreamer.tinyworld import stages
 from jointdreamer.tinyworld.dataset import four_view_sets, make_pictures
-from jointdreamer.tinyworld.models import build_scheduler, build_tokenizer
+from jointdreamer.tinyworld.models import build_tokenizer
 from jointdreamer.tinyworld.sampling import sample
 from jointdreamer.tinyworld.training import Trainer, TrainingPlan
 
@@ -120,20 +121,15 @@ class TestShippedWeights:
         sizes = [f.stat().st_size for f in SHIPPED.rglob("*") if f.is_file()]
         assert sum(sizes) < 40 * 2**20 and max(sizes) < 16 * 2**20
 
-    def test_autoencoder_restores_unseen_creatures(self):
+    def test_autoencoder_restores_unseen_creatures_from_latents_of_unit_scale(self):
         vae = AutoencoderKL.from_pretrained(SHIPPED / "stable-diffusion" / "vae").float()
         rgb = make_pictures(16, 99, "cpu", encode=lambda rgb: rgb).images
         with torch.no_grad():
-            restored = vae.decode(vae.encode(rgb * 2 - 1).latent_dist.mean).sample / 2 + 0.5
+            latents = vae.encode(rgb * 2 - 1).latent_dist.mean
+            restored = vae.decode(latents).sample / 2 + 0.5
         psnr = -10 * torch.log10((restored - rgb).square().mean())
         assert psnr > 28
-
-    def test_latents_have_unit_scale(self):
-        vae = AutoencoderKL.from_pretrained(SHIPPED / "stable-diffusion" / "vae").float()
-        rgb = make_pictures(16, 98, "cpu", encode=lambda rgb: rgb).images
-        with torch.no_grad():
-            latents = vae.encode(rgb * 2 - 1).latent_dist.mean * vae.config.scaling_factor
-        assert 0.8 < latents.std() < 1.2
+        assert 0.8 < (latents * vae.config.scaling_factor).std() < 1.2
 
     def test_multi_view_prior_is_a_stock_unet_with_a_camera(self):
         unet = UNet2DConditionModel.from_pretrained(SHIPPED / "mvdream" / "unet")
@@ -141,23 +137,21 @@ class TestShippedWeights:
         assert unet.config.projection_class_embeddings_input_dim == 16
 
     def test_multi_view_prior_denoises_views_of_one_object_better_than_the_2d_prior(self):
+        sd, cpu = str(SHIPPED / "stable-diffusion"), torch.device("cpu")
         sets = four_view_sets(8, 97, "cpu", encode=lambda rgb: rgb)
-        vae = AutoencoderKL.from_pretrained(SHIPPED / "stable-diffusion" / "vae").float()
-        sd = str(SHIPPED / "stable-diffusion")
-        embeddings = embed_prompts(sd, sets.captions, torch.device("cpu")).repeat_interleave(4, 0)
-        torch.manual_seed(0)
-        with torch.no_grad():
-            x = vae.encode(sets.images * 2 - 1).latent_dist.mean * vae.config.scaling_factor
-            noise, t = torch.randn_like(x), torch.tensor(700)
-            alpha = build_scheduler().alphas_cumprod[t]
-            noisy = alpha.sqrt() * x + (1 - alpha).sqrt() * noise
-            error = {}
-            for prior in ("stable-diffusion", "mvdream"):
-                unet = UNet2DConditionModel.from_pretrained(SHIPPED / prior / "unet").float()
-                camera = None
-                if prior == "mvdream":
-                    camera = camera_condition(sets.c2w)
-                    use_cross_view_attention(unet, 4)
-                predicted = unet(noisy, t, embeddings, class_labels=camera).sample
-                error[prior] = (predicted - noise).square().mean().item()
+        texts = embed_prompts(sd, sets.captions, cpu).repeat_interleave(4, 0)
+        t, error = torch.full((32,), 700), {}
+        for name in ("stable-diffusion", "mvdream"):
+            prior = load_prior(str(SHIPPED / name), cpu, vae_from=sd)
+            camera = None
+            if name == "mvdream":
+                camera = camera_condition(sets.c2w)
+                use_cross_view_attention(prior.unet, 4)
+            torch.manual_seed(0)
+            with torch.no_grad():
+                x = prior.encode(sets.images)
+                noise = torch.randn_like(x)
+                noisy = prior.schedule.add_noise(x, noise, t)
+                predicted = prior.predict_noise(noisy, t, texts, camera)
+            error[name] = (predicted - noise).square().mean().item()
         assert error["mvdream"] < 0.8 * error["stable-diffusion"]

@@ -29,7 +29,6 @@ ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "load" / "tiny"
 CPU = torch.device("cpu")
 CONFIG = OmegaConf.load(ROOT / "configs" / "tiny" / "translation.yaml").system.guidance.energy
-NOT_SHIPPED = "load/tiny/wonder3d is not there: `jointdreamer tinyworld train wonder3d` makes it"
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +58,6 @@ def test_image_encoder_sees_usual_pixels_as_clip_sees_its_own(clip):
         encoder = translation.image_encoder_of(clip)
         found = encoder((rgb - mean) / std).image_embeds
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
-
-
-def test_references_face_the_camera():
-    azimuth = translation.reference_azimuths(1000, torch.Generator().manual_seed(0))
-    assert azimuth.abs().max() < translation.REFERENCE_DEG
-    assert azimuth.min() < -50 and azimuth.max() > 50
-    # the most frontal of four views is never further away than this
-    assert 45 < translation.REFERENCE_DEG
 
 
 def test_view_sets_show_accessories_and_half_of_the_references_as_they_are(
@@ -170,14 +161,9 @@ def test_sheet_has_the_reference_the_predictions_and_the_truth(trained, tmp_path
     assert [value == 0 for value in centres] == [False, True, True, True, False, False, False]
 
 
-@pytest.mark.skipif(not (SHIPPED / "wonder3d").is_dir(), reason=NOT_SHIPPED)
-class TestShippedWeights:
-    @pytest.fixture(scope="class")
-    def shipped(self):
-        return load_image_prior(
-            str(SHIPPED / "wonder3d"), CPU, vae_from=str(SHIPPED / "stable-diffusion")
-        )
-
-    def test_reference_tells_what_the_other_views_look_like(self, shipped):
-        with_it, without_it = translation.held_out_losses(shipped, 16, seed=4242)
-        assert with_it < 0.8 * without_it
+def test_reference_tells_what_the_other_views_look_like():
+    shipped = load_image_prior(
+        str(SHIPPED / "wonder3d"), CPU, vae_from=str(SHIPPED / "stable-diffusion")
+    )
+    with_it, without_it = translation.held_out_losses(shipped, 16, seed=4242)
+    assert with_it < 0.8 * without_it
