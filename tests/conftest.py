@@ -17,6 +17,15 @@ torch.set_num_threads(min(2, torch.get_num_threads()))
 ensure_host()
 load_extension()
 
+from helpers.prior_fixtures import (  # noqa: E402, F401
+    batch_sizes,
+    compiled,
+    mv_folder,
+    register,
+    sd_folder,
+    sd_prior,
+)
+
 
 @pytest.fixture(autouse=True)
 def same_random_numbers_in_any_order():

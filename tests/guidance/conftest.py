@@ -2,14 +2,15 @@
 
 import pytest
 import threestudio
-from helpers.prior_fixtures import mv_folder, register, sd_folder  # noqa: F401
+import torch
+from threestudio_jointdreamer.energies import Energy
 
 from jointdreamer.testing.cameras import camera_ring
 from jointdreamer.testing.prompts import RandomPrompts
 
 
 @pytest.fixture
-def make_guidance(sd_folder):  # noqa: F811
+def make_guidance(sd_folder):
     def make(**cfg):
         cfg = {"pretrained_model_name_or_path": str(sd_folder)} | cfg
         return threestudio.find("jsd-guidance")(cfg)
@@ -29,9 +30,20 @@ def cameras():
 
 
 @pytest.fixture
-def coherence(register):  # noqa: F811
+def angles(cameras):
+    """Of the cameras, in the order in which prompts take them."""
+    return cameras["elevation"], cameras["azimuth"], cameras["camera_distances"]
+
+
+@pytest.fixture
+def rgb():
+    """Renders of the cameras."""
+    return torch.rand(8, 20, 20, 3, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def coherence(register):
     """An energy that is neither quadratic nor symmetric in the views; counts its evaluations."""
-    from threestudio_jointdreamer.energies import Energy
 
     @register("test-coherence-energy")
     class Coherence(Energy):

@@ -9,11 +9,6 @@ from jointdreamer.testing.prompts import RandomPrompts
 PICTURES = ("imgs_noisy", "imgs_1step", "imgs_1orig", "imgs_final")
 
 
-@pytest.fixture
-def rgb():
-    return torch.rand(8, 20, 20, 3, generator=torch.Generator().manual_seed(0))
-
-
 @pytest.mark.parametrize("perp_neg", [False, True])
 @pytest.mark.parametrize(("max_items_eval", "count"), [(3, 3), (20, 8), (-1, 8)])
 def test_pictures_are_images_of_the_first_views(

@@ -20,7 +20,7 @@ def in_float64(model):
     return copy.deepcopy(model).double()
 
 
-def reference(guidance, x, t, eps, prompts, cameras, C, **cfg):
+def reference(guidance, x, t, eps, prompts, angles, C, **cfg):
     """∂L/∂x [N V C h w], view by view, with autograd for g; everything in float64.
 
     Args:
@@ -30,7 +30,6 @@ def reference(guidance, x, t, eps, prompts, cameras, C, **cfg):
         cfg: the guidance's keys.
     """
     unet, table = in_float64(guidance.prior.unet), guidance.prior.schedule.alphas_cumprod.double()
-    angles = (cameras["elevation"], cameras["azimuth"], cameras["camera_distances"])
     embeddings = prompts.get_text_embeddings(*angles).double()
     y, empty = (e.unflatten(0, x.shape[:2]) for e in embeddings.chunk(2))
     grads = []
@@ -68,10 +67,15 @@ CASES = [
     {"denoised_from": "uncond", "energy_gradient": "denoised", "weighting_strategy": "fantasia3d"}
     | {"denoised_clamp": 1.0},
 ]
+each_case = pytest.mark.parametrize(
+    "case", CASES, ids=lambda case: "-".join(map(str, case.values()))
+)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())))
-def test_gradient_in_the_latents_is_section_4(make_guidance, prompts, cameras, coherence, case):
+@each_case
+def test_gradient_in_the_latents_is_section_4(
+    make_guidance, prompts, cameras, angles, coherence, case
+):
     cfg = case | {"guidance_scale": S, "energy_weight": LAMBDA}
     guidance = make_guidance(energy_type="test-coherence-energy", **STEPS, **cfg)
     latents = torch.randn(8, 16, 16, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
@@ -88,7 +92,7 @@ def test_gradient_in_the_latents_is_section_4(make_guidance, prompts, cameras, c
         t,
         eps.double().unflatten(0, (2, 4)),
         prompts,
-        cameras,
+        angles,
         coherence.of,
         **cfg,
     )
@@ -96,10 +100,10 @@ def test_gradient_in_the_latents_is_section_4(make_guidance, prompts, cameras, c
     assert relative_error(ours, expected) < 1e-5
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())))
+@each_case
 @pytest.mark.parametrize("step", [20, 500, 979])
 def test_gradient_is_section_4_at_every_noise_level(
-    make_guidance, prompts, cameras, coherence, case, step
+    make_guidance, prompts, angles, coherence, case, step
 ):
     """The equations in float64 on both sides, where no rounding of the UNet hides a mistake."""
     cfg = case | {"guidance_scale": S, "energy_weight": LAMBDA}
@@ -110,7 +114,6 @@ def test_gradient_is_section_4_at_every_noise_level(
     prior.dtype = torch.float64
     x = torch.randn(8, 4, 16, 16, generator=torch.Generator().manual_seed(0)).double()
     t = torch.full((8,), step)
-    angles = (cameras["elevation"], cameras["azimuth"], cameras["camera_distances"])
     eps = torch.randn_like(x)
     ours = JointScoreDistillation(**cfg)(
         x,
@@ -122,14 +125,14 @@ def test_gradient_is_section_4_at_every_noise_level(
     )
     x, eps = x.unflatten(0, (2, 4)), eps.unflatten(0, (2, 4))
     steps = torch.full((2,), step)
-    expected = reference(expected_from, x, steps, eps, prompts, cameras, coherence.of, **cfg)
+    expected = reference(expected_from, x, steps, eps, prompts, angles, coherence.of, **cfg)
     # cfg_rescale divides by a standard deviation plus 1e-8, the equations by the deviation
     tolerance = 1e-5 if "cfg_rescale" in cfg else 1e-9
     assert relative_error(ours.grad.unflatten(0, (2, 4)), expected) < tolerance
 
 
 def test_gradient_in_the_renders_goes_through_the_encoder(
-    make_guidance, prompts, cameras, coherence
+    make_guidance, prompts, cameras, angles, coherence
 ):
     cfg = {"denoised_from": "uncond", "energy_gradient": "denoised"}
     cfg |= {"guidance_scale": S, "energy_weight": LAMBDA}
@@ -154,7 +157,7 @@ def test_gradient_in_the_renders_goes_through_the_encoder(
         t,
         eps.double().unflatten(0, (2, 4)),
         prompts,
-        cameras,
+        angles,
         coherence.of,
         **cfg,
     )

@@ -23,11 +23,6 @@ class SameBrightness(Energy):
 """
 
 
-@pytest.fixture
-def rgb():
-    return torch.rand(8, 20, 20, 3, generator=torch.Generator().manual_seed(0))
-
-
 def test_an_outsiders_energy_needs_no_change_elsewhere(
     make_guidance, prompts, cameras, rgb, tmp_path
 ):
@@ -220,11 +215,9 @@ def test_nothing_of_the_guidance_is_trainable_or_saved(make_guidance):
     assert list(system.parameters()) == [] and system.state_dict() == {}
 
 
-def test_compile_reaches_the_prior(make_guidance, monkeypatch):
-    calls = []
-    monkeypatch.setattr(torch, "compile", lambda module, dynamic: calls.append(dynamic) or module)
+def test_compile_reaches_the_prior(make_guidance, compiled):
     make_guidance(compile=True)
-    assert calls == [False, False]
+    assert compiled == [False, False]
 
 
 def test_a_batch_that_does_not_divide_into_objects_is_refused(make_guidance, prompts, rgb):

@@ -7,11 +7,6 @@ from helpers.sds import sds_loss
 S = 7.5
 
 
-@pytest.fixture
-def rgb():
-    return torch.rand(8, 32, 32, 3, generator=torch.Generator().manual_seed(0))
-
-
 def loss_and_gradient(loss_of, rgb):
     rgb = rgb.clone().requires_grad_()
     torch.manual_seed(5)
@@ -30,10 +25,9 @@ def loss_and_gradient(loss_of, rgb):
     ],
 )
 def test_no_energy_is_sds_bit_for_bit(
-    make_guidance, prompts, cameras, coherence, rgb, sd_folder, n_view, no_energy
+    make_guidance, prompts, cameras, angles, coherence, rgb, sd_folder, n_view, no_energy
 ):
     guidance = make_guidance(n_view=n_view, guidance_scale=S, **no_energy)
-    angles = (cameras["elevation"], cameras["azimuth"], cameras["camera_distances"])
     ours = loss_and_gradient(lambda rgb: guidance(rgb, prompts, **cameras)["loss_sds"], rgb)
     sds = loss_and_gradient(lambda rgb: sds_loss(sd_folder, rgb, prompts, angles, S, n_view), rgb)
     assert torch.equal(ours[0], sds[0])
@@ -41,10 +35,11 @@ def test_no_energy_is_sds_bit_for_bit(
     assert sds[1].abs().max() > 0
 
 
-def test_an_energy_makes_a_difference(make_guidance, prompts, cameras, coherence, rgb, sd_folder):
+def test_an_energy_makes_a_difference(
+    make_guidance, prompts, cameras, angles, coherence, rgb, sd_folder
+):
     """The guard of the test above: were the energy ignored, that one would pass as well."""
     guidance = make_guidance(guidance_scale=S, energy_type="test-coherence-energy")
-    angles = (cameras["elevation"], cameras["azimuth"], cameras["camera_distances"])
     ours = loss_and_gradient(lambda rgb: guidance(rgb, prompts, **cameras)["loss_sds"], rgb)
     sds = loss_and_gradient(lambda rgb: sds_loss(sd_folder, rgb, prompts, angles, S, 4), rgb)
     assert (ours[1] - sds[1]).norm() > 0.01 * sds[1].norm()

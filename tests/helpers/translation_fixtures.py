@@ -6,11 +6,9 @@ import pytest
 import torch
 from helpers.views import random_views
 from threestudio_jointdreamer.energies.translation import TranslationEnergy
-from threestudio_jointdreamer.priors.loading import load_prior
 
 from jointdreamer.testing.random_image_priors import build_wonder3d, build_zero123
 
-CPU = torch.device("cpu")
 KINDS = ["wonder3d", "zero123"]
 
 
@@ -21,11 +19,6 @@ def image_priors(tmp_path_factory):
         "wonder3d": build_wonder3d(root / "wonder3d"),
         "zero123": build_zero123(root / "zero123", seed=1),
     }
-
-
-@pytest.fixture(scope="module")
-def sd_prior(sd_folder):
-    return load_prior(sd_folder, CPU, vae_from=sd_folder)
 
 
 def make_views(prior, **kwargs):

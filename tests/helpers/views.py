@@ -1,6 +1,8 @@
 """Random `Views` for tests of energies."""
 
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields, replace
 
 import torch
 from threestudio_jointdreamer.energies import Views
@@ -46,3 +48,19 @@ def random_views(
         uncond_text_embeddings_of_views=of_views[1],
     )
     return replace(views, **changes)
+
+
+def gradient(C: torch.Tensor, views: Views) -> torch.Tensor:
+    """∂C/∂x̂0, of all objects."""
+    return torch.autograd.grad(C.sum(), views.denoised)[0]
+
+
+@contextmanager
+def unchanged(views: Views) -> Iterator[None]:
+    """Fails if the block changes a tensor of the views."""
+    tensors = {f.name: getattr(views, f.name) for f in fields(views)}
+    tensors = {name: x for name, x in tensors.items() if isinstance(x, torch.Tensor)}
+    before = {name: x.clone() for name, x in tensors.items()}
+    yield
+    for name, x in tensors.items():
+        assert torch.equal(x, before[name]), name
