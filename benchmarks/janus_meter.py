@@ -13,9 +13,6 @@ splits.
 """
 
 import argparse
-import csv
-import os
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -23,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from joblib import Parallel, delayed, parallel_config
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,28 +32,15 @@ from jointdreamer.host.selection import ensure_host, load_extension  # noqa: E40
 ensure_host()
 load_extension()
 
-from jointdreamer.janus.calibration import (  # noqa: E402
-    Known,
-    choose_limits,
-    kind,
-    kind_of,
-)
-from jointdreamer.janus.detector import (  # noqa: E402
-    TINY_FOLDER,
-    FaceDetector,
-)
-from jointdreamer.janus.fitting import fit_nerf  # noqa: E402
-from jointdreamer.janus.planted import (  # noqa: E402
-    draw_planted,
-    render_planted,
-)
-from jointdreamer.janus.training import (  # noqa: E402
-    PICTURES,
-    PLAN,
-    shortened,
-    train_face_detector,
-)
+from threestudio_jointdreamer.files import replacing  # noqa: E402
+
+from jointdreamer.csv_table import write_csv  # noqa: E402
+from jointdreamer.janus.calibration import ScoredAsset, choose_limits  # noqa: E402
+from jointdreamer.janus.detectors import TINY_FOLDER, FaceDetector  # noqa: E402
+from jointdreamer.janus.synthetic import draw_assets, render_asset  # noqa: E402
+from jointdreamer.janus.training import PICTURES, PLAN, train_face_detector  # noqa: E402
 from jointdreamer.janus.verdict import Verdict, verdict_of  # noqa: E402
+from jointdreamer.progress import progress, track  # noqa: E402
 
 SEEDS = {"calibrate": 101, "held-out": 202}  # of the creatures
 STEPS = (60, 100, 160, 300)  # of the fits in turn: from very soft to nearly sharp
@@ -64,116 +48,98 @@ KINDS = ("one face", "Janus", "faceless")
 
 
 def train(args: argparse.Namespace) -> None:
-    plan = shortened(args.steps, args.seed)
     report = train_face_detector(
-        args.detector, plan, args.pictures, device=args.device, start=args.start
+        args.detector, args.steps, args.seed, args.pictures, device=args.device, start=args.start
     )
     print(report)
 
 
 def fit(args: argparse.Namespace) -> None:
-    args.out.mkdir(parents=True, exist_ok=True)
-    if args.jobs > 1:
-        return fit_in_processes(args)
-    planted = draw_planted(args.count, args.split, SEEDS[args.split])
-    chosen = range(args.share, args.count, args.shares)
-    for index in track(chosen, f"fitting {args.split}"):
-        asset = planted[index]
-        path = args.out / f"{args.split}-{index:03d}.npz"
-        if path.exists():
-            continue
-        steps = STEPS[index // 2 % len(STEPS)]
-        views = fit_nerf(asset, steps, index, args.device)
-        temporary = path.with_suffix(".tmp")
-        with open(temporary, "wb") as file:
-            np.savez_compressed(
-                file,
-                frames=(views.frames * 255).round().to(torch.uint8).numpy(),
-                azimuths_deg=views.azimuths_deg.numpy(),
-                faces_deg=np.array(asset.faces_deg),
-                steps=steps,
-            )
-        os.replace(temporary, path)
+    paths = [args.out / f"{args.split}-{index:03d}.npz" for index in range(args.count)]
+    wanted = [index for index, path in enumerate(paths) if not path.exists()]
+    with (
+        progress(f"fitting {args.split}", len(wanted)) as advance,
+        parallel_config(n_jobs=args.jobs, inner_max_num_threads=1 if args.jobs > 1 else None),
+    ):
+        fits = Parallel(return_as="generator_unordered")(
+            delayed(fit_one)(args.split, index, args.device, paths[index]) for index in wanted
+        )
+        for _ in fits:
+            advance()
 
 
-def fit_in_processes(args: argparse.Namespace) -> None:
-    """Shares the fits out among `args.jobs` processes of this script.
+def fit_one(split: str, index: int, device: str, path: Path) -> None:
+    """Fits a NeRF to one asset; in a process of its own, the host is loaded first."""
+    ensure_host()
+    load_extension()
+    from jointdreamer.janus.fitting import fit_nerf
 
-    Raises:
-        SystemExit: one of them failed.
-    """
-    command = [sys.executable, __file__, "fit", "--split", args.split, "--count", str(args.count)]
-    command += ["--device", args.device, "--out", str(args.out), "--shares", str(args.jobs)]
-    environment = {"OMP_NUM_THREADS": "1", **os.environ}
-    jobs = [
-        subprocess.Popen([*command, "--share", str(share)], env=environment)
-        for share in range(args.jobs)
-    ]
-    try:
-        if any([job.wait() for job in jobs]):
-            sys.exit(f"Not all of the {args.count} fits were made: the reason is above.")
-    finally:
-        for job in jobs:
-            job.kill()
+    asset = draw_assets(index + 1, split, SEEDS[split])[index]
+    steps = STEPS[index // 2 % len(STEPS)]
+    views = fit_nerf(asset, steps, index, device)
+    with replacing(path) as new:
+        np.savez_compressed(
+            new,
+            frames=(views.frames * 255).round().to(torch.uint8).numpy(),
+            azimuths_deg=views.azimuths_deg.numpy(),
+            faces_deg=np.array(asset.faces_deg),
+            steps=steps,
+        )
 
 
-def truths(detector: FaceDetector, split: str, count: int) -> Iterator[Known]:
-    for asset in track(draw_planted(count, split, SEEDS[split] + 1), f"looking at {split}"):
-        frames, azimuths = render_planted(asset)
-        yield Known(detector(frames), azimuths, len(asset.faces_deg))
+def rendered(detector: FaceDetector, split: str, count: int) -> Iterator[ScoredAsset]:
+    """Assets of ground truth."""
+    for asset in track(draw_assets(count, split, SEEDS[split] + 1), f"looking at {split}"):
+        frames, azimuths = render_asset(asset)
+        yield ScoredAsset(detector(frames), azimuths, len(asset.faces_deg))
 
 
-def fits(detector: FaceDetector, split: str, folder: Path) -> Iterator[Known]:
+def fitted(detector: FaceDetector, split: str, folder: Path) -> Iterator[ScoredAsset]:
     for path in sorted(folder.glob(f"{split}-*.npz")):
         with np.load(path) as data:
             frames = torch.from_numpy(data["frames"]).float() / 255
             azimuths = torch.from_numpy(data["azimuths_deg"])
-            yield Known(detector(frames), azimuths, len(data["faces_deg"]))
+            yield ScoredAsset(detector(frames), azimuths, len(data["faces_deg"]))
 
 
 def calibrate(args: argparse.Namespace) -> None:
     detector = FaceDetector.load(args.detector)
-    assets = list(truths(detector, "calibrate", args.count))
-    fitted = list(fits(detector, "calibrate", args.out))
+    true = list(rendered(detector, "calibrate", args.count))
+    fits = list(fitted(detector, "calibrate", args.out))
     # A fitted NeRF is what will be judged: all of them together weigh as much as the true ones.
-    weight = max(1, round(len(assets) / max(1, len(fitted))))
-    detector.limits = choose_limits(assets + fitted * weight)
+    weight = max(1, round(len(true) / max(1, len(fits))))
+    detector.limits = choose_limits(true + fits * weight)
     detector.save(args.detector)
-    print(f"{len(assets)} true and {len(fitted)} fitted assets: {detector.limits}")
+    print(f"{len(true)} true and {len(fits)} fitted assets: {detector.limits}")
 
 
 def confusion(args: argparse.Namespace) -> None:
     detector = FaceDetector.load(args.detector)
     rows = []
     for source, assets in (
-        ("ground truth", list(truths(detector, "held-out", args.count))),
-        ("fitted NeRF", list(fits(detector, "held-out", args.out))),
+        ("ground truth", rendered(detector, "held-out", args.count)),
+        ("fitted NeRF", fitted(detector, "held-out", args.out)),
     ):
-        found = [(asset, _judged(asset, detector)) for asset in assets]
-        for truth in KINDS:
-            mine = [(a, v) for a, v in found if kind(a.n_faces) == truth]
-            said = Counter(kind_of(verdict) for _, verdict in mine)
-            counts = sum(verdict.n_faces == asset.n_faces for asset, verdict in mine)
-            rows.append([source, truth, len(mine), *(said[k] for k in KINDS), counts])
-    header = ["assets", "truth", "n", *(f"said {k}" for k in KINDS), "right_count"]
-    header = [name.replace(" ", "_").lower() for name in header]
-    _write_csv(args.csv, header, rows)
-    table = Table(*header)
+        judged = [(asset, judge(asset, detector)) for asset in assets]
+        rows += [count(source, kind, judged) for kind in KINDS]
+    write_csv(args.csv, rows)
+    table = Table(*rows[0])
     for row in rows:
-        table.add_row(*map(str, row))
+        table.add_row(*map(str, row.values()))
     Console().print(table)
 
 
-def _judged(asset: Known, detector: FaceDetector) -> Verdict:
+def judge(asset: ScoredAsset, detector: FaceDetector) -> Verdict:
     return verdict_of(asset.scores, asset.azimuths_deg, detector.limits)
 
 
-def _write_csv(path: Path, header: list[str], rows: list[list]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([header, *rows])
-    os.replace(temporary, path)
+def count(source: str, truth: str, judged: list[tuple[ScoredAsset, Verdict]]) -> dict[str, object]:
+    """A row of the table: what was said of the assets that are of one kind in truth."""
+    own = [(asset, verdict) for asset, verdict in judged if asset.kind == truth]
+    said = Counter(verdict.kind for _, verdict in own)
+    right = sum(verdict.n_faces == asset.n_faces for asset, verdict in own)
+    columns = {f"said_{kind}".replace(" ", "_").lower(): said[kind] for kind in KINDS}
+    return {"assets": source, "truth": truth, "n": len(own), **columns, "right_count": right}
 
 
 def main() -> None:
@@ -197,8 +163,6 @@ def main() -> None:
     fitting.add_argument("--split", choices=SEEDS, required=True)
     fitting.add_argument("--count", type=int, default=20)
     fitting.add_argument("--jobs", type=int, default=1, help="processes at a time")
-    fitting.add_argument("--share", type=int, default=0, help=argparse.SUPPRESS)
-    fitting.add_argument("--shares", type=int, default=1, help=argparse.SUPPRESS)
     calibrating = command(calibrate, "choose the detector's limits")
     calibrating.add_argument("--count", type=int, default=60, help="assets of ground truth")
     counting = command(confusion, "count errors on held-out creatures")

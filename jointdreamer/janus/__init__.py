@@ -5,8 +5,18 @@ verdict = judge(views.frames, views.azimuths_deg)
 draw_verdict(views.frames, views.azimuths_deg, verdict, "janus.png")
 """
 
-from .picture import draw_verdict
-from .verdict import Limits, Verdict, judge
-from .views import Views, views_of
+from importlib import import_module
 
-__all__ = ["Limits", "Verdict", "Views", "draw_verdict", "judge", "views_of"]
+_MODULES = {
+    "draw_verdict": "plot",
+    "find_detector": "detectors",
+    "judge": "meter",
+    "views_of": "views",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Imported when asked for: the command line's `--help` needs none of them."""
+    if name not in _MODULES:
+        raise AttributeError(f"{__name__} has no {name}; it has {', '.join(_MODULES)}.")
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from jaxtyping import Float
 from torch import Tensor
 
-from .verdict import Limits, Verdict, find_faces, is_janus, smooth_profile
+from .verdict import Limits, find_faces, kind_of, smooth_profile
 
 CHOICES = {
     "face": (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6),
@@ -20,24 +20,20 @@ _EDGE = 0.8  # of `face`
 
 
 @dataclass(frozen=True)
-class Known:
+class ScoredAsset:
     """An asset that a detector has scored, and its true number of faces."""
 
     scores: Float[Tensor, " V"]
     azimuths_deg: Float[Tensor, " V"]
     n_faces: int
 
-
-def kind(n_faces: int) -> str:
-    """What a verdict says, in one word."""
-    return "faceless" if n_faces == 0 else "one face" if n_faces == 1 else "Janus"
-
-
-def kind_of(verdict: Verdict) -> str:
-    return "faceless" if verdict.faceless else "Janus" if verdict.janus else "one face"
+    @property
+    def kind(self) -> str:
+        """As `kind_of` says it of faces that were found."""
+        return ("faceless", "one face", "Janus")[min(self.n_faces, 2)]
 
 
-def choose_limits(assets: Sequence[Known]) -> Limits:
+def choose_limits(assets: Sequence[ScoredAsset]) -> Limits:
     """The limits with the fewest wrong kinds, then wrong counts; of equals, the middle one.
 
     Equally good choices form a region; the middle of each limit's good values, taken one after the
@@ -47,10 +43,13 @@ def choose_limits(assets: Sequence[Known]) -> Limits:
     for face, minor, valley, smoothing_deg in itertools.product(*list(CHOICES.values())[:4]):
         limits = Limits(face, minor, round(_EDGE * face, 3), valley, smoothing_deg)
         profiles = (smooth_profile(a.scores, a.azimuths_deg, smoothing_deg) for a in assets)
-        found = [find_faces(profile, limits) for profile in profiles]
+        found = [[extent for _, extent in find_faces(profile, limits)] for profile in profiles]
+        pairs = list(zip(assets, found, strict=True))
+        wrong_counts = sum(len(extents) != asset.n_faces for asset, extents in pairs)
         for widest_deg in CHOICES["widest_deg"]:
             limits = replace(limits, widest_deg=widest_deg)
-            errors[limits] = _errors(assets, found, limits)
+            wrong_kinds = sum(kind_of(extents, limits) != asset.kind for asset, extents in pairs)
+            errors[limits] = (wrong_kinds, wrong_counts)
     least = min(errors.values())
     best = [limits for limits, error in errors.items() if error == least]
     for name in CHOICES:
@@ -58,15 +57,3 @@ def choose_limits(assets: Sequence[Known]) -> Limits:
         middle = values[len(values) // 2]
         best = [limits for limits in best if getattr(limits, name) == middle]
     return best[0]
-
-
-def _errors(
-    assets: Sequence[Known], found: list[list[tuple[float, float]]], limits: Limits
-) -> tuple[int, int]:
-    """How many kinds are wrong, and how many numbers of faces."""
-    kinds = counts = 0
-    for asset, faces in zip(assets, found, strict=True):
-        said = "Janus" if is_janus(faces, limits) else kind(len(faces))
-        kinds += said != kind(asset.n_faces)
-        counts += len(faces) != asset.n_faces
-    return kinds, counts

@@ -1,6 +1,6 @@
 """Looks at an asset from all round: renders a run's checkpoint, or takes its turntable."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,28 +8,25 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image
-from rich.progress import track
 from torch import Tensor
 
-from ..runs import Run
+from ..progress import track
+from ..runs import CHECKPOINT, CONFIG, Run, read_picture, turntable
 
 AZIMUTHS_DEG = tuple(15.0 * i for i in range(24))
 ELEVATIONS_DEG = (0.0, 15.0, 30.0)
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 @dataclass(frozen=True)
-class Views:
+class AssetViews:
     """Frames of one asset and where their cameras stand."""
 
     frames: Float[Tensor, "V H W 3"]
     azimuths_deg: Float[Tensor, " V"]
-    elevations_deg: Float[Tensor, " V"]
     source: str
 
 
-def views_of(asset: Path, size: int = 128, device: str | None = None) -> Views:
+def views_of(asset: Path, size: int = 128, device: str | None = None) -> AssetViews:
     """The views of an asset.
 
     A run with a checkpoint is rendered at 24 azimuths and 3 elevations; a run without one shows
@@ -46,91 +43,77 @@ def views_of(asset: Path, size: int = 128, device: str | None = None) -> Views:
     """
     if not asset.is_dir():
         raise FileNotFoundError(f"{asset} is no folder. Give a run's folder or one of pictures.")
-    checkpoint = asset / "ckpts" / "last.ckpt"
-    if checkpoint.is_file() and (asset / "configs" / "parsed.yaml").is_file():
-        return render_run(asset, checkpoint, size, device)
+    if (asset / CHECKPOINT).is_file() and (asset / CONFIG).is_file():
+        return render_run(asset, size, device)
     if (asset / "save").is_dir():
         return read_turntable(Run(asset).newest("test"))
     return read_turntable(asset)
 
 
-def read_turntable(folder: Path) -> Views:
+def read_turntable(folder: Path) -> AssetViews:
     """Frames that go once round, the last at the place of the first; of wide ones the left square.
-
-    The elevation is not known, and given as 0.
 
     Raises:
         FileNotFoundError: the folder holds no pictures.
         ValueError: the pictures differ in size.
     """
-    paths = [path for path in folder.iterdir() if path.suffix.lower() in PICTURES]
-    if not paths:
-        raise FileNotFoundError(
-            f"{folder} holds no {', '.join(PICTURES)}. Give a run's folder or a turntable's."
-        )
-    frames = [_left_square(path) for path in sorted(paths, key=_by_number)]
+    paths, azimuths = turntable(folder)
+    frames = [read_picture(path, aspect=1) for path in paths]
     if len({frame.shape for frame in frames}) > 1:
         raise ValueError(f"The pictures in {folder} differ in size: they are no turntable.")
-    azimuths = torch.linspace(0.0, 360.0, len(frames))
     stacked = torch.from_numpy(np.stack(frames)).float() / 255
-    return Views(stacked, azimuths, torch.zeros_like(azimuths), str(folder))
+    return AssetViews(stacked, torch.tensor(azimuths), str(folder))
 
 
-def _by_number(path: Path) -> tuple[int, str]:
-    return (int(path.stem) if path.stem.isdigit() else -1, path.name)
-
-
-def _left_square(path: Path) -> np.ndarray:
-    with Image.open(path) as frame:
-        return np.asarray(frame.convert("RGB"))[:, : frame.height]
-
-
-@torch.no_grad()
-def render_run(folder: Path, checkpoint: Path, size: int, device: str | None = None) -> Views:
+def render_run(folder: Path, size: int, device: str | None = None) -> AssetViews:
     """Renders a run's checkpoint through its own system, with its own field of view and distance.
 
     Raises:
         ValueError: the host cannot read the run's config or checkpoint.
     """
     import threestudio
-    from threestudio.data.uncond import RandomCameraDataset
     from threestudio.utils.config import load_config
-
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    cfg = load_config(str(folder / "configs" / "parsed.yaml"))
-    system = _load_system(cfg, checkpoint).to(device)
-    frames, azimuths, elevations = [], [], []
-    for elevation in ELEVATIONS_DEG:
-        look = {
-            "eval_elevation_deg": elevation,
-            "eval_height": size,
-            "eval_width": size,
-            "n_val_views": len(AZIMUTHS_DEG),
-        }
-        data_cfg = threestudio.find(cfg.data_type)({**cfg.data, **look}).cfg
-        dataset = RandomCameraDataset(data_cfg, "val")
-        for batch in track(list(_batches(dataset)), f"{folder.name} at {elevation:.0f}°"):
-            batch = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
-            frames.append(system(batch)["comp_rgb"].float().clamp(0, 1).cpu())
-            azimuths.append(batch["azimuth"].float().cpu())
-            elevations.append(batch["elevation"].float().cpu())
-    return Views(torch.cat(frames), torch.cat(azimuths), torch.cat(elevations), str(checkpoint))
-
-
-def _batches(dataset: Any, size: int = 4) -> Iterator[dict[str, Any]]:
-    for start in range(0, len(dataset), size):
-        stop = min(start + size, len(dataset))
-        yield dataset.collate([dataset[index] for index in range(start, stop)])
-
-
-def _load_system(cfg: Any, checkpoint: Path) -> Any:
-    """The run's system with its weights, ready to render; priors are not loaded."""
-    import threestudio
     from threestudio.utils.misc import load_module_weights
 
-    system = threestudio.find(cfg.system_type)(cfg.system, resumed=True)
-    state_dict, epoch, step = load_module_weights(str(checkpoint), map_location="cpu")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    cfg, checkpoint = load_config(str(folder / CONFIG)), str(folder / CHECKPOINT)
+    system = threestudio.find(cfg.system_type)(cfg.system, resumed=True)  # loads no priors
+    state_dict, epoch, step = load_module_weights(checkpoint, map_location="cpu")
     system.load_state_dict(state_dict, strict=False)
     system.set_resume_status(epoch, step)
     system.do_update_step(epoch, step, on_load_weights=True)
-    return system.eval()
+    batches = list(camera_batches(cfg, size, len(AZIMUTHS_DEG), ELEVATIONS_DEG))
+    shown = track(batches, f"rendering {folder.name}")
+    return render_views(system.eval().to(device), shown, device, checkpoint)
+
+
+def camera_batches(
+    cfg: Any, size: int, n_azimuths: int, elevations_deg: Sequence[float]
+) -> Iterator[dict[str, Any]]:
+    """Cameras of a config's own field of view and distance, evenly spaced round the asset."""
+    import threestudio
+    from threestudio.data.uncond import RandomCameraDataset
+
+    for elevation in elevations_deg:
+        view = {"eval_elevation_deg": elevation, "eval_height": size, "eval_width": size}
+        changed = {**cfg.data, **view, "n_val_views": n_azimuths}
+        data_cfg = threestudio.find(cfg.data_type)(changed).cfg
+        dataset = RandomCameraDataset(data_cfg, "val")
+        for rows in torch.arange(n_azimuths).split(4):
+            yield dataset.collate([dataset[index] for index in rows.tolist()])
+
+
+@torch.no_grad()
+def render_views(
+    render: Callable[[dict[str, Any]], dict[str, Tensor]],
+    batches: Iterable[dict[str, Any]],
+    device: str,
+    source: str,
+) -> AssetViews:
+    """What `render` makes of batches of cameras."""
+    frames, azimuths = [], []
+    for batch in batches:
+        batch = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+        frames.append(render(batch)["comp_rgb"].float().clamp(0, 1).cpu())
+        azimuths.append(batch["azimuth"].float().cpu())
+    return AssetViews(torch.cat(frames), torch.cat(azimuths), source)

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from jointdreamer.janus import Limits, judge
-from jointdreamer.janus.calibration import Known, choose_limits, kind_of
-from jointdreamer.janus.verdict import verdict_of
+from jointdreamer.janus import judge
+from jointdreamer.janus.calibration import ScoredAsset, choose_limits
+from jointdreamer.janus.verdict import Limits, verdict_of
 
 AZIMUTHS = torch.arange(24) * 15.0
 LIMITS = Limits()
@@ -112,12 +112,11 @@ def test_limits_are_chosen_so_that_known_assets_are_told_right():
     assets = []
     for faces in ((), (0.0,), (60.0,), (0.0, 180.0), (0.0, 120.0, 240.0)):
         noise = 0.2 * torch.rand(24, generator=generator)
-        assets.append(Known(0.55 * bumps(*faces) + noise, AZIMUTHS, len(faces)))
+        assets.append(ScoredAsset(0.55 * bumps(*faces) + noise, AZIMUTHS, len(faces)))
     limits = choose_limits(assets)
-    names = {0: "faceless", 1: "one face", 2: "Janus", 3: "Janus"}
     for asset in assets:
-        found = verdict_of(asset.scores, asset.azimuths_deg, limits)
-        assert kind_of(found) == names[asset.n_faces]
+        assert verdict_of(asset.scores, asset.azimuths_deg, limits).kind == asset.kind
+    assert [asset.kind for asset in assets] == ["faceless", *["one face"] * 2, *["Janus"] * 2]
     assert 0.3 < limits.face < 0.6  # well between noise and faces
 
 

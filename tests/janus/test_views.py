@@ -8,11 +8,7 @@ from helpers.tiny_run import tiny_config
 from omegaconf import OmegaConf
 from PIL import Image
 
-from jointdreamer.janus.views import (
-    AZIMUTHS_DEG,
-    ELEVATIONS_DEG,
-    views_of,
-)
+from jointdreamer.janus.views import AZIMUTHS_DEG, ELEVATIONS_DEG, views_of
 
 STEP = 6
 
@@ -47,7 +43,6 @@ def test_a_run_is_rendered_all_round_at_several_elevations(run):
     views = views_of(folder, size=8, device="cpu")
     assert views.frames.shape == (len(AZIMUTHS_DEG) * len(ELEVATIONS_DEG), 8, 8, 3)
     assert views.azimuths_deg.tolist() == [*AZIMUTHS_DEG] * 3
-    assert views.elevations_deg.unique().tolist() == [*ELEVATIONS_DEG]
 
     # The same camera, set up by hand: azimuth 15, elevation 30.
     from threestudio_jointdreamer.data.cameras import Cameras, camera_batch, orbit

@@ -1,14 +1,13 @@
-"""The picture that shows why: the score round the asset, its faces, and the views beneath."""
+"""The plot that shows why: the score round the asset, its faces, and the views beneath."""
 
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
-from threestudio_jointdreamer.systems.picture_grid import save_picture, to_tile
+from threestudio_jointdreamer.files import replacing
+from threestudio_jointdreamer.systems.picture_grid import to_tile
 from threestudio_jointdreamer.systems.turntable import nearest_views
 from torch import Tensor
 
@@ -25,8 +24,8 @@ def draw_verdict(
     verdict: Verdict,
     path: str | Path,
     title: str = "",
-) -> str:
-    """Writes the picture of a verdict, and returns its path.
+) -> None:
+    """Draws a verdict to a file.
 
     Above: each view's score (dots), the smoothed score (line), the least score of a face (dashes)
     and the faces found (shaded; red if the asset is Janus). Below: twelve of the views.
@@ -36,7 +35,6 @@ def draw_verdict(
         title: comes before the verdict.
     """
     figure = Figure(figsize=(12, 4.4), layout="constrained", facecolor="white")
-    canvas = FigureCanvasAgg(figure)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2.6, 1])
     words = verdict.in_words()
     if not verdict.calibrated:
@@ -46,8 +44,8 @@ def draw_verdict(
     )
     _draw_profile(above, azimuths_deg, verdict)
     _draw_views(below, frames, azimuths_deg)
-    canvas.draw()
-    return save_picture(path, Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
+    with replacing(path) as new:
+        figure.savefig(new)
 
 
 def _draw_profile(axes: Axes, azimuths_deg: Tensor, verdict: Verdict) -> None:

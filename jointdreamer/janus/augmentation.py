@@ -1,4 +1,4 @@
-"""Makes clean renders look like those of distilled NeRFs: soft, noisy, off-colour, off-centre."""
+"""Augmentation: clean renders become like those of distilled NeRFs, soft, noisy, off-centre."""
 
 import torch
 import torch.nn.functional as F
@@ -6,17 +6,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def spoil(images: Float[Tensor, "B 3 H W"], size: int) -> Float[Tensor, "B 3 size size"]:
-    """Each picture spoilt in its own way; draws come from torch's global generator.
+def augment(images: Float[Tensor, "B 3 H W"], size: int) -> Float[Tensor, "B 3 size size"]:
+    """Each picture changed in its own way; draws come from torch's global generator.
 
     Args:
         images: colours in [0, 1].
         size: height and width of the result.
     """
-    images = _moved(images, size)
-    images = _recoloured(images)
-    images = _blotched(images)
-    images = _blurred(images)
+    images = _blur(_add_blotches(_jitter_colors(_transform(images, size))))
     strength = _some(len(images), 0.5, 0.08, images)
     return (images + strength * torch.randn_like(images)).clamp(0, 1)
 
@@ -30,7 +27,7 @@ def _some(n: int, chance: float, most: float, like: Tensor) -> Tensor:
     return _uniform(n, 0, most, like) * (_uniform(n, 0, 1, like) < chance)
 
 
-def _moved(images: Tensor, size: int) -> Tensor:
+def _transform(images: Tensor, size: int) -> Tensor:
     """Scaled, shifted, a little tilted and mirrored."""
     n = len(images)
     scale, tilt = _uniform(n, 0.8, 1.3, images), _uniform(n, -0.12, 0.12, images)
@@ -44,7 +41,7 @@ def _moved(images: Tensor, size: int) -> Tensor:
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
-def _recoloured(images: Tensor) -> Tensor:
+def _jitter_colors(images: Tensor) -> Tensor:
     """Brightness, contrast, saturation and a cast of colour."""
     n = len(images)
     grey = images.mean(dim=1, keepdim=True)
@@ -55,7 +52,7 @@ def _recoloured(images: Tensor) -> Tensor:
     return (images * cast + _uniform(n, -0.1, 0.1, images)).clamp(0, 1)
 
 
-def _blotched(images: Tensor) -> Tensor:
+def _add_blotches(images: Tensor) -> Tensor:
     """Blotches of colour at one of several scales, and of transparency."""
     n, _, height, width = images.shape
     for cells, chance, most in ((4, 0.3, 0.12), (10, 0.3, 0.16), (24, 0.4, 0.2)):
@@ -68,7 +65,7 @@ def _blotched(images: Tensor) -> Tensor:
     return torch.lerp(images, behind.expand_as(images), clear * _some(n, 0.3, 0.6, images))
 
 
-def _blurred(images: Tensor) -> Tensor:
+def _blur(images: Tensor) -> Tensor:
     """A Gaussian blur of up to 1.6 pixels, more across or more upright."""
     n, channels, size, _ = images.shape
     reach = torch.arange(-4, 5, device=images.device)
