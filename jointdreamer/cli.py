@@ -7,16 +7,21 @@ from importlib import import_module
 
 from .host import errors, selection
 
-COMMANDS = {  # for each the module whose `add_arguments(parser)` also sets `run`, and its help
+# For each the module and its help. The module's `add_arguments(parser)`, or the function named
+# after a colon, also sets `run`.
+COMMANDS = {
     "demo": ("demo", "turn a prompt into a 3D asset"),
     "convert": ("convert", "write a published model as a clean folder of safetensors"),
     "download": ("download", "fetch every weight that a config needs"),
     "doctor": ("doctor", "check the installation, and what a config needs"),
     "install": ("install", "link all of this into a checkout of threestudio"),
     "sweep": ("sweeps.command", "run prompts x methods x seeds"),
-    "evaluate": ("evaluation.evaluate", "measure finished runs, and write a report"),
-    "curves": ("evaluation.curves_command", "draw a run's logs as curves.png"),
-    "compare": ("evaluation.compare_command", "put the turntables of several runs in one picture"),
+    "evaluate": ("evaluation.commands:add_evaluate", "measure finished runs, and write a report"),
+    "curves": ("evaluation.commands:add_curves", "draw a run's logs as curves.png"),
+    "compare": (
+        "evaluation.commands:add_compare",
+        "put the turntables of several runs in one picture",
+    ),
     "janus": ("janus.command", "count the faces of assets all round"),
     "train-classifier": ("pair_training.command", "train the pair classifier"),
     "tinyworld": ("tinyworld.commands", "the procedural creatures and their tiny priors"),
@@ -58,7 +63,9 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         command.add_argument("--verbose", action="store_true", help="show tracebacks")
         if name in argv[:1]:
-            import_module(f".{module}", __package__).add_arguments(command)
+            module, _, function = module.partition(":")
+            found = import_module(f".{module}", __package__)
+            getattr(found, function or "add_arguments")(command)
     args, overrides = parser.parse_known_args(argv)
     args.overrides = stray = overrides
     if getattr(args, "takes_overrides", False):

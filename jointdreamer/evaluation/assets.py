@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from PIL import Image
 from threestudio_jointdreamer.systems.picture_grid import Tile
 from threestudio_jointdreamer.systems.turntable import nearest_views
 from yaml import YAMLError
 
-from ..runs import Run
+from ..runs import CONFIG, Run, Series, read_picture, turntable
 
-CONFIG = Path("configs/parsed.yaml")
 PROMPT = "system.prompt_processor.prompt"
 
 
@@ -28,13 +26,7 @@ class Frame:
     aspect: float
 
     def picture(self) -> Tile:
-        """The render, which is the left part of a frame that may show normals and opacity too."""
-        try:
-            with Image.open(self.path) as frame:
-                width = min(frame.width, round(frame.height * self.aspect))
-                return np.asarray(frame.convert("RGB"))[:, :width]
-        except OSError as error:
-            raise ValueError(f"{self.path} is no readable picture. Test the run again.") from error
+        return read_picture(self.path, self.aspect)
 
 
 @dataclass(frozen=True)
@@ -62,6 +54,13 @@ class Asset:
         wanted = np.linspace(0, 360, count, endpoint=False).tolist()
         azimuths = [frame.azimuth_deg for frame in self.frames]
         return tuple(self.frames[index] for index in nearest_views(azimuths, wanted))
+
+    def curve(self, name: str) -> Series:
+        """What was logged by this name; empty if it was not, for a run shows renders without."""
+        try:
+            return self.run.metrics().get(name, [])
+        except FileNotFoundError:
+            return []
 
 
 def find_runs(paths: Iterable[Path]) -> list[Run]:
@@ -155,15 +154,15 @@ def _value(cfg: DictConfig, key: str) -> Any:
 
 
 def _frames(folder: Path, cfg: DictConfig) -> tuple[Frame, ...]:
-    paths = {int(path.stem): path for path in folder.glob("*.png") if path.stem.isdecimal()}
-    expected = _value(cfg, "data.n_test_views") or max(1, len(paths))
-    if sorted(paths) != list(range(expected)):
+    paths, azimuths = turntable(folder)
+    expected = _value(cfg, "data.n_test_views") or len(paths)
+    if [path.name for path in paths] != [f"{index}.png" for index in range(expected)]:
         raise ValueError(
             f"{folder} holds {len(paths)} frames where 0.png to {expected - 1}.png belong: the "
             "test was interrupted. Test the run again."
         )
     width, height = (_value(cfg, f"data.eval_{side}") for side in ("width", "height"))
     aspect = width / height if width and height else 1.0
-    azimuths = np.linspace(0, 360, expected).tolist()
-    distinct = max(1, expected - 1)
-    return tuple(Frame(paths[index], azimuths[index], aspect) for index in range(distinct))
+    distinct = slice(0, max(1, expected - 1))
+    frames = zip(paths[distinct], azimuths[distinct], strict=True)
+    return tuple(Frame(path, azimuth, aspect) for path, azimuth in frames)

@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
 from threestudio_jointdreamer.systems.picture_grid import Tile, picture_grid, save_picture
 from threestudio_jointdreamer.systems.turntable import SHEET_AZIMUTHS, nearest_views
 
-from ..runs import Run
+from ..runs import Run, read_picture, turntable
 
 
 def compare_runs(runs: Sequence[Run], path: str | Path, labels: Sequence[str] | None = None) -> str:
@@ -27,18 +25,7 @@ def compare_runs(runs: Sequence[Run], path: str | Path, labels: Sequence[str] | 
 
 
 def turntable_tiles(run: Run) -> list[Tile]:
-    """The test frames of a run that are nearest to the sheet's azimuths.
-
-    threestudio's turntable closes the circle: the last of its n frames is at 360° as the first is
-    at 0°. Of a frame that shows more than the render, the left square is taken.
-    """
-    frames = sorted(run.newest("test").glob("*.png"), key=lambda frame: int(frame.stem))
-    if not frames:
-        raise FileNotFoundError(f"{run.newest('test')} holds no frames. Test the run again.")
-    azimuths = np.linspace(0.0, 360.0, len(frames)).tolist()
-    return [_left_square(frames[index]) for index in nearest_views(azimuths, SHEET_AZIMUTHS)]
-
-
-def _left_square(path: Path) -> Tile:
-    with Image.open(path) as frame:
-        return np.asarray(frame.convert("RGB"))[:, : frame.height]
+    """The test frames of a run that are nearest to the sheet's azimuths, the left square of each"""
+    paths, azimuths = turntable(run.newest("test"))
+    chosen = nearest_views(azimuths, SHEET_AZIMUTHS)
+    return [read_picture(paths[index], aspect=1) for index in chosen]

@@ -1,17 +1,14 @@
 """Draws what runs logged: all of one run (loss, gradient, energy, rates), or methods' gradients."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from matplotlib import cycler
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
-from threestudio_jointdreamer.systems.picture_grid import save_picture
+from threestudio_jointdreamer.files import replacing
 
 from ..runs import Run, Series
 
@@ -45,8 +42,8 @@ PANELS = (
 )
 
 
-def draw_curves(run: Run, path: str | Path) -> str:
-    """Writes one picture of all panels that the run has numbers for, and returns its path.
+def draw_curves(run: Run, path: str | Path) -> None:
+    """Writes one picture of all panels that the run has numbers for.
 
     Raises:
         FileNotFoundError: the run has no logs.
@@ -61,14 +58,13 @@ def draw_curves(run: Run, path: str | Path) -> str:
         )
     rows = -(-len(drawn) // COLUMNS)
     figure = Figure(figsize=(4.2 * COLUMNS, 2.7 * rows), layout="constrained", facecolor="white")
-    canvas = FigureCanvasAgg(figure)
     for place, (panel, found) in enumerate(drawn, start=1):
         _draw(figure.add_subplot(rows, COLUMNS, place), panel, found)
-    canvas.draw()
-    return save_picture(path, Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
+    with replacing(path) as new:
+        figure.savefig(new)
 
 
-def draw_methods(curves: dict[str, Sequence[tuple[float, float]]]) -> str:
+def draw_methods(curves: Mapping[str, Sequence[tuple[float, float]]]) -> str:
     """SVG of each method's gradient norm over the steps, (step, norm > 0), in one diagram."""
     figure = Figure(figsize=(8.4, 3.4), layout="constrained", facecolor="white")
     axes = figure.add_subplot()

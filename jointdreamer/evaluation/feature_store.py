@@ -1,14 +1,13 @@
-"""Embeddings of pictures that were computed before, so that interrupted work goes on."""
+"""What models made of pictures before, so that interrupted work goes on."""
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from threestudio_jointdreamer.files import replacing
 from torch import Tensor
 
 
@@ -26,23 +25,16 @@ class FeatureStore:
         Args:
             identity: of the model and of whatever else the features depend on.
         """
-        path = self._folder / f"{_digest(identity, pictures)}.safetensors"
+        digest = hashlib.sha256(identity.encode())
+        for picture in pictures:
+            digest.update(hashlib.sha256(picture.read_bytes()).digest())
+        path = self._folder / f"{digest.hexdigest()}.safetensors"
         if path.is_file():
             try:
                 return load_file(path)["features"]
             except (SafetensorError, KeyError):
                 pass  # damaged: made anew
         features = compute().contiguous()
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self._folder) as workplace:
-            temporary = os.path.join(workplace, path.name)
-            save_file({"features": features}, temporary)
-            os.replace(temporary, path)
+        with replacing(path) as new:
+            save_file({"features": features}, new)
         return features
-
-
-def _digest(identity: str, pictures: Iterable[Path]) -> str:
-    digest = hashlib.sha256(identity.encode())
-    for path in pictures:
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Measures assets: every metric's row, with embeddings that are computed once."""
+"""Measures runs: every metric of every asset, with embeddings that are computed once."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,19 +6,22 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from rich.progress import track
 from threestudio_jointdreamer.systems.picture_grid import Tile
 from torch import Tensor
 
-from ..janus import Verdict
-from .assets import Asset, Frame
-from .clip_models import Clip
+from ..janus.verdict import Verdict
+from ..progress import track
+from ..runs import read_picture
+from .assets import Asset, Frame, find_runs, read_assets
+from .clip_models import Clip, load_clip
 from .clip_score import clip_score, similarities
+from .commands import TINY_CLIP
 from .feature_store import FeatureStore
-from .fid import Extractor, frechet_distance, read_picture
-from .r_precision import place_of, retrieve
-from .rows import AssetRow, Fid, MethodRow
+from .fid import FeatureExtractor, find_extractor, frechet_distance, reference_pictures
+from .r_precision import distinct, place_of, read_prompts, retrieve
+from .rows import AssetRow, Fid, MethodRow, by_method
 from .smoothness import CURVE, roughness
+from .verdicts import choose_detector, judge_assets
 
 CHUNK = 64  # reference pictures embedded, and kept, at a time
 
@@ -40,37 +43,73 @@ class Evaluation:
     skipped: Sequence[str]
 
 
-def measure_assets(
+def measure_runs(
+    runs: Sequence[Path],
+    features: Path,
+    prompts: Path | None = None,
+    clip_name: str = TINY_CLIP,
+    fid_reference: Path | None = None,
+    fid_features: str = "auto",
+    janus: str = "auto",
+    render_faces: bool = False,
+    views: int | None = None,
+    device_name: str | None = None,
+    skip_unfinished: bool = False,
+) -> Evaluation:
+    """All that `jointdreamer evaluate` measures, with its options.
+
+    Args:
+        features: a folder that keeps what was computed of pictures.
+    """
+    if views is not None and views < 1:
+        raise ValueError(f"--views {views} must be 1 or more.")
+    detector = choose_detector(janus, clip_name)
+    references = reference_pictures(fid_reference) if fid_reference else []
+    given = read_prompts(prompts) if prompts else None
+    assets, skipped = read_assets(find_runs(runs), skip_unfinished)
+    candidates = given or distinct(asset.prompt for asset in assets)
+
+    if device_name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: PyTorch sees no GPU. Use --device cpu.")
+    device = torch.device(device_name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    clip = load_clip(clip_name, device)
+    extractor = find_extractor(fid_features, clip, device) if references else None
+    store = FeatureStore(features)
+    verdicts: Sequence[Verdict | None] = [None] * len(assets)
+    described = "none"
+    if detector:
+        verdicts = judge_assets(assets, detector, store, render_faces, device_name)
+        described = detector.name + ("" if detector.calibrated else ", uncalibrated")
+    rows = _measure_assets(assets, verdicts, clip, candidates, store, views)
+    fids = _measure_fids(assets, references, extractor, store, views) if extractor else {}
+    source = f"among {len(candidates)} prompts of {prompts or 'these runs'}"
+    settings = {
+        "CLIP": clip.name,
+        "R-Precision": source if len(candidates) > 1 else "among other prompts only, see --prompts",
+        "Janus detector": described,
+        "FID": f"{extractor.name} against {fid_reference}" if extractor else "none",
+    }
+    return Evaluation(assets, rows, by_method(rows, fids), settings, skipped)
+
+
+def _measure_assets(
     assets: Sequence[Asset],
+    verdicts: Sequence[Verdict | None],
     clip: Clip,
     candidates: Sequence[str],
     store: FeatureStore,
-    views: int | None = None,
-    verdicts: Sequence[Verdict] | None = None,
+    views: int | None,
 ) -> list[AssetRow]:
-    """A row of numbers for each asset.
-
-    Args:
-        candidates: the prompts of R-Precision. An asset's own joins its list where it is missing.
-        store: keeps image embeddings between calls.
-        views: how many frames of a turntable CLIP looks at; None for all.
-        verdicts: the Janus meter's, one for each asset, or None.
-    """
     own = list(dict.fromkeys(asset.prompt for asset in assets))
     listed, asked = clip.texts([*candidates, *own]).split([len(candidates), len(own)])
     rows = []
-    for number, asset in enumerate(track(assets, "assets")):
-        frames = asset.every(views)
+    for asset, verdict in track(list(zip(assets, verdicts, strict=True)), "assets"):
+        frames, text = asset.every(views), asked[own.index(asset.prompt)]
         images = _features(clip.identity, clip.images, frames, store)
-        text, place, texts = (
-            asked[own.index(asset.prompt)],
-            place_of(asset.prompt, candidates),
-            listed,
-        )
-        if place is None:
+        place, texts = place_of(asset.prompt, candidates), listed
+        if place is None:  # it joins the list
             place, texts = len(listed), torch.cat([listed, text[None]])
         found = retrieve(similarities(images, texts), place) if len(texts) > 1 else None
-        verdict = verdicts[number] if verdicts else None
         row = AssetRow(
             run=str(asset.run.folder),
             method=asset.method,
@@ -83,7 +122,7 @@ def measure_assets(
             r_precision=found and found.r_precision,
             rank=found and found.rank,
             candidates=found and found.candidates,
-            roughness=_roughness(asset),
+            roughness=roughness(asset.curve(CURVE)),
             faces=verdict and verdict.n_faces,
             face_views=verdict and len(verdict.scores),
             face_extents_deg=verdict and " ".join(f"{d:.0f}" for d in verdict.extents_deg),
@@ -94,29 +133,25 @@ def measure_assets(
     return rows
 
 
-def measure_fids(
+def _measure_fids(
     assets: Sequence[Asset],
     references: Sequence[Path],
-    extractor: Extractor,
+    extractor: FeatureExtractor,
     store: FeatureStore,
-    views: int | None = None,
+    views: int | None,
 ) -> dict[str, Fid]:
-    """The FID of each method's frames, all its assets together, against the references.
-
-    Raises:
-        ValueError: a reference does not open, or a method has one frame only.
-    """
+    """The FID of each method's frames, all its assets together, against the references."""
 
     def embed(paths: Sequence[Path]) -> Tensor:
         return store.features(
-            extractor.identity, paths, lambda: extractor([read_picture(path) for path in paths])
+            extractor.identity, paths, lambda: extractor.features(list(map(read_picture, paths)))
         )
 
     chunks = [references[start : start + CHUNK] for start in range(0, len(references), CHUNK)]
     real = torch.cat([embed(chunk) for chunk in track(chunks, "FID references")])
     fake: dict[str, list[Tensor]] = {}
     for asset in track(assets, "FID renders"):
-        features = _features(extractor.identity, extractor, asset.every(views), store)
+        features = _features(extractor.identity, extractor.features, asset.every(views), store)
         fake.setdefault(asset.method, []).append(features)
     fids = {}
     for method, features in fake.items():
@@ -137,10 +172,3 @@ def _features(
         [frame.path for frame in frames],
         lambda: compute([frame.picture() for frame in frames]),
     )
-
-
-def _roughness(asset: Asset) -> float | None:
-    try:
-        return roughness(asset.run.metrics().get(CURVE, []))
-    except FileNotFoundError:  # a run without logs has renders all the same
-        return None

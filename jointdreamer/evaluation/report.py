@@ -1,22 +1,30 @@
-"""The report: one HTML file with tables and pictures that opens from disk, without a network."""
+"""What is written of an evaluation: CSV tables, a page of HTML, and the methods on the terminal."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from html import escape
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from rich.progress import track
+from jinja2 import Environment, FileSystemLoader
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from threestudio_jointdreamer.files import replacing
 
+from ..csv_table import write_csv
+from ..progress import track
 from .assets import Asset
+from .curves import draw_methods
 from .measure import Evaluation
-from .report_page import PAGE
-from .report_pictures import Look, curve, strip, turning
-from .rows import AssetRow, MethodRow, write_text
-from .side_by_side import comparable, contact_sheets, curves_of_methods
+from .rows import AssetRow, MethodRow
 from .smoothness import CURVE
+from .thumbnails import Thumbnails
 
-BESIDE = Look(tile=64, strip=4, turn=16)  # of assets that stand side by side
+TEMPLATE = "report.html.j2"
+CURVE_SIZE = (90, 40)  # pixels
 
 
 @dataclass(frozen=True)
@@ -32,10 +40,6 @@ class Column:
     name: str
     hint: str = ""
     digits: int | None = None
-
-    @property
-    def is_text(self) -> bool:
-        return self.digits is None
 
 
 CLIP_SCORE = Column("CLIP score", "clip_score", "mean of 100 cos(image, prompt); more is better", 2)
@@ -66,6 +70,116 @@ ASSET_COLUMNS = (
 )
 
 
+@dataclass(frozen=True)
+class ReportTable:
+    """A table of its own at the head of the report; cells are texts."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the page shows of an asset, its pictures as data URIs."""
+
+    asset: Asset
+    row: AssetRow
+    strip: str
+    turning: str
+
+    @property
+    def about(self) -> str:
+        return f"{self.asset.prompt}, {self.asset.method}"
+
+    @property
+    def verdict(self) -> str:
+        """What the Janus meter says of it."""
+        if self.row.janus is None:
+            return ""
+        if self.row.faces == 1:
+            return "1 face drawn out" if self.row.janus else "1 face"
+        return f"{self.row.faces} faces" if self.row.faces else "no face"
+
+    @property
+    def is_failure(self) -> bool:
+        return bool(self.row.janus or self.row.faceless)
+
+    @property
+    def polyline(self) -> str:
+        """The points of the logged gradient norm, logarithmic; empty if it was not logged."""
+        points = log_curve(self.asset)
+        if len(points) < 2:
+            return ""
+        axes = []
+        for values, size in zip(zip(*points, strict=True), CURVE_SIZE, strict=True):
+            reach = max(values) - min(values) or 1
+            axes.append([1 + (size - 2) * (value - min(values)) / reach for value in values])
+        return " ".join(f"{x:.1f},{CURVE_SIZE[1] - y:.1f}" for x, y in zip(*axes, strict=True))
+
+
+def write_tables(out: Path, result: Evaluation) -> list[Path]:
+    """A row for each asset and a row for each method, as CSV: 1 and 0 for yes and no."""
+
+    def cell(value: Any) -> Any:
+        if isinstance(value, bool):
+            return int(value)
+        return round(value, 4) if isinstance(value, float) else value
+
+    paths = [out / "assets.csv", out / "methods.csv"]
+    for path, rows in zip(paths, (result.rows, result.methods), strict=True):
+        write_csv(path, [{k: cell(value) for k, value in asdict(row).items()} for row in rows])
+    return paths
+
+
+def write_report(
+    path: Path, result: Evaluation, title: str = "Evaluation", tables: Sequence[ReportTable] = ()
+) -> None:
+    """Writes the page, whole or not at all.
+
+    Everything is inside the file: the pictures as data, and a policy that forbids the browser to
+    load anything else. Where methods share prompts, their assets are shown side by side, and the
+    list of assets is one of numbers.
+    """
+    prompts = {row.prompt for row in result.rows}
+    compared = len({(row.prompt, row.method) for row in result.rows}) > len(prompts)
+    size = Thumbnails(height=64, strip=4, turn=16) if compared else Thumbnails()
+    pairs = list(zip(result.assets, result.rows, strict=True))
+    entries = [
+        Entry(asset, row, size.all_round(asset), size.turning(asset))
+        for asset, row in track(pairs, "report")
+    ]
+    curves = method_curves(result.assets) if compared else {}
+    svg = base64.b64encode(draw_methods(curves).encode()).decode() if curves else ""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True
+    )
+    page = environment.get_template(TEMPLATE).render(
+        title=title,
+        settings=result.settings,
+        tables=tables,
+        methods=result.methods,
+        method_columns=METHOD_COLUMNS,
+        curves=curves,
+        curves_source=f"data:image/svg+xml;base64,{svg}",
+        sheets=contact_sheets(entries) if compared else {},
+        entries=entries,
+        asset_columns=ASSET_COLUMNS,
+        skipped=result.skipped,
+        shown=shown,
+        is_bad=lambda row, column: (column.name, getattr(row, column.name)) in BAD,
+        is_number=lambda row, column: (
+            column.digits is not None and getattr(row, column.name) is not None
+        ),
+    )
+    with replacing(path) as new:
+        new.write_text(page, encoding="utf-8")
+
+
+BAD = (("janus", True), ("faces", 0))
+
+
 def shown(row: AssetRow | MethodRow, column: Column, gap: str = " ") -> str:
     """A cell's text, its interval after `gap`; a dash where nothing was measured."""
     value = getattr(row, column.name)
@@ -82,108 +196,49 @@ def shown(row: AssetRow | MethodRow, column: Column, gap: str = " ") -> str:
     return f"{text}{gap}[{low:.{column.digits}f}, {high:.{column.digits}f}]"
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table of its own at the head of the report; cells are texts."""
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    note: str = ""
-
-
-def write_report(
-    path: Path,
-    result: Evaluation,
-    title: str = "Evaluation",
-    tables: Sequence[Table] = (),
-    look: Look | None = None,
-) -> None:
-    """Writes the page, whole or not at all.
-
-    Everything is inside the file: the pictures as data, and a policy that forbids the browser to
-    load anything else. Where methods share prompts, their assets are shown side by side, and the
-    list of assets is one of numbers.
-
-    Args:
-        look: how much of each asset is shown; by default less where assets are side by side.
-    """
-    pairs = list(zip(result.assets, result.rows, strict=True))
-    beside = comparable(result.assets)
-    look = look or (BESIDE if beside else Look())
-    sheets = curves = ""
-    if beside:
-        sheets = f"<h2>Side by side</h2>{contact_sheets(pairs, look)}"
-        curves = f"<h2>Curves</h2>{_CURVES}{curves_of_methods(result.assets)}"
-    pictures = PICTURES[:1] if beside else PICTURES
-    bodies = [_asset(*pair, pictures, look) for pair in track(pairs, "report")]
-    facts = "".join(f"<dt>{escape(k)}<dd>{escape(v)}" for k, v in result.settings.items())
-    methods = [_cells(row, METHOD_COLUMNS) for row in result.methods]
-    left_out = "".join(f"<li>{escape(reason)}" for reason in result.skipped)
-    page = PAGE.substitute(
-        title=escape(title),
-        facts=f"<dt>assets<dd>{len(result.rows)}{facts}",
-        tables="".join(map(_own_table, tables)),
-        methods=_table("methods", METHOD_COLUMNS, methods),
-        curves=curves,
-        sheets=sheets,
-        assets=_table("assets", (*ASSET_COLUMNS, *pictures), bodies),
-        left_out=f"<h2>Left out</h2><ul>{left_out}</ul>" if left_out else "",
-    )
-    write_text(path, page)
-
-
-_CURVES = "<p>Medians over each method's assets.</p>"
-PICTURES = (
-    Column(CURVE.rpartition("/")[2].replace("_", " "), "curve", "over the steps, logarithmic"),
-    Column("all round", "strip", "azimuths from 0°, the front, in eighths of a turn"),
-    Column("turning", "turn"),
-)
-
-
-def _own_table(table: Table) -> str:
-    heads = "".join(f'<th scope="col">{escape(title)}' for title in table.columns)
-    rows = ("".join(f"<td>{escape(cell)}" for cell in row) for row in table.rows)
-    body = "".join(f"<tr>{row}" for row in rows)
-    note = f"<p>{escape(table.note)}</p>" if table.note else ""
-    return f"<h2>{escape(table.title)}</h2><table><thead><tr>{heads}<tbody>{body}</table>{note}"
-
-
-def _table(name: str, columns: Sequence[Column], bodies: Sequence[str]) -> str:
-    heads = "".join(
-        f'<th scope="col" data-key="{column.name}" title="{escape(column.hint)}">'
-        + (
-            escape(column.title)
-            if column in PICTURES
-            else f"<button>{escape(column.title)}</button>"
-        )
-        for column in columns
-    )
-    rows = "".join(f"<tr>{body}" for body in bodies)
-    return f'<table id="{name}"><thead><tr>{heads}<tbody>{rows}</table>'
-
-
-def _cells(row: AssetRow | MethodRow, columns: Sequence[Column]) -> str:
-    def cell(column: Column) -> str:
-        value = getattr(row, column.name)
-        number = isinstance(value, (int, float)) and not column.is_text
-        order = f' data-order="{value}"' if number else ""
-        marks = {("janus", True): ' class="bad"', ("faces", 0): f' class="bad"{order}'}
-        return f"<td{marks.get((column.name, value), order)}>{escape(shown(row, column))}"
-
-    return "".join(map(cell, columns))
-
-
-def _asset(asset: Asset, row: AssetRow, pictures: Sequence[Column], look: Look) -> str:
-    about = escape(f"{asset.prompt}, {asset.method}")
-    cells: dict[str, Any] = {
-        "curve": lambda: curve(asset),
-        "strip": lambda: _image(f"{about}, all round", strip(asset, look)),
-        "turn": lambda: _image(f"{about}, turning", turning(asset, look)),
+def contact_sheets(entries: Sequence[Entry]) -> dict[str, dict[str, list[Entry | None]]]:
+    """For each seed and prompt the methods' assets, in the order of the methods' table."""
+    found = {(e.asset.seed, e.asset.prompt, e.asset.method): e for e in entries}
+    seeds, prompts, methods = (dict.fromkeys(values) for values in zip(*found, strict=True))
+    return {
+        "all" if seed is None else f"seed {seed}": {
+            prompt: [found.get((seed, prompt, method)) for method in methods] for prompt in prompts
+        }
+        for seed in sorted(seeds, key=lambda seed: (seed is None, seed))
     }
-    shown_cells = "".join(f"<td>{cells[column.name]()}" for column in pictures)
-    return _cells(row, ASSET_COLUMNS) + shown_cells
 
 
-def _image(about: str, source: str) -> str:
-    return f'<img loading="lazy" alt="{about}" src="{source}">'
+def method_curves(assets: Sequence[Asset]) -> Mapping[str, Sequence[tuple[float, float]]]:
+    """Each method's logged gradient norm, the median over its assets, where it was logged."""
+    curves: dict[str, dict[float, list[float]]] = {}
+    for asset in assets:
+        for step, value in log_curve(asset):
+            curves.setdefault(asset.method, {}).setdefault(step, []).append(value)
+    return {
+        method: [(step, math.exp(median(logs))) for step, logs in sorted(values.items())]
+        for method, values in curves.items()
+        if len(values) > 1
+    }
+
+
+def log_curve(asset: Asset) -> list[tuple[float, float]]:
+    """Step and logarithm of the logged gradient norm; empty if it was not logged."""
+    return [(step, math.log(value)) for step, value in asset.curve(CURVE) if 0 < value < math.inf]
+
+
+def print_methods(result: Evaluation) -> None:
+    """The methods' table on the terminal."""
+    caption = "; ".join(f"{key}: {value}" for key, value in result.settings.items())
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=caption)
+    for column in METHOD_COLUMNS:
+        table.add_column(
+            column.title,
+            justify="left" if column.digits is None else "right",
+            min_width=max(map(len, column.title.split())),
+        )
+    for row in result.methods:
+        table.add_row(*(shown(row, column, gap="\n") for column in METHOD_COLUMNS))
+    console = Console()
+    console.print(table, markup=False)
+    for reason in result.skipped:
+        console.print(f"left out: {reason}", markup=False, highlight=False)

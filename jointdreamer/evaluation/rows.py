@@ -1,12 +1,7 @@
-"""The table of results: a row for each asset, a row for each method, and their CSV files."""
+"""The results: a row for each asset, and a row for each method out of its assets' rows."""
 
-import csv
-import io
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
@@ -45,6 +40,16 @@ class AssetRow:
 
 
 @dataclass(frozen=True)
+class Fid:
+    """A method's FID: in which features, of how many frames, against how many references."""
+
+    fid: float
+    fid_features: str
+    fid_renders: int
+    fid_references: int
+
+
+@dataclass(frozen=True)
 class MethodRow:
     """Means and rates over a method's assets, `_low` and `_high` of their 95 % intervals.
 
@@ -79,16 +84,6 @@ class MethodRow:
     fid_references: int | None
 
 
-@dataclass(frozen=True)
-class Fid:
-    """A method's FID, what it looked at, and how many pictures there were on each side."""
-
-    fid: float
-    fid_features: str
-    fid_renders: int
-    fid_references: int
-
-
 def by_method(rows: Sequence[AssetRow], fids: Mapping[str, Fid]) -> list[MethodRow]:
     """A row for each method, in order of appearance."""
     methods: dict[str, list[AssetRow]] = {}
@@ -98,8 +93,7 @@ def by_method(rows: Sequence[AssetRow], fids: Mapping[str, Fid]) -> list[MethodR
 
 
 def _method_row(method: str, rows: list[AssetRow], fid: Fid | None) -> MethodRow:
-    rough = [row.roughness for row in rows if row.roughness is not None]
-    ranks = [row.rank for row in rows if row.rank is not None]
+    rough, ranks = _known(rows, "roughness"), _known(rows, "rank")
     return MethodRow(
         method=method,
         runs=len(rows),
@@ -108,50 +102,28 @@ def _method_row(method: str, rows: list[AssetRow], fid: Fid | None) -> MethodRow
         **_mean(rows, "r_precision"),
         retrieved=100 * fmean(rank == 1 for rank in ranks) if ranks else None,
         roughness=median(rough) if rough else None,
-        judged=sum(row.janus is not None for row in rows),
+        judged=len(_known(rows, "janus")),
         **_rate(rows, "janus"),
         **_rate(rows, "faceless"),
         **(asdict(fid) if fid else dict.fromkeys(Fid.__dataclass_fields__)),
     )
 
 
-def _mean(rows: list[AssetRow], name: str) -> dict[str, float | None]:
-    found = [(getattr(row, name), row.prompt) for row in rows if getattr(row, name) is not None]
-    if not found:
-        return dict.fromkeys((name, f"{name}_low", f"{name}_high"))
-    values, prompts = zip(*found, strict=True)
+def _known(rows: Sequence[AssetRow], name: str) -> list[Any]:
+    return [value for row in rows if (value := getattr(row, name)) is not None]
+
+
+def _mean(rows: Sequence[AssetRow], name: str) -> dict[str, float | None]:
+    values = _known(rows, name)
+    prompts = [row.prompt for row in rows if getattr(row, name) is not None]
     low, high = mean_interval(values, prompts) or (None, None)
-    return {name: fmean(values), f"{name}_low": low, f"{name}_high": high}
+    return {name: fmean(values) if values else None, f"{name}_low": low, f"{name}_high": high}
 
 
-def _rate(rows: list[AssetRow], name: str) -> dict[str, float | None]:
-    found = [getattr(row, name) for row in rows if getattr(row, name) is not None]
-    keys = (f"{name}_rate", f"{name}_rate_low", f"{name}_rate_high")
+def _rate(rows: Sequence[AssetRow], name: str) -> dict[str, float | None]:
+    """In per cent."""
+    keys, found = (f"{name}_rate", f"{name}_rate_low", f"{name}_rate_high"), _known(rows, name)
     if not found:
         return dict.fromkeys(keys)
     numbers = (fmean(found), *rate_interval(sum(found), len(found)))
     return dict(zip(keys, (100 * number for number in numbers), strict=True))
-
-
-def write_table(path: Path, rows: Sequence[AssetRow] | Sequence[MethodRow]) -> None:
-    """Rows as CSV, whole or not at all: empty where there is no value, 1 and 0 for yes and no."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(asdict(rows[0]))
-    writer.writerows([_cell(value) for value in asdict(row).values()] for row in rows)
-    write_text(path, text.getvalue())
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, bool):
-        return int(value)
-    return round(value, 4) if isinstance(value, float) else value
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file under a temporary name and moves it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as workplace:
-        temporary = Path(workplace) / path.name
-        temporary.write_text(text, encoding="utf-8", newline="")
-        os.replace(temporary, path)

@@ -7,38 +7,22 @@ import numpy as np
 import pytest
 import torch
 from helpers.finished_runs import turntable_of
+from helpers.open_clip import write_open_clip
 from PIL import Image
 from transformers import CLIPModel
 
-from jointdreamer.evaluation.clip_models import (
-    TINY,
-    FolderClip,
-    OpenClip,
-    load_clip,
-)
+from jointdreamer.evaluation.clip_models import FolderClip, load_clip
 from jointdreamer.evaluation.clip_score import similarities
+from jointdreamer.evaluation.commands import TINY_CLIP
 from jointdreamer.tinyworld.dataset import make_pictures
 
 CPU = torch.device("cpu")
 PROMPTS = ("a green bear wearing a red hat", "a yellow duck", "a white cat with a blue backpack")
 
 
-def open_clip_works() -> bool:
-    try:
-        import open_clip  # noqa: F401
-    except Exception:  # its torchvision may belong to another torch
-        return False
-    return True
-
-
-needs_open_clip = pytest.mark.skipif(
-    not open_clip_works(), reason="open_clip does not import: extra `clip`"
-)
-
-
 @pytest.fixture(scope="module")
 def tiny():
-    return load_clip(TINY, CPU)
+    return load_clip(TINY_CLIP, CPU)
 
 
 def test_tiny_clip_recognises_held_out_creatures(tiny):
@@ -85,7 +69,7 @@ def test_words_that_the_tiny_clip_never_saw_are_refused(tiny):
 
 
 def test_normalisation_is_the_folders_own(tmp_path, tiny):
-    for path in (tmp_path.cwd() / TINY).iterdir():
+    for path in (tmp_path.cwd() / TINY_CLIP).iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     same = FolderClip(str(tmp_path), CPU)
     assert same.identity == tiny.identity
@@ -118,64 +102,40 @@ def test_missing_open_clip_is_said_with_the_remedy():
         load_clip("open_clip:ViT-B-32/openai", CPU)
 
 
-@pytest.fixture(scope="module")
-def random_open_clip(tmp_path_factory):
-    """A random model of open_clip's own classes, small, in its folder layout."""
-    from open_clip import CLIP
-
-    folder = tmp_path_factory.mktemp("random-open-clip")
-    config = {
-        "embed_dim": 16,
-        "vision_cfg": {
-            "image_size": 32,
-            "layers": 2,
-            "width": 64,
-            "head_width": 32,
-            "patch_size": 8,
-        },
-        "text_cfg": {
-            "context_length": 16,
-            "vocab_size": 49408,
-            "width": 32,
-            "heads": 2,
-            "layers": 2,
-        },
-    }
-    torch.manual_seed(0)
-    model = CLIP(**config)
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
-    torch.save(model.state_dict(), folder / "open_clip_pytorch_model.bin")
-    return folder
+@pytest.fixture
+def random_open_clip(tmp_path):
+    return write_open_clip(tmp_path)
 
 
-@needs_open_clip
-class TestOpenClip:
-    def test_embeddings_are_open_clips_own(self, random_open_clip):
-        import open_clip
+def test_embeddings_are_open_clips_own(random_open_clip):
+    import open_clip
 
-        ours = load_clip(f"open_clip:local-dir:{random_open_clip}", CPU)
-        assert isinstance(ours, OpenClip)
-        model, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{random_open_clip}")
-        pictures = turntable_of(PROMPTS[0], 100)[:3]
-        tokens = open_clip.get_tokenizer(f"local-dir:{random_open_clip}")(["a raccoon"])
-        with torch.no_grad():
-            pixels = torch.stack([preprocess(Image.fromarray(picture)) for picture in pictures])
-            assert torch.allclose(ours.images(pictures), model.encode_image(pixels), atol=1e-5)
-            assert torch.allclose(ours.texts(["a raccoon"]), model.encode_text(tokens), atol=1e-5)
+    ours = load_clip(random_open_clip, CPU)
+    model, preprocess = open_clip.create_model_from_pretrained(
+        random_open_clip.removeprefix("open_clip:")
+    )
+    pictures = turntable_of(PROMPTS[0], 100)[:3]
+    tokens = open_clip.get_tokenizer(random_open_clip.removeprefix("open_clip:"))(["a raccoon"])
+    with torch.no_grad():
+        pixels = torch.stack([preprocess(Image.fromarray(picture)) for picture in pictures])
+        assert torch.allclose(ours.images(pictures), model.encode_image(pixels), atol=1e-5)
+        assert torch.allclose(ours.texts(["a raccoon"]), model.encode_text(tokens), atol=1e-5)
 
-    def test_new_weights_under_an_old_name_are_told_apart(self, random_open_clip):
-        name = f"open_clip:local-dir:{random_open_clip}"
-        before = load_clip(name, CPU).identity
-        path = random_open_clip / "open_clip_pytorch_model.bin"
-        weights = torch.load(path, weights_only=True)
-        torch.save({key: value * 1.01 for key, value in weights.items()}, path)
-        assert load_clip(name, CPU).identity != before
 
-    @pytest.mark.parametrize("name", ["ViT-B-99/openai", "ViT-B-32/nonsense"])
-    def test_unknown_models_are_named(self, name):
-        with pytest.raises(ValueError, match=rf"{name} does not load.*list_pretrained"):
-            load_clip(f"open_clip:{name}", CPU)
+def test_new_weights_under_an_old_name_are_told_apart(random_open_clip, tmp_path):
+    before = load_clip(random_open_clip, CPU).identity
+    path = tmp_path / "open_clip_pytorch_model.bin"
+    weights = torch.load(path, weights_only=True)
+    torch.save({key: value * 1.01 for key, value in weights.items()}, path)
+    assert load_clip(random_open_clip, CPU).identity != before
 
-    def test_a_name_without_weights_is_refused(self):
-        with pytest.raises(ValueError, match="open_clip:ViT-B-32/openai"):
-            load_clip("open_clip:ViT-B-32", CPU)
+
+@pytest.mark.parametrize("name", ["ViT-B-99/openai", "ViT-B-32/nonsense"])
+def test_unknown_models_of_open_clip_are_named(random_open_clip, name):
+    with pytest.raises(ValueError, match=rf"{name} does not load.*list_pretrained"):
+        load_clip(f"open_clip:{name}", CPU)
+
+
+def test_an_open_clip_name_without_weights_is_refused():
+    with pytest.raises(ValueError, match="open_clip:ViT-B-32/openai"):
+        load_clip("open_clip:ViT-B-32", CPU)

@@ -12,8 +12,8 @@ from PIL import Image
 from jointdreamer.cli import main
 from jointdreamer.evaluation import verdicts
 from jointdreamer.evaluation.clip_models import FolderClip
-from jointdreamer.janus.detector import FaceDetector
-from jointdreamer.janus.views import Views
+from jointdreamer.janus.verdict import Limits
+from jointdreamer.janus.views import AssetViews
 
 BEAR, DUCK = "a green bear wearing a red hat", "a yellow duck with a blue backpack"
 
@@ -132,7 +132,7 @@ def test_an_interrupted_evaluation_goes_on(runs, tmp_path, monkeypatch):
 class FacesByBrightness:
     """A stand-in for the meter's detector: red in a picture is a face."""
 
-    name, calibrated, limits = "red", False, FaceDetector().limits
+    name, calibrated, limits = "red", False, Limits()
 
     def __call__(self, frames):
         red = (frames[..., 0] > 0.8) & (frames[..., 1:] < 0.2).all(dim=-1)
@@ -169,7 +169,7 @@ def test_faces_can_be_judged_on_renders_of_the_checkpoint(tmp_path, monkeypatch)
         rendered.append(folder.name)
         frames = torch.zeros(24, 8, 8, 3)
         frames[:2, :, :, 0] = 1.0
-        return Views(frames, torch.arange(24) * 15.0, torch.zeros(24), "renders")
+        return AssetViews(frames, torch.arange(24) * 15.0, "renders")
 
     monkeypatch.setattr(verdicts, "views_of", views_of)
     for name in ("with", "without"):

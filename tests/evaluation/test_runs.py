@@ -60,9 +60,9 @@ def test_missing_logs_and_results_are_named(run):
 
 def test_curves_draw_a_panel_for_each_logged_number(run, tmp_path):
     write_log(run, 0, "0,1.0,5.0,0.01,", "1,2.0,6.0,0.01,1e-6")
-    small = Image.open(draw_curves(run, tmp_path / "curves.png"))
-    assert small.mode == "RGB" and np.asarray(small).std() > 0
-    write_log(Run(tmp_path / "more"), 0, "0,1.0,5.0,0.01,")
+    draw_curves(run, tmp_path / "curves.png")
+    small = Image.open(tmp_path / "curves.png")
+    assert np.asarray(small.convert("RGB")).std() > 0
     assert small.size[0] > 600
 
 
