@@ -1,6 +1,5 @@
 """What the runs of configs/mixed are made of: overrides, threestudio's own guidance, logs."""
 
-import csv
 import importlib
 import importlib.util
 import os
@@ -11,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from helpers.pipelines import Pipelines
+from helpers.full_size import Pipelines
 from helpers.real_threestudio import ROOT, Launched
+from helpers.run_log import logged
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.base import ContainerMetadata, Metadata
 from omegaconf.nodes import AnyNode
@@ -28,7 +28,7 @@ SHARED = (  # what both guidances call by one name
     "min_step_percent",
     "max_step_percent",
 )
-CONFIG_PIECES = [
+CONFIG_TYPES = [
     *(ListConfig, DictConfig, ContainerMetadata, Metadata, AnyNode),
     *(defaultdict, dict, list, int, Any),
 ]
@@ -130,8 +130,8 @@ def environment(mixed: Mixed) -> dict[str, str]:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint as plain data and pieces of a config, which threestudio's schedulers keep."""
-    torch.serialization.add_safe_globals(CONFIG_PIECES)
+    """A checkpoint as plain data and parts of a config, which threestudio's schedulers keep."""
+    torch.serialization.add_safe_globals(CONFIG_TYPES)
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
@@ -156,19 +156,21 @@ def differences(mixed: Mixed, view: Path) -> set[str]:
     Args:
         view: a checkout with the config's extensions in custom/.
     """
-    theirs = _flat(OmegaConf.load(view / mixed.original))
-    ours = _flat(OmegaConf.load(mixed.path))
+    theirs, ours = (
+        _flat(OmegaConf.to_container(OmegaConf.load(path)))
+        for path in (view / mixed.original, mixed.path)
+    )
     keys = {key for key in theirs if key.startswith(("system", "trainer"))}
     return {key for key in keys if ours.get(key) != theirs[key]}
 
 
-def _flat(cfg: DictConfig, prefix: str = "") -> dict[str, object]:
+def _flat(cfg: dict, prefix: str = "") -> dict[str, object]:
     """A raw config's leaves by their whole keys."""
     flat: dict[str, object] = {}
-    for key, value in OmegaConf.to_container(cfg).items():
-        name = f"{prefix}{key}"
-        inner = _flat(OmegaConf.create(value), f"{name}.") if isinstance(value, dict) else None
-        flat |= {name: value} if inner is None else inner
+    for key, value in cfg.items():
+        flat |= (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
     return flat
 
 
@@ -189,16 +191,10 @@ class Log:
 
 def read_log(launched: Launched) -> Log:
     """Reads the CSV and TensorBoard logs that threestudio writes at every step."""
-    rows = []
-    for path in sorted(launched.trial_dir.glob("csv_logs/*/metrics.csv")):
-        with open(path, newline="") as file:
-            rows += list(csv.DictReader(file))
-
-    def column(name: str) -> list[float]:
-        return [float(row[name]) for row in rows if row.get(name)]
-
+    log = logged(launched.trial_dir)
+    loss, norms = (log.get(f"train/{name}", {}) for name in ("loss_sds", "energy_grad_norm"))
     seconds = _seconds_per_step(launched.trial_dir / "tb_logs")
-    return Log(column("train/loss_sds"), column("train/energy_grad_norm"), seconds)
+    return Log(list(loss.values()), list(norms.values()), seconds)
 
 
 def _seconds_per_step(folder: Path) -> float | None:

@@ -3,6 +3,7 @@
 import os
 import pickle
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,22 +17,16 @@ from helpers.real_threestudio import (
     find_checkout,
     make_view,
     run_launch,
-    tiny_overrides,
 )
 
 HERE = Path(__file__).resolve().parent
 T = TypeVar("T")
 
 
-def _why_not() -> str | None:
-    checkout = find_checkout()
-    if isinstance(checkout, str):
-        return checkout
-    return None if torch.cuda.is_available() else "threestudio needs a CUDA GPU."
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    reason = _why_not()
+    found = find_checkout()
+    needs_gpu = None if torch.cuda.is_available() else "threestudio needs a CUDA GPU."
+    reason = found if isinstance(found, str) else needs_gpu
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.timeout(590))
@@ -108,26 +103,14 @@ def launch(views, tmp_path) -> Callable[..., Launched]:
 @pytest.fixture
 def launch_ours(checkout: Path, tmp_path) -> Callable[..., Launched]:
     """`launch_ours(args, env=None, fails=False)`: our launch.py with THREESTUDIO_ROOT."""
-
-    def launch(args, env=None, fails=False) -> Launched:
-        env = {CHECKOUT: str(checkout), **(env or {})}
-        return run_launch(args, ROOT, tmp_path / "outputs-ours", env=env, fails=fails)
-
-    return launch
+    return partial(_launch_ours, str(checkout), tmp_path / "outputs-ours")
 
 
 @pytest.fixture
 def launch_standalone(tmp_path) -> Callable[..., Launched]:
     """`launch_standalone(args, env=None, fails=False)`: our launch.py on the standalone host."""
-
-    def launch(args, env=None, fails=False) -> Launched:
-        env = {CHECKOUT: None, **(env or {})}
-        return run_launch(args, ROOT, tmp_path / "outputs-standalone", env=env, fails=fails)
-
-    return launch
+    return partial(_launch_ours, None, tmp_path / "outputs-standalone")
 
 
-@pytest.fixture
-def tiny() -> Callable[..., list[str]]:
-    """`tiny(n_steps, energy=True, volume=True)`: see `tiny_overrides`."""
-    return tiny_overrides
+def _launch_ours(checkout: str | None, outputs: Path, args, env=None, fails=False) -> Launched:
+    return run_launch(args, ROOT, outputs, env={CHECKOUT: checkout} | (env or {}), fails=fails)

@@ -1,11 +1,11 @@
 """configs/jointdreamer.yaml in the real threestudio, with random weights of the published sizes."""
 
-import csv
 import math
 
 import pytest
 import torch
 from helpers.real_threestudio import PROMPT
+from helpers.run_log import logged
 
 from benchmarks.hosts.frames import read_turntable
 from jointdreamer.testing.random_priors import build_full_size
@@ -45,10 +45,8 @@ def test_full_size_config_trains_at_both_resolutions(priors, launch, tmp_path, r
         ]
     )
     record_property("seconds with loading and pictures", f"{run.seconds:.0f}")
-    (file,) = run.trial_dir.glob("csv_logs/version_*/metrics.csv")
-    with open(file, newline="") as lines:
-        rows = [row for row in csv.DictReader(lines) if row.get("train/loss_sds")]
-    assert len(rows) == STEPS
-    assert all(math.isfinite(float(row["train/loss_sds"])) for row in rows)
+    losses = logged(run.trial_dir)["train/loss_sds"]
+    assert len(losses) == STEPS
+    assert all(math.isfinite(loss) for loss in losses.values())
     assert run.ckpt.is_file()
     assert len(read_turntable(run.save_dir)) == 2

@@ -9,7 +9,7 @@ import math
 import os
 
 import pytest
-import torch
+from helpers.full_size import build_pipelines
 from helpers.mixed_runs import (
     MIXED,
     SAME_FORMULA,
@@ -22,8 +22,8 @@ from helpers.mixed_runs import (
     with_energy,
     with_their_guidance,
 )
-from helpers.pipelines import build_pipelines
 
+from benchmarks.measure import device_name
 from benchmarks.tables import write_csv
 
 STEPS = 50
@@ -55,8 +55,7 @@ def table(priors):
     rows: dict[str, dict] = {}
     yield rows
     if rows and "MIXED_CSV" in os.environ:
-        device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-        same = {"priors": priors.size, "device": device}
+        same = {"priors": priors.size, "device": device_name()}
         known = {
             mixed.name: {"config": mixed.name, "system": mixed.system, "note": mixed.note}
             for mixed in MIXED

@@ -3,8 +3,8 @@
 import pytest
 import threestudio
 import torch
+from helpers.full_size import build_pipelines
 from helpers.mixed_runs import relative_difference
-from helpers.pipelines import build_pipelines
 from threestudio.utils.misc import get_device
 
 from jointdreamer.testing.cameras import camera_ring
@@ -47,11 +47,7 @@ def theirs(make):
 
 def distil(guidance, n_view=2, rgb_as_latents=False, perp_neg=False):
     """Loss and its gradient in the renders, under one seed."""
-    prompts = RandomPrompts(perp_neg=perp_neg)
-    for name, value in list(vars(prompts).items()):
-        if isinstance(value, torch.Tensor):
-            setattr(prompts, name, value.to(get_device()))
-    prompts.negatives = [negative.to(get_device()) for negative in prompts.negatives]
+    prompts = RandomPrompts(perp_neg=perp_neg).to(get_device())
     cameras = {key: value.to(get_device()) for key, value in camera_ring(1, n_view).items()}
     generator = torch.Generator().manual_seed(1)
     rgb = torch.rand(n_view, 32, 32, LATENTS[rgb_as_latents], generator=generator)
@@ -72,9 +68,7 @@ def assert_same(ours, theirs):
 @pytest.mark.parametrize("weighting_strategy", ["sds", "uniform", "fantasia3d"])
 def test_plain_cfg_agrees(ours, theirs, weighting_strategy, rgb_as_latents):
     cfg = {"weighting_strategy": weighting_strategy}
-    assert_same(
-        *(distil(g(**cfg), rgb_as_latents=rgb_as_latents) for g in (ours, theirs)),
-    )
+    assert_same(*(distil(g(**cfg), rgb_as_latents=rgb_as_latents) for g in (ours, theirs)))
 
 
 def test_score_jacobian_chaining_is_sds_of_uniform_weight(ours, theirs):
