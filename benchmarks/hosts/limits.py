@@ -33,7 +33,6 @@ MARCH = (
 CELLS = (
     f"{MARCH}, which moves samples across walls of the finest cells (0.0005), where normals jump"
 )
-FAST_SINE = "tiny-cuda-nn takes the GPU's fast sine, whose error grows with the angle"
 SIGN = (
     "AdamW's first step is the sign of the gradient, which is other where the gradient nearly is 0"
 )
@@ -54,7 +53,6 @@ RULES: list[tuple[str, str, Limit]] = [
     ("*", "rendering/*/grid_prune/*", Limit(2e-2, 3e-4, EDGE)),
     ("pytorch", "rendering/full/*", Limit(5e-2, 2e-3, CELLS)),
     ("pytorch", "rendering/tiny/*", Limit(5e-4, 3e-4, MARCH)),
-    ("pytorch", "encodings/Frequency/*", Limit(1e-3, 5e-4, FAST_SINE)),
 ]
 
 

@@ -27,7 +27,6 @@ CONFIGS = {
     "HashGrid of the full-size config": GRID,
     "DenseGrid": SMALL_GRID | {"otype": "DenseGrid", "n_levels": 2},
     "TiledGrid": SMALL_GRID | {"otype": "TiledGrid", "n_levels": 2},
-    "Frequency": {"otype": "Frequency", "n_frequencies": 6},
     "SphericalHarmonics": {"otype": "SphericalHarmonics", "degree": 3},
 }
 N_POINTS = 4096

@@ -1,7 +1,7 @@
 """tiny-cuda-nn's encodings in plain PyTorch: same configuration, same parameter layout, CPU or GPU.
 
 Covers what text-to-3D configurations name: the grids (`HashGrid`, `DenseGrid`, `TiledGrid`,
-`Grid`), `Frequency`, `SphericalHarmonics` and `Identity`. A parameter vector trained with either
+`Grid`) and `SphericalHarmonics`. A parameter vector trained with either
 package loads into the other. On a CUDA device where Triton works, its kernels compute the grids;
 JOINTDREAMER_TRITON=0 in the environment leaves them to PyTorch.
 

@@ -7,12 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tinycudann.analytic import MAX_SH_DEGREE, frequency_encode, spherical_harmonics_encode
 from tinycudann.grid_fast import grid_encode
 from tinycudann.grid_layout import GridLayout
+from tinycudann.spherical_harmonics import MAX_SH_DEGREE, spherical_harmonics_encode
 
 _GRIDS = ("grid", "hashgrid", "densegrid", "tiledgrid")
-_KNOWN = "HashGrid, DenseGrid, TiledGrid, Grid, Frequency, SphericalHarmonics, Identity"
+_KNOWN = "HashGrid, DenseGrid, TiledGrid, Grid, SphericalHarmonics"
 _INITIAL_RANGE = 1e-4
 
 
@@ -20,7 +20,7 @@ class Encoding(nn.Module):
     """Map [N, n_input_dims] inputs in [0, 1] to [N, n_output_dims] features like `params`.
 
     The grids' entries are one flat parameter `params`, level by level, drawn uniformly from
-    [-1e-4, 1e-4] with a generator of their own seeded with `seed`; the other encodings have none.
+    [-1e-4, 1e-4] with a generator of their own seeded with `seed`; spherical harmonics have none.
 
     Args:
         n_input_dims: dimensions of a point.
@@ -64,9 +64,6 @@ class Encoding(nn.Module):
             generator = torch.Generator().manual_seed(seed)
             initial = torch.rand(self.layout.n_params, generator=generator)
             initial = (initial * 2 - 1) * _INITIAL_RANGE
-        elif self._kind == "frequency":
-            self._n_frequencies = int(encoding_config.get("n_frequencies", 12))
-            self.n_output_dims = 2 * n_input_dims * self._n_frequencies
         elif self._kind == "sphericalharmonics":
             self._degree = int(encoding_config.get("degree", 4))
             if n_input_dims != 3 or not 1 <= self._degree <= MAX_SH_DEGREE:
@@ -75,10 +72,6 @@ class Encoding(nn.Module):
                     f"possible: it takes 3 inputs and a degree from 1 to {MAX_SH_DEGREE}."
                 )
             self.n_output_dims = self._degree**2
-        elif self._kind == "identity":
-            self._scale = float(encoding_config.get("scale", 1.0))
-            self._offset = float(encoding_config.get("offset", 0.0))
-            self.n_output_dims = n_input_dims
         else:
             raise ValueError(f"Encoding otype={otype!r} is unknown here: use one of {_KNOWN}.")
         self.params = nn.Parameter(initial)
@@ -87,11 +80,7 @@ class Encoding(nn.Module):
         x = x.to(self.params.dtype)
         if self.layout is not None:
             return grid_encode(x, self.params, self.layout)
-        if self._kind == "frequency":
-            return frequency_encode(x, self._n_frequencies)
-        if self._kind == "sphericalharmonics":
-            return spherical_harmonics_encode(x, self._degree)
-        return x * self._scale + self._offset
+        return spherical_harmonics_encode(x, self._degree)
 
     def extra_repr(self) -> str:
         return (

@@ -70,32 +70,24 @@ def test_an_update_reaches_public_attributes_modules_and_properties_before_the_w
     assert log[-1] == ("whole", 1, 20, True)
 
 
-def test_the_end_of_a_step_reaches_the_same_parts():
+def test_the_end_of_a_step_reaches_the_same_parts_and_leaves_others_alone():
     log = []
+    update_if_possible(object(), 0, 0)
+    update_end_if_possible(object(), 0, 0)
     update_end_if_possible(Whole(None, log), 0, 5)
     assert sorted(log) == [("behind a property end", 0, 5), ("object end", 0, 5)]
 
 
-def test_what_cannot_be_updated_is_left_alone():
-    update_if_possible(object(), 0, 0)
-    update_end_if_possible(object(), 0, 0)
-
-
 def test_an_attribute_set_during_an_update_does_not_disturb_it():
-    class Growing(Updateable):
-        def __init__(self):
-            self.part = self.Sprout(self)
+    class Leaf(Updateable):
+        def update_step(self, epoch, global_step, on_load_weights=False):
+            setattr(self._tree, f"leaf{global_step}", 1)
 
-        class Sprout(Updateable):
-            def __init__(self, parent):
-                self._parent = parent
-
-            def update_step(self, epoch, global_step, on_load_weights=False):
-                setattr(self._parent, f"leaf{global_step}", 1)
-
-    growing = Growing()
-    growing.do_update_step(0, 3)
-    assert growing.leaf3 == 1
+    tree = Updateable()
+    tree.leaf = Leaf()
+    tree.leaf._tree = tree
+    tree.do_update_step(0, 3)
+    assert tree.leaf3 == 1
 
 
 def test_objects_check_their_config_and_get_further_arguments():
@@ -103,19 +95,3 @@ def test_objects_check_their_config_and_get_further_arguments():
     assert part.name == "x" and part.device.type in ("cpu", "cuda")
     with pytest.raises(ValueError, match="has no key 'widht'.*'width'"):
         Net({"widht": 3})
-
-
-def test_a_module_takes_its_weights_from_a_checkpoint(tmp_path):
-    path = tmp_path / "run.ckpt"
-    weights = {"geometry.layer.weight": torch.tensor([[3.0, 4.0]]), "other.x": torch.ones(1)}
-    torch.save({"state_dict": weights, "epoch": 0, "global_step": 9}, path)
-    log = []
-    net = Net({"weights": f"{path}:geometry"}, log)
-    assert net.layer.weight.tolist() == [[3.0, 4.0]]
-    assert log == [("module", 0, 9, True)]
-    assert list(net.state_dict()) == ["layer.weight"]
-
-
-def test_weights_without_a_module_name_are_told():
-    with pytest.raises(ValueError, match=r"weights=run\.ckpt names no module"):
-        Net({"weights": "run.ckpt"})

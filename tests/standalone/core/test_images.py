@@ -33,14 +33,9 @@ def test_gray_takes_its_own_range_if_none_is_given():
     assert images.grayscale_image(np.full((1, 1), 3.0), None, None).tolist() == [[[0] * 3]]
 
 
-@pytest.mark.parametrize("cmap", ["jet", "magma", "spectral"])
-def test_colour_maps_give_different_ends(cmap):
-    low, high = images.grayscale_image(np.array([[0.0, 1.0]]), (0, 1), cmap)[0].tolist()
-    assert low != high
-    if cmap == "jet":
-        assert low[2] > 100 > low[0] and high[0] > 100 > high[2]  # blue is low, red is high
-    if cmap == "magma":
-        assert sum(low) > sum(high)
+def test_the_colour_map_is_blue_where_it_is_low_and_red_where_it_is_high():
+    low, high = images.grayscale_image(np.array([[0.0, 1.0]]), (0, 1), "jet")[0].tolist()
+    assert low[2] > 100 > low[0] and high[0] > 100 > high[2]
 
 
 def cell(height, width, value=1.0):

@@ -12,7 +12,9 @@ import torch
 from helpers.plain_system import PlainSystem
 from omegaconf import OmegaConf
 from threestudio.utils.base import BaseModule, BaseObject
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader
+
+VIEW = {"c2w": torch.eye(4)[None], "height": 4, "width": 8}
 
 
 @threestudio.register("core-geometry")
@@ -80,31 +82,13 @@ class System(PlainSystem):
         Path(self.get_save_path(filename)).write_text(text)
 
 
-class Batches(IterableDataset):
-    def __iter__(self):
-        while True:
-            yield {"c2w": torch.eye(4)[None], "height": 4, "width": 8}
-
-
-class Views(Dataset):
-    def __len__(self):
-        return 3
-
-    def __getitem__(self, index):
-        return {"c2w": torch.eye(4), "height": 4, "width": 8, "index": index}
-
-
-def collate(items):
-    item = torch.utils.data.default_collate(items)
-    return {**item, "height": 4, "width": 8}
-
-
 class Data(pl.LightningDataModule):
     def train_dataloader(self):
-        return DataLoader(Batches(), batch_size=None)
+        return DataLoader([VIEW] * 3, batch_size=None)
 
     def val_dataloader(self):
-        return DataLoader(Views(), batch_size=1, collate_fn=collate)
+        views = [{**VIEW, "index": torch.tensor([index])} for index in range(3)]
+        return DataLoader(views, batch_size=None)
 
     test_dataloader = predict_dataloader = val_dataloader
 

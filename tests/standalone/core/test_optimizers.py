@@ -81,15 +81,6 @@ def test_a_schedule_follows_its_class():
     assert rates(milestones, 1)[1] == "epoch"
 
 
-def test_schedules_follow_each_other_or_multiply():
-    half = {"name": "ConstantLR", "args": {"factor": 0.5, "total_iters": 100}}
-    decay = {"name": "ExponentialLR", "args": {"gamma": 0.1}}
-    after = {"name": "SequentialLR", "schedulers": [half, decay], "milestones": [2]}
-    assert rates(after, 4)[0] == pytest.approx([0.5, 0.5, 1.0, 0.1])
-    both = {"name": "ChainedScheduler", "schedulers": [half, decay]}
-    assert rates(both, 3)[0] == pytest.approx([0.5, 0.05, 0.005])
-
-
 def test_mistakes_about_schedules_are_told():
     with pytest.raises(ValueError, match="interval='minute' is unknown"):
         rates({"name": "StepLR", "interval": "minute", "args": {"step_size": 1}}, 1)

@@ -59,20 +59,9 @@ def test_eval_colour_holds_outside_training_only(dirs):
 
 
 @pytest.mark.parametrize("name", ["solid-color", "neural-environment-map"])
-def test_random_colours_are_one_for_each_view_or_shared(name, dirs):
+def test_random_colours_are_one_for_each_view(name, dirs):
     each = plain_colours(make(name, random_aug=True, random_aug_prob=1.0)(dirs))
     assert not torch.allclose(each[0], each[1]) and not torch.allclose(each[1], each[2])
-    shared = make(name, random_aug=True, random_aug_prob=1.0, share_aug_bg=True)(dirs)
-    colours = plain_colours(shared)
-    assert torch.equal(colours, colours[:1].expand(3, 3)) and colours[0].unique().numel() == 3
-
-
-def test_random_colours_come_with_their_probability_and_only_in_training(dirs):
-    background = make("solid-color", random_aug=True, random_aug_prob=0.25)
-    random.seed(0)
-    swapped = sum(bool((background(dirs[:1, :1, :1]) < 1).any()) for _ in range(1000))
-    assert 200 < swapped < 300
-    assert torch.equal(background.eval()(dirs), torch.ones_like(dirs))
 
 
 def test_random_draws_are_threestudios(dirs):
@@ -87,6 +76,8 @@ def test_random_draws_are_threestudios(dirs):
         plain = torch.rand(3, 1, 1, 3) if draws.random() < 0.5 else torch.ones(3, 1, 1, 3)
         assert torch.equal(color, plain.expand_as(dirs))
     assert random.random() == draws.random()
+    background.eval()
+    assert all(torch.equal(background(dirs), torch.ones_like(dirs)) for _ in range(20))
 
 
 @pytest.mark.parametrize("name", ["solid-color", "neural-environment-map"])

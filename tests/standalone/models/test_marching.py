@@ -139,16 +139,13 @@ def test_the_alpha_threshold_is_at_most_the_mean_occupancy(estimator):
     assert len(sample(estimator, random_rays(), sigma_fn=thin, alpha_thre=0.01)[0]) > 0
 
 
-def test_no_occupied_cell_gives_no_samples(estimator):
+def test_no_occupied_cell_or_a_miss_of_the_box_gives_no_samples(estimator):
     estimator.binaries.fill_(False)
     ray_indices, t_starts, t_ends = sample(
         estimator, random_rays(), sigma_fn=lambda *_: pytest.fail("nothing to evaluate")
     )
     assert ray_indices.dtype == torch.int64
     assert len(ray_indices) == len(t_starts) == len(t_ends) == 0
-
-
-def test_rays_that_miss_the_box_give_no_samples(estimator):
     estimator.binaries.fill_(True)
     origins = torch.tensor([[2.0, 2.0, 2.0], [0.0, 0.0, 3.0], [0.0, 5.0, 0.0]])
     directions = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
@@ -176,33 +173,23 @@ def test_weights_and_their_gradient_are_those_of_a_loop():
     torch.testing.assert_close(gradient, by_loop)
 
 
-def test_weights_equal_nerfaccs_batched_ones_where_rays_have_equally_many_samples():
-    t_starts = torch.arange(12.0).view(3, 4)
-    sigmas = torch.rand(3, 4)
-    batched, _, _ = nerfacc.render_weight_from_density(t_starts, t_starts + 0.5, sigmas)
-    packed = render_weights(
-        t_starts.view(-1),
-        t_starts.view(-1) + 0.5,
-        sigmas.view(-1),
-        torch.arange(3).repeat_interleave(4),
-    )
-    assert torch.equal(packed, batched.view(-1))
-
-
-def test_kernels_are_not_used_without_a_gpu_nor_when_forbidden(monkeypatch):
+@pytest.fixture
+def asked_anew():
     marching.nerfacc_kernels_available.cache_clear()
-    monkeypatch.setenv(marching.CUDA_SWITCH, "1")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    yield
+    marching.nerfacc_kernels_available.cache_clear()
+
+
+@pytest.mark.parametrize(("switch", "has_gpu"), [("1", False), ("0", True)])
+def test_kernels_are_not_used_without_a_gpu_nor_when_forbidden(
+    asked_anew, monkeypatch, switch, has_gpu
+):
+    monkeypatch.setenv(marching.CUDA_SWITCH, switch)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
     assert not marching.nerfacc_kernels_available()
-    marching.nerfacc_kernels_available.cache_clear()
-    monkeypatch.setenv(marching.CUDA_SWITCH, "0")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert not marching.nerfacc_kernels_available()
-    marching.nerfacc_kernels_available.cache_clear()
 
 
-def test_a_gpu_without_compiled_kernels_starts_no_build(monkeypatch, tmp_path):
-    marching.nerfacc_kernels_available.cache_clear()
+def test_a_gpu_without_compiled_kernels_starts_no_build(asked_anew, monkeypatch, tmp_path):
     monkeypatch.delenv(marching.CUDA_SWITCH, raising=False)
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -210,4 +197,3 @@ def test_a_gpu_without_compiled_kernels_starts_no_build(monkeypatch, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "nerfacc.cuda._backend", None)
     assert not marching.nerfacc_kernels_available()
     assert list(tmp_path.iterdir()) == []
-    marching.nerfacc_kernels_available.cache_clear()

@@ -35,35 +35,16 @@ def test_no_material_is_the_activated_features(points):
     assert plain().requires_normal is False and plain(requires_normal=True).requires_normal is True
 
 
-def test_no_material_with_a_network():
-    material = plain(
-        input_feature_dims=5,
-        mlp_network_config={
-            "otype": "VanillaMLP",
-            "activation": "ReLU",
-            "n_neurons": 8,
-            "n_hidden_layers": 1,
-        },
-    )
-    features = torch.randn(2, 6, 5)
-    first, second = material.network.layers[0].weight, material.network.layers[2].weight
-    expected = torch.sigmoid(F.relu(features @ first.T) @ second.T)
-    torch.testing.assert_close(material(features), expected)
-
-
 def test_wrong_number_of_features_is_named():
     with pytest.raises(ValueError, match="system.material.n_output_dims=3 but points have 4"):
         plain()(torch.zeros(2, 4))
 
 
-def test_no_material_exports_rgb_in_range(caplog):
+def test_no_material_exports_rgb_in_range():
     exported = plain(color_activation="none").export(torch.tensor([[-1.0, 0.5, 2.0]]))
     assert exported["albedo"].tolist() == [[0.0, 0.5, 1.0]]
-    with caplog.at_level("WARNING"):
-        latent = plain(n_output_dims=4).export(torch.zeros(2, 4))
-    assert latent["albedo"].shape == (2, 3) and "more than 3 channels" in caplog.text
-    with pytest.raises(ValueError, match="n_output_dims=1 is no RGB colour"):
-        plain(n_output_dims=1).export(torch.zeros(2, 1))
+    with pytest.raises(ValueError, match="n_output_dims=4 is no RGB colour"):
+        plain(n_output_dims=4).export(torch.zeros(2, 4))
 
 
 def test_light_is_lambertian():
@@ -103,15 +84,13 @@ def kind(color: torch.Tensor, points: dict) -> str:
 
 
 def test_first_steps_are_albedo_only_then_shadings_are_mixed(points):
-    material = lit(ambient_only_steps=10, diffuse_prob=0.75, textureless_prob=0.5)
+    material = lit(ambient_only_steps=10)
     material.update_step(0, 9)
     assert {kind(material(**points), points) for _ in range(50)} == {"albedo"}
     material.update_step(0, 10)
     random.seed(0)
-    kinds = [kind(material(**points), points) for _ in range(2000)]
-    assert kinds.count("albedo") / 2000 == pytest.approx(0.25, abs=0.04)
-    assert kinds.count("textureless") / 2000 == pytest.approx(0.375, abs=0.04)
-    assert kinds.count("diffuse") / 2000 == pytest.approx(0.375, abs=0.04)
+    kinds = {kind(material(**points), points) for _ in range(50)}
+    assert kinds == {"albedo", "textureless", "diffuse"}
 
 
 def test_random_draws_are_threestudios(points):

@@ -12,20 +12,20 @@ SIDES = ["side", "front", "back", "overhead"]
 
 
 class NumberedPrompts(base.PromptProcessor):
-    """The embedding of the n-th text is n: prompt, negative, prompts and negatives of sides."""
+    """The n-th text is embedded as n², the negative prompts of the sides as 100 to 103."""
 
     def prepare_text_embeddings(self):
-        texts = [self.prompt, self.negative_prompt, *self.prompts_vd, *self.negative_prompts_vd]
+        texts = [self.prompt, self.negative_prompt, *self.prompts_vd]
         self.number = {text: n for n, text in enumerate(dict.fromkeys(texts))}
 
     def load_text_embeddings(self):
         self.text_embeddings = self.embed(self.prompt)
         self.uncond_text_embeddings = self.embed(self.negative_prompt)
         self.text_embeddings_vd = self.embed(*self.prompts_vd)
-        self.uncond_text_embeddings_vd = self.embed(*self.negative_prompts_vd)
+        self.uncond_text_embeddings_vd = torch.arange(100.0, 104.0)[:, None, None]
 
     def embed(self, *texts):
-        return torch.tensor([[[float(self.number[text])]] for text in texts])
+        return torch.tensor([[[float(self.number[text]) ** 2]] for text in texts])
 
 
 def make(**changes) -> NumberedPrompts:
@@ -35,32 +35,6 @@ def make(**changes) -> NumberedPrompts:
 def cameras(*azimuth_deg: float, elevation_deg: float = 0.0) -> tuple[torch.Tensor, ...]:
     azimuth = torch.tensor(azimuth_deg)
     return torch.full_like(azimuth, elevation_deg), azimuth, torch.ones_like(azimuth)
-
-
-def output(n: int = 4, **changes) -> base.PromptProcessorOutput:
-    """An output whose embeddings are one-hot: text s is the unit vector s, negative s is n + s."""
-    directions = [
-        base.DirectionConfig("side", str, str, lambda ele, azi, dis: ele > -1000),
-        base.DirectionConfig("front", str, str, lambda ele, azi, dis: azi.abs() < 45),
-        base.DirectionConfig("back", str, str, lambda ele, azi, dis: azi.abs() > 135),
-        base.DirectionConfig("overhead", str, str, lambda ele, azi, dis: ele > 60),
-    ]
-    fields = {
-        "text_embeddings": torch.eye(2 * n)[:1, None],
-        "uncond_text_embeddings": torch.eye(2 * n)[n : n + 1, None],
-        "text_embeddings_vd": torch.eye(2 * n)[:n, None],
-        "uncond_text_embeddings_vd": torch.eye(2 * n)[n:, None],
-        "directions": directions,
-        "direction2idx": {d.name: i for i, d in enumerate(directions)},
-        "use_perp_neg": True,
-        "perp_neg_f_sb": (1, 0.5, -0.606),
-        "perp_neg_f_fsb": (1, 0.5, 0.967),
-        "perp_neg_f_fs": (4, 0.5, -2.426),
-        "perp_neg_f_sf": (4, 0.5, -2.426),
-        "prompt": "",
-        "prompts_vd": [],
-    }
-    return base.PromptProcessorOutput(**{**fields, **changes})
 
 
 @pytest.mark.parametrize(
@@ -92,7 +66,7 @@ def test_cameras_get_the_side_they_see():
     sides = [1, 1, 1, 0, 0, 2, 2, 2, 0, 1, 1]
     both = out.get_text_embeddings(*cameras(*azimuths))
     assert torch.equal(both[:11], text[sides])
-    assert torch.equal(both[11:], processor.embed(NEGATIVE).expand(11, -1, -1))
+    assert torch.equal(both[11:], out.uncond_text_embeddings_vd[sides])
     above = out.get_text_embeddings(*cameras(0.0, 180.0, elevation_deg=51.0))
     assert torch.equal(above[:2], text[[3, 3]])
     plain = out.get_text_embeddings(*cameras(0.0, 180.0), view_dependent_prompting=False)
@@ -109,7 +83,7 @@ def test_azimuths_are_shifted_to_half_open_turn():
 
 def test_perp_neg_blends_neighbouring_sides():
     """At 30 degrees two thirds front, one third side; at -120 one third back, two thirds side."""
-    out = output()
+    out = make()()
     text, weights = out.get_text_embeddings_perp_neg(*cameras(30.0, -120.0))
     side, front, back = out.text_embeddings_vd[:3]
     positive, uncond, negative = text[:2], text[2:4], text[4:].unflatten(0, (2, 2))
@@ -130,13 +104,13 @@ def test_perp_neg_blends_neighbouring_sides():
 
 
 def test_perp_neg_weights_vanish_where_the_negative_is_the_positive():
-    _, weights = output().get_text_embeddings_perp_neg(*cameras(0.0, 90.0))
+    _, weights = make()().get_text_embeddings_perp_neg(*cameras(0.0, 90.0))
     assert weights[0, 0].item() == pytest.approx(0, abs=1e-3)  # front is not pushed off the front
     assert weights[1, 0].item() == pytest.approx(0, abs=1e-3)  # nor side off the side
 
 
 def test_perp_neg_leaves_views_from_overhead_alone():
-    out = output()
+    out = make()()
     text, weights = out.get_text_embeddings_perp_neg(*cameras(10.0, 100.0, elevation_deg=70.0))
     uncond = out.uncond_text_embeddings_vd[3]
     assert torch.equal(text[:2], out.text_embeddings_vd[[3, 3]])
@@ -146,7 +120,7 @@ def test_perp_neg_leaves_views_from_overhead_alone():
 
 def test_perp_neg_without_view_dependent_prompts_is_an_error():
     with pytest.raises(ValueError, match="use_perp_neg=true.*view_dependent_prompting=true"):
-        output().get_text_embeddings_perp_neg(*cameras(0.0), view_dependent_prompting=False)
+        make()().get_text_embeddings_perp_neg(*cameras(0.0), view_dependent_prompting=False)
 
 
 def test_perp_neg_coefficients_come_from_the_config():

@@ -14,7 +14,7 @@ def sphere_points(n=64):
 
 
 def encode_directions(directions, degree):
-    from tinycudann.analytic import spherical_harmonics_encode
+    from tinycudann.spherical_harmonics import spherical_harmonics_encode
 
     return spherical_harmonics_encode((directions + 1) / 2, degree)
 
@@ -45,24 +45,6 @@ def test_spherical_harmonics_are_orthonormal_up_to_degree_8():
     torch.testing.assert_close(gram, torch.eye(64, dtype=torch.float64), atol=1e-10, rtol=0)
 
 
-def test_frequency_is_sine_then_cosine_of_each_band_of_each_axis():
-    encoding = tcnn.Encoding(2, {"otype": "Frequency", "n_frequencies": 3})
-    x = torch.rand(5, 2)
-    out = encoding(x)
-    assert encoding.n_output_dims == out.shape[1] == 12
-    for axis in range(2):
-        for k in range(3):
-            column = axis * 6 + k * 2
-            phase = 2**k * math.pi * x[:, axis]
-            torch.testing.assert_close(out[:, column], phase.sin())
-            torch.testing.assert_close(out[:, column + 1], phase.cos())
-
-
-def test_identity_scales_and_shifts():
-    encoding = tcnn.Encoding(3, {"otype": "Identity", "scale": 2.0, "offset": -1.0})
-    torch.testing.assert_close(encoding(torch.full((2, 3), 0.75)), torch.full((2, 3), 0.5))
-
-
 def test_grid_parameters_are_small_uniform_and_a_function_of_the_seed_alone():
     config = {"otype": "HashGrid", "n_levels": 4, "log2_hashmap_size": 10}
     torch.manual_seed(1)
@@ -75,7 +57,7 @@ def test_grid_parameters_are_small_uniform_and_a_function_of_the_seed_alone():
     assert one.params.abs().max() <= 1e-4
     assert abs(one.params.std().item() - 1e-4 / math.sqrt(3)) < 2e-6
     assert list(one.state_dict()) == ["params"]
-    assert list(tcnn.Encoding(3, {"otype": "Identity"}).state_dict()) == ["params"]
+    assert list(tcnn.Encoding(3, {"otype": "SphericalHarmonics"}).state_dict()) == ["params"]
 
 
 def test_half_precision_points_give_single_precision_features():
@@ -89,6 +71,6 @@ def test_wrong_configurations_are_named():
     with pytest.raises(ValueError, match="degree=9"):
         tcnn.Encoding(3, {"otype": "SphericalHarmonics", "degree": 9})
     with pytest.raises(ValueError, match="dtype=torch.float16"):
-        tcnn.Encoding(3, {"otype": "Identity"}, dtype=torch.float16)
+        tcnn.Encoding(3, {"otype": "SphericalHarmonics"}, dtype=torch.float16)
     with pytest.raises(AttributeError, match="VanillaMLP"):
         tcnn.Network  # noqa: B018

@@ -134,18 +134,6 @@ def test_first_and_second_derivatives_match_finite_differences():
     assert torch.autograd.gradgradcheck(encode, inputs)
 
 
-def test_a_linear_function_on_a_dense_grid_is_reproduced():
-    config = {"otype": "DenseGrid", "n_levels": 1, "n_features_per_level": 1, "base_resolution": 6}
-    layout = GridLayout.from_config(3, config)
-    params = torch.zeros(layout.n_params, dtype=torch.float64)
-    slope = torch.tensor([0.3, -1.1, 2.0], dtype=torch.float64)
-    ticks = (torch.arange(6, dtype=torch.float64) - 0.5) / 5  # vertex i lies at (i - 1/2) / scale
-    z, y, x = torch.meshgrid(ticks, ticks, ticks, indexing="ij")
-    params[: 6**3] = (torch.stack([x, y, z], dim=-1) @ slope).reshape(-1)
-    points = torch.rand(100, 3, dtype=torch.float64) * 0.88  # the outermost half cell wraps around
-    torch.testing.assert_close(grid_encode(points, params, layout)[:, 0], points @ slope)
-
-
 def test_positions_in_the_grid_are_rounded_once():
     config = HASH | {"n_levels": 16, "base_resolution": 16, "per_level_scale": 1.447269237440378}
     level = GridLayout.from_config(3, config).levels[-1]

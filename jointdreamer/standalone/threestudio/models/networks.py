@@ -26,9 +26,7 @@ _ENCODING_KEYS = {
     "HashGrid": _GRID_KEYS,
     "DenseGrid": _GRID_KEYS,
     "TiledGrid": _GRID_KEYS,
-    "Frequency": {"n_frequencies"},
     "SphericalHarmonics": {"degree"},
-    "Identity": {"scale", "offset"},
 }
 _MLP_KEYS = {"otype", "activation", "output_activation", "n_neurons", "n_hidden_layers"}
 

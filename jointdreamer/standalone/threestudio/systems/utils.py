@@ -70,8 +70,7 @@ def _check_disjoint(names: list[str]) -> None:
 def parse_scheduler(config: DictConfig, optimizer: Optimizer) -> dict[str, Any]:
     """Lightning's description of the learning rate schedule that `config` describes.
 
-    `name` is a class of torch.optim.lr_scheduler and `args` its arguments; `SequentialLR` and
-    `ChainedScheduler` take `schedulers`, the former also `milestones`. `interval` is "epoch" or
+    `name` is a class of torch.optim.lr_scheduler and `args` its arguments; `interval` is "epoch" or
     "step".
 
     Raises:
@@ -83,20 +82,8 @@ def parse_scheduler(config: DictConfig, optimizer: Optimizer) -> dict[str, Any]:
             f"{config_key(config) or 'scheduler'}.interval='{interval}' is unknown: use 'epoch' or "
             "'step'."
         )
-    return {"scheduler": parse_scheduler_to_instance(config, optimizer), "interval": interval}
-
-
-def parse_scheduler_to_instance(
-    config: DictConfig, optimizer: Optimizer
-) -> lr_scheduler.LRScheduler:
-    """As `parse_scheduler`, the scheduler alone."""
-    if config.name in ("SequentialLR", "Sequential", "ChainedScheduler"):
-        parts = [parse_scheduler_to_instance(part, optimizer) for part in config.schedulers]
-        if config.name == "ChainedScheduler":
-            return lr_scheduler.ChainedScheduler(parts)
-        return lr_scheduler.SequentialLR(optimizer, parts, milestones=list(config.milestones))
     make = _class_named(lr_scheduler, lr_scheduler.LRScheduler, config, "scheduler")
-    return _construct(make, config, optimizer)
+    return {"scheduler": _construct(make, config, optimizer), "interval": interval}
 
 
 def _class_named(module: Any, base: type, config: DictConfig, what: str) -> type:

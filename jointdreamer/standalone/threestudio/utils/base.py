@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from threestudio.utils.config import parse_structured
-from threestudio.utils.misc import get_device, load_module_weights
+from threestudio.utils.misc import get_device
 
 _LIBRARIES = ("torch", "pytorch_lightning", "lightning")
 
@@ -100,11 +100,11 @@ class BaseObject(Updateable):
 
 
 class BaseModule(nn.Module, Updateable):
-    """A configurable `nn.Module`; `weights: path.ckpt:geometry` takes over that part of a run."""
+    """A configurable `nn.Module`."""
 
     @dataclass
     class Config:
-        weights: str | None = None
+        pass
 
     cfg: Config
     _dummy: Float[Tensor, "0"]
@@ -114,21 +114,7 @@ class BaseModule(nn.Module, Updateable):
         self.cfg = parse_structured(self.Config, cfg)
         self.device = get_device()
         self.configure(*args, **kwargs)
-        if self.cfg.weights is not None:
-            self._load_part(self.cfg.weights)
         self.register_buffer("_dummy", torch.zeros(0), persistent=False)  # where the module lives
 
-    def _load_part(self, weights: str) -> None:
-        path, separator, name = weights.rpartition(":")
-        if not separator:
-            raise ValueError(
-                f"weights={weights} names no module: write weights=path/to/run.ckpt:geometry."
-            )
-        state_dict, epoch, global_step = load_module_weights(
-            path, module_name=name, map_location="cpu"
-        )
-        self.load_state_dict(state_dict)
-        self.do_update_step(epoch, global_step, on_load_weights=True)
-
     def configure(self, *args, **kwargs) -> None:
-        """Called in the constructor, with the arguments after `cfg`, before weights are loaded."""
+        """Called in the constructor, with the arguments after `cfg`."""

@@ -36,16 +36,15 @@ def grayscale_image(
     Args:
         img: [H W].
         data_range: the values at the map's ends; None takes the picture's own minimum and maximum.
-        cmap: None, "jet", "magma" (dark is large, as threestudio has it) or "spectral".
+        cmap: None, or "jet", which is threestudio's default.
     """
     img = np.nan_to_num(img)
     img = _unit(img, (img.min(), img.max()) if data_range is None else data_range)
     if cmap is None:
         return np.repeat(_to_bytes(img)[..., None], 3, axis=2)
-    names = {"jet": "jet", "magma": "magma_r", "spectral": "Spectral"}
-    if cmap not in names:
-        raise ValueError(f"cmap='{cmap}' is unknown: use null, {', '.join(names)}.")
-    return _to_bytes(matplotlib.colormaps[names[cmap]](img)[..., :3])
+    if cmap != "jet":
+        raise ValueError(f"cmap='{cmap}' is unknown: use null or jet.")
+    return _to_bytes(matplotlib.colormaps[cmap](img)[..., :3])
 
 
 def image_grid(cells: list[dict[str, Any]]) -> ImageArray:

@@ -28,16 +28,12 @@ def get_device() -> torch.device:
 
 
 def load_module_weights(
-    path: str,
-    module_name: str | None = None,
-    ignore_modules: list[str] | None = None,
-    map_location: Any = None,
+    path: str, ignore_modules: list[str] | None = None, map_location: Any = None
 ) -> tuple[dict, int, int]:
-    """Reads the weights of a whole checkpoint or of some of its modules.
+    """Reads the weights of a checkpoint, whole or without some modules.
 
     Args:
         path: a checkpoint written by a training run.
-        module_name: take only this module, its name cut off the keys.
         ignore_modules: take all but these.
 
     Returns:
@@ -45,24 +41,11 @@ def load_module_weights(
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be read, is no checkpoint, or lacks the module.
+        ValueError: if it cannot be read or is no checkpoint.
     """
-    if module_name is not None and ignore_modules is not None:
-        raise ValueError("module_name and ignore_modules exclude each other: give one of them.")
     ckpt = _read_checkpoint(path, get_device() if map_location is None else map_location)
-    state_dict = ckpt["state_dict"]
-    if ignore_modules is not None:
-        ignored = tuple(f"{name}." for name in ignore_modules)
-        state_dict = {k: v for k, v in state_dict.items() if not k.startswith(ignored)}
-    if module_name is not None:
-        prefix = f"{module_name}."
-        kept = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
-        if not kept:
-            names = sorted({key.partition(".")[0] for key in state_dict})
-            raise ValueError(
-                f"'{path}' holds no weights of '{module_name}': it has {', '.join(names)}."
-            )
-        state_dict = kept
+    ignored = tuple(f"{name}." for name in ignore_modules or ())
+    state_dict = {k: v for k, v in ckpt["state_dict"].items() if not k.startswith(ignored)}
     return state_dict, ckpt["epoch"], ckpt["global_step"]
 
 

@@ -33,7 +33,6 @@ class AugmentationConfig:
 
     random_aug: bool = False
     random_aug_prob: float = 0.5
-    share_aug_bg: bool = False  # one colour for the whole batch, not one for each view
 
 
 def augment(
@@ -46,6 +45,5 @@ def augment(
     """
     if not (training and cfg.random_aug and random.random() < cfg.random_aug_prob):
         return color
-    n_color = 1 if cfg.share_aug_bg else color.shape[0]
-    plain = torch.rand(n_color, 1, 1, color.shape[-1]).to(color)
+    plain = torch.rand(color.shape[0], 1, 1, color.shape[-1]).to(color)
     return color * 0 + plain.expand_as(color)

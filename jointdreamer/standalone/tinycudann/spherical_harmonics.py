@@ -1,4 +1,4 @@
-"""Encodings without parameters: sines of rising frequency, spherical harmonics, the identity."""
+"""Real spherical harmonics: the encoding of directions, without parameters."""
 
 import math
 
@@ -7,15 +7,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 MAX_SH_DEGREE = 8
-
-
-def frequency_encode(
-    x: Float[Tensor, "N D"], n_frequencies: int
-) -> Float[Tensor, "N D*2*n_frequencies"]:
-    """sin and cos of 2^k pi x_d for k < n_frequencies, ordered by axis, then k, then sin, cos."""
-    bands = math.pi * 2.0 ** torch.arange(n_frequencies, dtype=x.dtype, device=x.device)
-    angles = x[:, :, None] * bands
-    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
 
 
 def spherical_harmonics_encode(
