@@ -12,7 +12,6 @@ creature that the Janus meter was trained or calibrated on, nor one that its err
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,9 +26,10 @@ from jointdreamer.host.selection import ensure_host, load_extension  # noqa: E40
 ensure_host()
 load_extension()
 
-from jointdreamer.janus.face_pictures import draw_creatures  # noqa: E402
-from jointdreamer.janus.planted import draw_planted  # noqa: E402
-from jointdreamer.tinyworld.captions import parse  # noqa: E402
+from threestudio_jointdreamer.files import replacing  # noqa: E402
+
+from jointdreamer.janus.synthetic import draw_assets, draw_creatures  # noqa: E402
+from jointdreamer.tinyworld.captions import parse, with_article  # noqa: E402
 from jointdreamer.tinyworld.commands import SAMPLE_PROMPTS  # noqa: E402
 from jointdreamer.tinyworld.creatures import (  # noqa: E402
     COLOR_NAMES,
@@ -45,18 +45,13 @@ FOLDER = ROOT / "load" / "prompts"
 Key = tuple[int, int, int, int, bool]  # species, colour, hat, backpack, belly
 
 
-def keys_of(creatures: Creatures) -> list[Key]:
-    columns = ("species", "color", "hat", "backpack", "belly")
-    return list(zip(*(getattr(creatures, name).tolist() for name in columns), strict=True))
+def key_of(text: str) -> Key:
+    return parse(text).rows()[0]
 
 
 def describe(key: Key) -> str:
     """The creature in words, all of its colours named."""
     species, color, hat, backpack, belly = key
-
-    def with_article(phrase: str) -> str:
-        return f"an {phrase}" if phrase[0] in "aeiou" else f"a {phrase}"
-
     worn = [
         with_article(f"{COLOR_NAMES[paint]} {name}")
         for name, paint in (("hat", hat), ("backpack", backpack))
@@ -76,9 +71,9 @@ def is_complex(key: Key) -> bool:
 def taken() -> set[Key]:
     """Creatures that settings were chosen with, or that the meter's errors were counted on."""
     texts = [*SAMPLE_PROMPTS, *json.loads((FOLDER / "demo8.json").read_text())]
-    found = {keys_of(parse(text))[0] for text in texts}
+    found = {key_of(text) for text in texts}
     for seed, count in METER_DRAWS:
-        found |= {keys_of(p.creature)[0] for p in draw_planted(count, "held-out", seed)}
+        found |= {asset.creature.rows()[0] for asset in draw_assets(count, "held-out", seed)}
     return found
 
 
@@ -92,7 +87,7 @@ def draw(
     generator = torch.Generator().manual_seed(seed)
     found: list[Key] = []
     while len(found) < count:
-        for key in keys_of(source(512, generator)):
+        for key in source(512, generator).rows():
             if len(found) < count and key not in found and wanted(key, found):
                 found.append(key)
     return found
@@ -100,7 +95,7 @@ def draw(
 
 def prompts16(beside: Sequence[str] = (), seed: int = SEED) -> list[str]:
     """Sixteen complex prompts, two of each species, none of them in `beside`."""
-    forbidden = taken() | {keys_of(parse(text))[0] for text in beside}
+    forbidden = taken() | {key_of(text) for text in beside}
 
     def wanted(key: Key, found: list[Key]) -> bool:
         like = [other for other in found if other[0] == key[0]]
@@ -112,7 +107,7 @@ def prompts16(beside: Sequence[str] = (), seed: int = SEED) -> list[str]:
 
 
 def prompts153(first: list[str]) -> list[str]:
-    given = {keys_of(parse(text))[0] for text in first}
+    given = {key_of(text) for text in first}
     others = draw(
         153 - len(first),
         lambda n, g: sample_creatures(n, g, P_HAT, P_BACKPACK),
@@ -128,11 +123,9 @@ def main() -> None:
     few = prompts16()
     tuning = prompts16(few, TUNING_SEED)
     for name, prompts in (("tiny16", few), ("tiny153", prompts153(few)), ("tuning16", tuning)):
-        path = out / f"{name}.json"
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(prompts, indent=2) + "\n")
-        os.replace(temporary, path)
-        print(path)
+        with replacing(out / f"{name}.json") as path:
+            path.write_text(json.dumps(prompts, indent=2) + "\n")
+        print(out / f"{name}.json")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ class Pictures:
     creatures: Creatures  # one per group
 
 
-def _uniform(shape, low: float, high: float, generator: torch.Generator) -> Tensor:
+def uniform(shape, low: float, high: float, generator: torch.Generator) -> Tensor:
     drawn = torch.rand(shape, generator=generator, device=generator.device)
     return low + (high - low) * drawn
 
@@ -42,20 +42,20 @@ def _uniform(shape, low: float, high: float, generator: torch.Generator) -> Tens
 def frontal_azimuths(n: int, generator: torch.Generator) -> Float[Tensor, " N"]:
     """Azimuths in degrees as photographers choose them: three in four near the front."""
     frontal = 25.0 * torch.randn(n, generator=generator, device=generator.device)
-    anywhere = _uniform(n, -180.0, 180.0, generator)
-    return torch.where(_uniform(n, 0, 1, generator) < 0.75, frontal, anywhere)
+    anywhere = uniform(n, -180.0, 180.0, generator)
+    return torch.where(uniform(n, 0, 1, generator) < 0.75, frontal, anywhere)
 
 
 def uniform_azimuths(n: int, generator: torch.Generator) -> Float[Tensor, " N"]:
     """Azimuths in degrees, all round."""
-    return _uniform(n, -180.0, 180.0, generator)
+    return uniform(n, -180.0, 180.0, generator)
 
 
 def backgrounds(n: int, generator: torch.Generator) -> Float[Tensor, "N 3"]:
     """Half the pictures have the default light gray behind them, half any plain colour."""
     default = torch.tensor(DEFAULT_BACKGROUND, device=generator.device).expand(n, 3)
-    anything = _uniform((n, 3), 0, 1, generator)
-    return torch.where(_uniform((n, 1), 0, 1, generator) < 0.5, default, anything)
+    anything = uniform((n, 3), 0, 1, generator)
+    return torch.where(uniform((n, 1), 0, 1, generator) < 0.5, default, anything)
 
 
 def chunks(n: int, size: int, description: str) -> Iterator[slice]:
@@ -109,9 +109,6 @@ def make_pictures(
     """Renders `n` captioned groups of `n_view` views, evenly spaced in azimuth.
 
     Args:
-        n: number of groups.
-        seed: everything is drawn from it.
-        device: where to render and keep the result.
         n_view: views per group, 360 / n_view degrees apart; they share elevation, field of view
             and distance.
         azimuths: draws the first view's azimuth.
@@ -133,11 +130,11 @@ def make_pictures(
     azimuth = (first[:, None] + step).flatten()
     if p_caption_of_a_back < 1:
         is_back = ((first + 180) % 360 - 180).abs() > BACK_DEG
-        omitted = is_back & (_uniform(n, 0, 1, generator) >= p_caption_of_a_back)
+        omitted = is_back & (uniform(n, 0, 1, generator) >= p_caption_of_a_back)
         texts = ["" if no else text for text, no in zip(texts, omitted.tolist(), strict=True)]
-    elevation = _uniform(n, *ELEVATION_DEG, generator).repeat_interleave(n_view)
-    fovy = _uniform(n, *FOVY_DEG, generator).repeat_interleave(n_view)
-    distance = _uniform(n, *RELATIVE_DISTANCE, generator).repeat_interleave(n_view)
+    elevation = uniform(n, *ELEVATION_DEG, generator).repeat_interleave(n_view)
+    fovy = uniform(n, *FOVY_DEG, generator).repeat_interleave(n_view)
+    distance = uniform(n, *RELATIVE_DISTANCE, generator).repeat_interleave(n_view)
     c2w = orbit_cameras(azimuth, elevation, distance / torch.tan(fovy / 2 * math.pi / 180))
     behind = backgrounds(n * n_view, generator)
 

@@ -22,14 +22,8 @@ def orbit_cameras(
     z is up, azimuth 0 looks from +x, the camera looks along its -z.
     """
     azimuth, elevation = torch.deg2rad(azimuth_deg), torch.deg2rad(elevation_deg)
-    back = torch.stack(
-        [
-            elevation.cos() * azimuth.cos(),
-            elevation.cos() * azimuth.sin(),
-            elevation.sin(),
-        ],
-        dim=-1,
-    )
+    across = elevation.cos()
+    back = torch.stack([across * azimuth.cos(), across * azimuth.sin(), elevation.sin()], dim=-1)
     right = torch.stack([-azimuth.sin(), azimuth.cos(), torch.zeros_like(azimuth)], dim=-1)
     up = torch.linalg.cross(back, right)
     c2w = torch.eye(4, device=azimuth.device).repeat(len(azimuth), 1, 1)
@@ -60,9 +54,6 @@ def render(
     Args:
         objects: B objects.
         c2w: camera-to-world matrices (OpenGL axes).
-        fovy_deg: vertical field of view in degrees.
-        background: plain background colours in [0, 1].
-        size: height and width in pixels.
         supersample: rays per pixel along each axis; they are averaged.
 
     Returns:

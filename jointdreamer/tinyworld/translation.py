@@ -21,7 +21,7 @@ from threestudio_jointdreamer.priors.image_prior import (
 from torch import Tensor
 from transformers import CLIPModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from .dataset import chunks, make_pictures
+from .dataset import chunks, make_pictures, uniform
 from .models import N_VIEW
 from .training import autocast_on_gpu
 
@@ -35,8 +35,7 @@ P_SOFT = 0.5
 
 def reference_azimuths(n: int, generator: torch.Generator) -> Float[Tensor, " N"]:
     """Azimuths in degrees, evenly within `REFERENCE_DEG` of the front."""
-    drawn = torch.rand(n, generator=generator, device=generator.device)
-    return (2 * drawn - 1) * REFERENCE_DEG
+    return uniform(n, -REFERENCE_DEG, REFERENCE_DEG, generator)
 
 
 @torch.no_grad()
@@ -48,8 +47,6 @@ def view_sets(
     Half of the references are `soft`: during distillation the reference is an unfinished NeRF.
 
     Args:
-        n: number of creatures.
-        seed: everything is drawn from it.
         image_prior: encodes with its VAE and image encoder, on its device.
         n_view: views per creature, at equal steps of azimuth.
 
@@ -67,7 +64,7 @@ def view_sets(
         )
         rgb = pictures.images.float() / 255
         seen = rgb[::n_view]
-        is_soft = torch.rand(count, 1, 1, 1, generator=generator, device=prior.device) < P_SOFT
+        is_soft = uniform((count, 1, 1, 1), 0, 1, generator) < P_SOFT
         with autocast_on_gpu(prior.device):
             reference = image_prior.look_at(torch.where(is_soft, soft(seen, generator), seen))
         latents.append(encode_latents(prior.vae, rgb))
@@ -97,7 +94,7 @@ def soft(
     rows = torch.arange(n, device=pictures.device)
 
     def up_to(most: float) -> Float[Tensor, "N 1 1 1"]:
-        return most * torch.rand(n, 1, 1, 1, generator=generator, device=pictures.device)
+        return uniform((n, 1, 1, 1), 0, most, generator)
 
     finer_to_coarser = [pictures] + [
         F.interpolate(F.avg_pool2d(pictures, block), (size, size), mode="bilinear")

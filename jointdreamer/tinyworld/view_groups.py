@@ -8,7 +8,14 @@ from torch import Tensor
 
 from .captions import captions
 from .creatures import Creatures, build, sample_creatures
-from .dataset import ELEVATION_DEG, FOVY_DEG, RELATIVE_DISTANCE, backgrounds, render_groups
+from .dataset import (
+    ELEVATION_DEG,
+    FOVY_DEG,
+    RELATIVE_DISTANCE,
+    backgrounds,
+    render_groups,
+    uniform,
+)
 from .denoised import Denoiser
 from .janus_creatures import with_faces
 from .models import N_VIEW
@@ -51,11 +58,7 @@ def make_view_groups(
     other camera only, so that one picture of faces back to back tells nothing.
 
     Args:
-        n: number of groups.
-        seed: everything is drawn from it.
-        device: where to render and keep the result.
         held_out: draw the creatures that training never sees.
-        n_view: views per group.
         denoiser: shows the views once more, as it denoises them.
 
     Returns:
@@ -67,20 +70,19 @@ def make_view_groups(
     generator = torch.Generator(device).manual_seed(seed)
     creatures = sample_split(n, held_out, generator)
 
-    def uniform(columns: int, low: float, high: float) -> Tensor:
-        drawn = torch.rand(n, columns, generator=generator, device=device)
-        return (low + (high - low) * drawn).expand(n, n_view)
+    def draw(columns: int, low: float, high: float) -> Tensor:
+        return uniform((n, columns), low, high, generator).expand(n, n_view)
 
-    ring = uniform(1, 0, 1) < 0.5
+    ring = draw(1, 0, 1) < 0.5
     steps = torch.arange(n_view, device=device) * (360.0 / n_view)
-    azimuth = torch.where(ring, uniform(1, -180, 180) + steps, uniform(n_view, -180, 180))
-    elevation = torch.where(ring, uniform(1, *ELEVATION_DEG), uniform(n_view, *ELEVATION_DEG))
-    fovy = uniform(1, *FOVY_DEG).flatten()
-    distance = uniform(1, *RELATIVE_DISTANCE).flatten() / torch.tan(fovy / 2 * math.pi / 180)
+    azimuth = torch.where(ring, draw(1, -180, 180) + steps, draw(n_view, -180, 180))
+    elevation = torch.where(ring, draw(1, *ELEVATION_DEG), draw(n_view, *ELEVATION_DEG))
+    fovy = draw(1, *FOVY_DEG).flatten()
+    distance = draw(1, *RELATIVE_DISTANCE).flatten() / torch.tan(fovy / 2 * math.pi / 180)
     c2w = orbit_cameras(azimuth.flatten(), elevation.flatten(), distance)
     behind = backgrounds(n * n_view, generator)
-    face = azimuth + uniform(1, -FACE_OFFSET_DEG, FACE_OFFSET_DEG)
-    alternate = (uniform(1, 0, 1) < 0.5) & (torch.arange(n_view, device=device) % 2 == 1)
+    face = azimuth + draw(1, -FACE_OFFSET_DEG, FACE_OFFSET_DEG)
+    alternate = (draw(1, 0, 1) < 0.5) & (torch.arange(n_view, device=device) % 2 == 1)
     face = _kept_apart(face.masked_fill(alternate, math.nan))
 
     views = c2w, fovy, behind, n_view

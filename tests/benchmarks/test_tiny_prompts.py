@@ -4,17 +4,14 @@ import json
 from collections import Counter
 
 from benchmarks import tiny_prompts
-from benchmarks.tiny_prompts import FOLDER, describe, is_complex, keys_of, prompts153, taken
-from jointdreamer.janus.face_pictures import _is_in
+from benchmarks.tiny_prompts import FOLDER, describe, is_complex, prompts153, taken
+from benchmarks.tiny_prompts import key_of as key
+from jointdreamer.janus.synthetic import is_in_split
 from jointdreamer.tinyworld.captions import VOCABULARY, parse
 
 
 def read(name):
     return json.loads((FOLDER / f"{name}.json").read_text())
-
-
-def key(text):
-    return keys_of(parse(text))[0]
 
 
 def test_sixteen_complex_creatures_that_nothing_was_chosen_with():
@@ -24,7 +21,7 @@ def test_sixteen_complex_creatures_that_nothing_was_chosen_with():
     assert set(Counter(k[0] for k in keys).values()) == {2}
     assert len({k[:2] for k in keys}) == 16
     assert not set(keys) & taken()
-    assert all(_is_in(parse(text), "held-out").all() for text in prompts)
+    assert all(is_in_split(parse(text), "held-out").all() for text in prompts)
     demo = {key(text) for text in read("demo8")}
     assert demo < taken() and len(taken()) > 100
 
@@ -34,7 +31,7 @@ def test_settings_are_chosen_with_sixteen_others():
     assert len(set(keys)) == 16 and all(map(is_complex, keys))
     assert set(Counter(k[0] for k in keys).values()) == {2}
     assert not set(keys) & (taken() | {key(text) for text in read("tiny16")})
-    assert all(_is_in(parse(text), "held-out").all() for text in read("tuning16"))
+    assert all(is_in_split(parse(text), "held-out").all() for text in read("tuning16"))
 
 
 def test_a_hundred_and_fifty_three_different_creatures_with_the_sixteen_among_them():
