@@ -7,14 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from threestudio_jointdreamer.priors import dino
-from threestudio_jointdreamer.priors.dino import (
-    cls_features,
-    is_original,
-    load_dino,
-    match_dino,
-    to_transformers,
-)
+from threestudio_jointdreamer.priors.dino import cls_features, load_dino, match_dino
+from threestudio_jointdreamer.weights import dino
+from threestudio_jointdreamer.weights.dino import is_original, to_transformers
 
 from jointdreamer.testing.random_classifiers import (
     DEPTH,
@@ -38,8 +33,7 @@ def weights():
 @pytest.fixture
 def small_heads(monkeypatch):
     """The tiny backbones' heads are narrower than those of all published ones."""
-    convert = dino.to_transformers
-    monkeypatch.setattr(dino, "to_transformers", lambda weights: convert(weights, HEAD_DIM))
+    monkeypatch.setattr(dino, "HEAD_DIM", HEAD_DIM)
 
 
 def images(height=IMAGE_SIZE, width=IMAGE_SIZE, seed=0):
@@ -100,20 +94,13 @@ def test_a_backbone_without_qkv_biases_is_served(weights):
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "backbone.", "module.backbone."])
-def test_wrapped_backbones_are_unwrapped(weights, prefix):
+def test_wrapped_backbones_are_unwrapped_and_the_head_of_training_left_out(weights, prefix):
     wrapped = {prefix + name: tensor for name, tensor in weights.items()}
     assert is_original(wrapped)
+    wrapped["module.head.mlp.0.weight"] = torch.zeros(3, 3)
     _, converted = to_transformers(wrapped, HEAD_DIM)
     _, plain = to_transformers(weights, HEAD_DIM)
     assert converted.keys() == plain.keys()
-
-
-def test_the_projection_head_of_training_is_left_out(weights):
-    with_head = weights | {"module.head.mlp.0.weight": torch.zeros(3, 3)}
-    assert (
-        to_transformers(with_head, HEAD_DIM)[1].keys()
-        == to_transformers(weights, HEAD_DIM)[1].keys()
-    )
 
 
 @pytest.mark.parametrize(
@@ -136,12 +123,9 @@ def test_other_weights_are_refused_by_name(weights, change, message):
         to_transformers(weights, HEAD_DIM)
 
 
-def test_a_width_that_heads_do_not_divide_is_refused(weights):
+def test_other_backbones_are_refused(weights):
     with pytest.raises(ValueError, match="32 wide, which does not divide into heads of 64"):
         to_transformers(weights)
-
-
-def test_a_resnet_is_refused():
     with pytest.raises(ValueError, match="ResNet-50 and XCiT are not served"):
         to_transformers({"conv1.weight": torch.zeros(3), "fc.bias": torch.zeros(3)})
 
@@ -173,13 +157,10 @@ def test_saved_weights_keep_the_published_names(tmp_path, weights):
     assert saved.keys() == to_transformers(weights, HEAD_DIM)[1].keys()
 
 
-def test_a_file_of_another_model_names_the_key(tmp_path):
+def test_a_missing_file_and_one_of_another_model_name_the_key(tmp_path):
     torch.save({"conv1.weight": torch.zeros(3)}, tmp_path / "resnet.pth")
     with pytest.raises(ValueError, match="the.key='.*resnet.pth': These are not the weights"):
         load_dino(str(tmp_path / "resnet.pth"), CPU, torch.float32, "the.key")
-
-
-def test_a_missing_file_names_the_key(tmp_path):
     with pytest.raises(FileNotFoundError, match="the.key='.*nothing.pth'"):
         load_dino(str(tmp_path / "nothing.pth"), CPU, torch.float32, "the.key")
 
@@ -212,29 +193,6 @@ def test_images_of_the_trained_size_have_the_trained_positions():
     vit = match_dino(random_vit())
     assert torch.equal(positions(vit, 32, 32), vit.embeddings.position_embeddings)
     assert torch.equal(positions(vit, 39, 39), vit.embeddings.position_embeddings)
-
-
-def test_positions_of_other_sizes_are_sampled_on_dinos_grid():
-    """Direct: output patch i of n lies at (i + ½) · side / (n + 0.1) − ½, by cubic convolution."""
-
-    def weights(n, side, a=-0.75):
-        matrix = torch.zeros(n, side, dtype=torch.float64)
-        for i in range(n):
-            x = (i + 0.5) * side / (n + 0.1) - 0.5
-            for k in range(int(x // 1) - 1, int(x // 1) + 3):
-                d = abs(x - k)
-                near = (a + 2) * d**3 - (a + 3) * d**2 + 1
-                far = a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a
-                matrix[i, min(max(k, 0), side - 1)] += near if d <= 1 else far
-        return matrix
-
-    vit = match_dino(random_vit()).double()
-    stored = vit.embeddings.position_embeddings
-    grid = stored[0, 1:].unflatten(0, (4, 4))
-    expected = torch.einsum("ia,jb,abd->ijd", weights(6, 4), weights(3, 4), grid).flatten(0, 1)
-    got = positions(vit, 48, 24)[0]
-    assert torch.equal(got[0], stored[0, 0])
-    torch.testing.assert_close(got[1:], expected)
 
 
 def test_a_copy_has_its_own_positions():

@@ -11,9 +11,9 @@ from jointdreamer.testing.random_priors import build_stable_diffusion
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module")
-def prior(sd_folder):
-    return load_prior(sd_folder, CPU, vae_from=sd_folder)
+@pytest.fixture
+def prior(sd_prior):
+    return sd_prior
 
 
 def test_sizes_come_from_the_models(prior):

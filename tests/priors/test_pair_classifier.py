@@ -62,25 +62,19 @@ def as_matrix(pose):
     return pose.unflatten(-1, (4, 4))
 
 
-def test_a_camera_seen_from_itself_is_the_identity():
-    c2w = random_cameras()
-    torch.testing.assert_close(
-        as_matrix(relative_pose(c2w, c2w)), torch.eye(4, dtype=torch.float64).expand(5, 4, 4)
-    )
-
-
 def test_the_pose_is_the_second_camera_in_the_firsts_frame():
     first, second = random_cameras(seed=1, distance=1.0), random_cameras(seed=2, distance=1.0)
     expected = torch.linalg.inv(first) @ second
     torch.testing.assert_close(as_matrix(relative_pose(first, second)), expected)
 
 
-def test_the_way_back_is_the_inverse():
+def test_the_way_back_is_the_inverse_and_no_way_the_identity():
     first, second = random_cameras(seed=1), random_cameras(seed=2)
     there, back = relative_pose(first, second), relative_pose(second, first)
     identity = torch.eye(4, dtype=torch.float64).expand(5, 4, 4)
     torch.testing.assert_close(as_matrix(there) @ as_matrix(back), identity)
     assert not torch.allclose(there, back)
+    torch.testing.assert_close(as_matrix(relative_pose(first, first)), identity)
 
 
 def test_the_pose_does_not_depend_on_how_the_world_is_turned():
@@ -187,12 +181,6 @@ def test_the_documented_training_step_reaches_the_head_and_not_the_frozen_backbo
     assert all(p.grad is None for p in classifier.backbone.parameters())
 
 
-def test_logits_are_not_bounded():
-    classifier = random_classifier(gain=3000.0)
-    cameras = random_cameras(3).float()
-    assert classifier(random_images(), random_images(seed=1), cameras, cameras).abs().max() > 10
-
-
 def test_a_new_head_has_the_documented_defaults():
     config = PairHead().config
     assert (config.feature_dim, config.image_size) == (384, 224)  # DINO ViT-S/16
@@ -268,13 +256,6 @@ def test_a_missing_part_names_the_key(folder, part):
     shutil.rmtree(folder / part)
     with pytest.raises(FileNotFoundError, match=f"the.key=.*has no folder {part}/"):
         load_pair_classifier(str(folder), CPU, key="the.key")
-
-
-def test_a_missing_backbone_names_its_own_key(folder):
-    with pytest.raises(FileNotFoundError, match="its.key='/nowhere'"):
-        load_pair_classifier(
-            str(folder), CPU, backbone_name_or_path="/nowhere", backbone_key="its.key"
-        )
 
 
 def test_head_weights_that_do_not_fit_are_refused_by_name(folder):

@@ -1,6 +1,6 @@
 """Trains a config once undisturbed, and once more for each step at which it is killed and resumed.
 
-    python mortal_runs.py CONFIG FOLDER STEP [STEP ...]
+    python killed_runs.py CONFIG FOLDER STEP [STEP ...]
 
 Each run is a process of its own, forked before anything was computed. Writes the last checkpoints
 to FOLDER/whole.ckpt and FOLDER/killed-STEP.ckpt.
