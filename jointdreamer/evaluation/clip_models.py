@@ -4,13 +4,12 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
-from threestudio_jointdreamer.priors.loading import load_model, locate
+from threestudio_jointdreamer.priors.loading import find_folder, load_model
 from threestudio_jointdreamer.systems.picture_grid import Tile
 from threestudio_jointdreamer.weights.files import sha256_of
 from torch import Tensor
@@ -75,14 +74,12 @@ class FolderClip(Clip):
     def __init__(self, name: str, device: torch.device) -> None:
         self.name, self._device = name, device
         self._model = load_model(CLIPModel, name, "", device, torch.float32, OPTION)
-        folder = locate(name, "", OPTION)
+        folder = find_folder(name, "", OPTION)
         self._tokenizer = _load_tokenizer(folder, name)
         path = folder / "preprocessor_config.json"
-        config: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-        self._mean, self._std = (
-            torch.tensor(config.get(key) or [0.5] * 3, device=device).view(3, 1, 1)
-            for key in ("image_mean", "image_std")
-        )
+        config = json.loads(path.read_text()) if path.is_file() else {}
+        numbers = (config.get(key) or [0.5] * 3 for key in ("image_mean", "image_std"))
+        self._mean, self._std = (torch.tensor(n, device=device).view(3, 1, 1) for n in numbers)
         self.identity = f"transformers {_contents(folder)}"
 
     def _embed_images(self, pictures: list[Image.Image]) -> Tensor:
@@ -103,12 +100,10 @@ class FolderClip(Clip):
         return self._model.text_projection(read)
 
     def _refuse_unknown_words(self, prompts: Sequence[str]) -> None:
-        tokenizer = self._tokenizer
-        unknown = tokenizer.unk_token_id
-        if unknown in (None, tokenizer.eos_token_id, tokenizer.pad_token_id):
-            return
+        tokenizer, unknown = self._tokenizer, self._tokenizer.unk_token_id
+        means_unknown = unknown not in (None, tokenizer.eos_token_id, tokenizer.pad_token_id)
         for prompt in prompts:
-            if unknown in tokenizer(prompt).input_ids:
+            if means_unknown and unknown in tokenizer(prompt).input_ids:
                 raise ValueError(
                     f"{OPTION} {self.name} does not know all words of the prompt {prompt!r}. Use "
                     "a CLIP of the real world, such as --clip open_clip:ViT-B-32/openai."

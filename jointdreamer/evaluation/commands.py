@@ -11,47 +11,24 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "Interrupted, it goes on where it was. docs/evaluate.md says what the numbers mean."
     )
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="or a folder of runs")
-    parser.add_argument(
-        "--prompts",
-        type=Path,
-        metavar="FILE",
-        help="what R-Precision chooses from, JSON or text; default: the runs' own prompts",
-    )
-    parser.add_argument(
-        "--clip",
-        default=TINY_CLIP,
-        metavar="NAME",
-        help="a folder, hub name, or such as open_clip:ViT-B-32/openai; default: %(default)s",
-    )
-    parser.add_argument(
-        "--fid-reference", type=Path, metavar="FOLDER", help="pictures to compare the renders with"
-    )
-    parser.add_argument(
-        "--fid-features",
-        default="auto",
-        metavar="WHAT",
-        help="auto (inception if it is here, else clip), clip, inception or inception:FILE",
-    )
-    parser.add_argument(
-        "--janus",
-        default="auto",
-        metavar="WHAT",
-        help="auto (tiny beside the tiny CLIP), tiny, open_clip:MODEL/PRETRAINED or off",
-    )
-    parser.add_argument(
-        "--render-faces",
-        action="store_true",
-        help="judge Janus on renders of the checkpoint, as `jointdreamer janus`; slower",
-    )
-    parser.add_argument("--views", type=int, help="frames of a turntable to look at; default: all")
-    parser.add_argument(
-        "--device", choices=("cuda", "cpu"), help="default: the GPU if there is one"
-    )
-    parser.add_argument("--skip-unfinished", action="store_true", help="leave out untested runs")
-    parser.add_argument(
-        "--out", type=Path, default=Path("outputs/evaluation"), help="default: %(default)s"
-    )
+    add = parser.add_argument
+    add("runs", type=Path, nargs="+", metavar="RUN", help="or a folder of runs")
+    text = "what R-Precision chooses from, JSON or text; default: the runs' own prompts"
+    add("--prompts", type=Path, metavar="FILE", help=text)
+    text = "a folder, hub name, or such as open_clip:ViT-B-32/openai; default: %(default)s"
+    add("--clip", default=TINY_CLIP, metavar="NAME", help=text)
+    text = "pictures to compare the renders with"
+    add("--fid-reference", type=Path, metavar="FOLDER", help=text)
+    text = "auto (inception if it is here, else clip), clip, inception or inception:FILE"
+    add("--fid-features", default="auto", metavar="WHAT", help=text)
+    text = "auto (tiny beside the tiny CLIP), tiny, open_clip:MODEL/PRETRAINED or off"
+    add("--janus", default="auto", metavar="WHAT", help=text)
+    text = "judge Janus on renders of the checkpoint, as `jointdreamer janus`; slower"
+    add("--render-faces", action="store_true", help=text)
+    add("--views", type=int, help="frames of a turntable to look at; default: all")
+    add("--device", choices=("cuda", "cpu"), help="default: the GPU if there is one")
+    add("--skip-unfinished", action="store_true", help="leave out untested runs")
+    add("--out", type=Path, default=Path("outputs/evaluation"), help="default: %(default)s")
     parser.set_defaults(run=evaluate)
 
 

@@ -74,7 +74,7 @@ def draw_methods(curves: Mapping[str, Sequence[tuple[float, float]]]) -> str:
     axes.set_yscale("log")
     axes.set_xlabel("step", fontsize=8, color=INK)
     axes.set_ylabel("gradient norm", fontsize=8, color=INK)
-    _plain(axes)
+    _style(axes)
     figure.legend(loc="outside right upper", fontsize=8, frameon=False, labelcolor=INK)
     file = io.StringIO()
     figure.savefig(file, format="svg", metadata={"Date": None})
@@ -112,10 +112,10 @@ def _draw(axes: Axes, panel: Panel, found: dict[str, Series]) -> None:
     if len(found) > 1:
         axes.legend(fontsize=7, frameon=False)
     axes.set_title(panel.title, fontsize=9, color=INK, loc="left")
-    _plain(axes)
+    _style(axes)
 
 
-def _plain(axes: Axes) -> None:
+def _style(axes: Axes) -> None:
     axes.tick_params(which="both", labelsize=7, colors=INK)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#e4e4e1", lw=0.6)

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from jaxtyping import Float
@@ -11,11 +12,11 @@ from threestudio_jointdreamer.files import replacing
 from torch import Tensor
 
 
+@dataclass(frozen=True)
 class FeatureStore:
     """Features in `folder`, found by the model's identity and the pictures' own bytes."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    folder: Path
 
     def features(
         self, identity: str, pictures: Iterable[Path], compute: Callable[[], Tensor]
@@ -28,7 +29,7 @@ class FeatureStore:
         digest = hashlib.sha256(identity.encode())
         for picture in pictures:
             digest.update(hashlib.sha256(picture.read_bytes()).digest())
-        path = self._folder / f"{digest.hexdigest()}.safetensors"
+        path = self.folder / f"{digest.hexdigest()}.safetensors"
         if path.is_file():
             try:
                 return load_file(path)["features"]

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -19,7 +20,7 @@ from .commands import TINY_CLIP
 from .feature_store import FeatureStore
 from .fid import FeatureExtractor, find_extractor, frechet_distance, reference_pictures
 from .r_precision import distinct, place_of, read_prompts, retrieve
-from .rows import AssetRow, Fid, MethodRow, by_method
+from .rows import AssetRow, MethodRow, by_method
 from .smoothness import CURVE, roughness
 from .verdicts import choose_detector, judge_assets
 
@@ -139,7 +140,7 @@ def _measure_fids(
     extractor: FeatureExtractor,
     store: FeatureStore,
     views: int | None,
-) -> dict[str, Fid]:
+) -> dict[str, dict[str, Any]]:
     """The FID of each method's frames, all its assets together, against the references."""
 
     def embed(paths: Sequence[Path]) -> Tensor:
@@ -153,12 +154,15 @@ def _measure_fids(
     for asset in track(assets, "FID renders"):
         features = _features(extractor.identity, extractor.features, asset.every(views), store)
         fake.setdefault(asset.method, []).append(features)
-    fids = {}
-    for method, features in fake.items():
-        renders = torch.cat(features)
-        distance = frechet_distance(real, renders)
-        fids[method] = Fid(distance, extractor.name, len(renders), len(real))
-    return fids
+    return {
+        method: {
+            "fid": frechet_distance(real, torch.cat(features)),
+            "fid_features": extractor.name,
+            "fid_renders": sum(map(len, features)),
+            "fid_references": len(real),
+        }
+        for method, features in fake.items()
+    }
 
 
 def _features(

@@ -64,25 +64,24 @@ def read_prompts(path: Path) -> list[str]:
         raise ValueError(f"--prompts {path} does not read as text or JSON ({error}).") from error
     if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
         raise ValueError(f'--prompts {path} must hold a list of texts, as ["a cat", "a dog"].')
-    prompts = distinct(prompt for prompt in prompts if prompt.strip())
-    if not prompts:
+    if not "".join(prompts).strip():
         raise ValueError(f"--prompts {path} holds no prompts. Write at least one.")
-    return prompts
+    return distinct(prompt for prompt in prompts if prompt.strip())
 
 
 def distinct(prompts: Iterable[str]) -> list[str]:
     """Prompts in their order, without those that differ from another in case or full stop only."""
     first: dict[str, str] = {}
     for prompt in prompts:
-        first.setdefault(_plain(prompt), prompt)
+        first.setdefault(_comparable(prompt), prompt)
     return list(first.values())
 
 
 def place_of(prompt: str, candidates: Sequence[str]) -> int | None:
     """Where among `candidates` a prompt is, case and full stop apart; None if it is not there."""
-    plain = _plain(prompt)
-    return next((i for i, other in enumerate(candidates) if _plain(other) == plain), None)
+    known = list(map(_comparable, candidates))
+    return known.index(_comparable(prompt)) if _comparable(prompt) in known else None
 
 
-def _plain(prompt: str) -> str:
+def _comparable(prompt: str) -> str:
     return " ".join(prompt.lower().split()).strip(" .,")

@@ -44,9 +44,8 @@ class Column:
 
 CLIP_SCORE = Column("CLIP score", "clip_score", "mean of 100 cos(image, prompt); more is better", 2)
 R_PRECISION = Column("R-Precision", "r_precision", "% of views that CLIP tells apart by prompt", 1)
-ROUGHNESS = Column(
-    "roughness", "roughness", "scatter of the logged gradient norm; less is better", 3
-)
+_HINT = "scatter of the logged gradient norm; less is better"
+ROUGHNESS = Column("roughness", "roughness", _HINT, 3)
 METHOD_COLUMNS = (
     Column("method", "method"),
     Column("runs", "runs", digits=0),
@@ -82,16 +81,12 @@ class ReportTable:
 
 @dataclass(frozen=True)
 class Entry:
-    """What the page shows of an asset, its pictures as data URIs."""
+    """What the page shows of an asset: its numbers, a curve's points, pictures as data URIs."""
 
-    asset: Asset
     row: AssetRow
+    polyline: str
     strip: str
     turning: str
-
-    @property
-    def about(self) -> str:
-        return f"{self.asset.prompt}, {self.asset.method}"
 
     @property
     def verdict(self) -> str:
@@ -105,18 +100,6 @@ class Entry:
     @property
     def is_failure(self) -> bool:
         return bool(self.row.janus or self.row.faceless)
-
-    @property
-    def polyline(self) -> str:
-        """The points of the logged gradient norm, logarithmic; empty if it was not logged."""
-        points = log_curve(self.asset)
-        if len(points) < 2:
-            return ""
-        axes = []
-        for values, size in zip(zip(*points, strict=True), CURVE_SIZE, strict=True):
-            reach = max(values) - min(values) or 1
-            axes.append([1 + (size - 2) * (value - min(values)) / reach for value in values])
-        return " ".join(f"{x:.1f},{CURVE_SIZE[1] - y:.1f}" for x, y in zip(*axes, strict=True))
 
 
 def write_tables(out: Path, result: Evaluation) -> list[Path]:
@@ -147,15 +130,14 @@ def write_report(
     size = Thumbnails(height=64, strip=4, turn=16) if compared else Thumbnails()
     pairs = list(zip(result.assets, result.rows, strict=True))
     entries = [
-        Entry(asset, row, size.all_round(asset), size.turning(asset))
+        Entry(row, polyline(log_curve(asset)), size.all_round(asset), size.turning(asset))
         for asset, row in track(pairs, "report")
     ]
     curves = method_curves(result.assets) if compared else {}
     svg = base64.b64encode(draw_methods(curves).encode()).decode() if curves else ""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True
-    )
-    page = environment.get_template(TEMPLATE).render(
+    loader = FileSystemLoader(Path(__file__).parent)
+    template = Environment(loader=loader, autoescape=True, trim_blocks=True).get_template(TEMPLATE)
+    page = template.render(
         title=title,
         settings=result.settings,
         tables=tables,
@@ -168,16 +150,9 @@ def write_report(
         asset_columns=ASSET_COLUMNS,
         skipped=result.skipped,
         shown=shown,
-        is_bad=lambda row, column: (column.name, getattr(row, column.name)) in BAD,
-        is_number=lambda row, column: (
-            column.digits is not None and getattr(row, column.name) is not None
-        ),
     )
     with replacing(path) as new:
         new.write_text(page, encoding="utf-8")
-
-
-BAD = (("janus", True), ("faces", 0))
 
 
 def shown(row: AssetRow | MethodRow, column: Column, gap: str = " ") -> str:
@@ -198,7 +173,7 @@ def shown(row: AssetRow | MethodRow, column: Column, gap: str = " ") -> str:
 
 def contact_sheets(entries: Sequence[Entry]) -> dict[str, dict[str, list[Entry | None]]]:
     """For each seed and prompt the methods' assets, in the order of the methods' table."""
-    found = {(e.asset.seed, e.asset.prompt, e.asset.method): e for e in entries}
+    found = {(e.row.seed, e.row.prompt, e.row.method): e for e in entries}
     seeds, prompts, methods = (dict.fromkeys(values) for values in zip(*found, strict=True))
     return {
         "all" if seed is None else f"seed {seed}": {
@@ -224,6 +199,17 @@ def method_curves(assets: Sequence[Asset]) -> Mapping[str, Sequence[tuple[float,
 def log_curve(asset: Asset) -> list[tuple[float, float]]:
     """Step and logarithm of the logged gradient norm; empty if it was not logged."""
     return [(step, math.log(value)) for step, value in asset.curve(CURVE) if 0 < value < math.inf]
+
+
+def polyline(points: Sequence[tuple[float, float]]) -> str:
+    """The points of an SVG polyline that fills `CURVE_SIZE`; empty if there are fewer than two."""
+    if len(points) < 2:
+        return ""
+    axes = []
+    for values, size in zip(zip(*points, strict=True), CURVE_SIZE, strict=True):
+        reach = max(values) - min(values) or 1
+        axes.append([1 + (size - 2) * (value - min(values)) / reach for value in values])
+    return " ".join(f"{x:.1f},{CURVE_SIZE[1] - y:.1f}" for x, y in zip(*axes, strict=True))
 
 
 def print_methods(result: Evaluation) -> None:

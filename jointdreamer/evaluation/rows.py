@@ -1,7 +1,7 @@
 """The results: a row for each asset, and a row for each method out of its assets' rows."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
@@ -40,16 +40,6 @@ class AssetRow:
 
 
 @dataclass(frozen=True)
-class Fid:
-    """A method's FID: in which features, of how many frames, against how many references."""
-
-    fid: float
-    fid_features: str
-    fid_renders: int
-    fid_references: int
-
-
-@dataclass(frozen=True)
 class MethodRow:
     """Means and rates over a method's assets, `_low` and `_high` of their 95 % intervals.
 
@@ -57,7 +47,7 @@ class MethodRow:
         retrieved: percentage of assets whose own prompt has rank 1.
         roughness: the median.
         janus_rate, faceless_rate: percentages of the `judged` assets.
-        fid: of all their frames together against the references.
+        fid: of all their frames together against the references, where there are any.
     """
 
     method: str
@@ -78,21 +68,25 @@ class MethodRow:
     faceless_rate: float | None
     faceless_rate_low: float | None
     faceless_rate_high: float | None
-    fid: float | None
-    fid_features: str | None
-    fid_renders: int | None
-    fid_references: int | None
+    fid: float | None = None
+    fid_features: str | None = None
+    fid_renders: int | None = None
+    fid_references: int | None = None
 
 
-def by_method(rows: Sequence[AssetRow], fids: Mapping[str, Fid]) -> list[MethodRow]:
-    """A row for each method, in order of appearance."""
+def by_method(rows: Sequence[AssetRow], fids: Mapping[str, Mapping[str, Any]]) -> list[MethodRow]:
+    """A row for each method, in order of appearance.
+
+    Args:
+        fids: the fields of `MethodRow` that begin with fid, by method.
+    """
     methods: dict[str, list[AssetRow]] = {}
     for row in rows:
         methods.setdefault(row.method, []).append(row)
-    return [_method_row(name, found, fids.get(name)) for name, found in methods.items()]
+    return [_method_row(name, found, fids.get(name, {})) for name, found in methods.items()]
 
 
-def _method_row(method: str, rows: list[AssetRow], fid: Fid | None) -> MethodRow:
+def _method_row(method: str, rows: list[AssetRow], fid: Mapping[str, Any]) -> MethodRow:
     rough, ranks = _known(rows, "roughness"), _known(rows, "rank")
     return MethodRow(
         method=method,
@@ -105,7 +99,7 @@ def _method_row(method: str, rows: list[AssetRow], fid: Fid | None) -> MethodRow
         judged=len(_known(rows, "janus")),
         **_rate(rows, "janus"),
         **_rate(rows, "faceless"),
-        **(asdict(fid) if fid else dict.fromkeys(Fid.__dataclass_fields__)),
+        **fid,
     )
 
 

@@ -15,17 +15,11 @@ TURN_SECONDS = 4
 
 @dataclass(frozen=True)
 class Thumbnails:
-    """How large they are.
+    """How large they are."""
 
-    Args:
-        height: of a view, in pixels.
-        strip: views side by side.
-        turn: frames of the turning picture.
-    """
-
-    height: int = 96
-    strip: int = 8
-    turn: int = 24
+    height: int = 96  # of a view, in pixels
+    strip: int = 8  # views side by side
+    turn: int = 24  # frames of the turning picture
 
     def all_round(self, asset: Asset) -> str:
         """Views from all round in two rows, so that a table with them fits a screen."""

@@ -81,7 +81,11 @@ def _judge(
             azimuths = torch.tensor([frame.azimuth_deg for frame in asset.frames])
         return torch.stack([detector(frames).float().cpu(), azimuths.float().cpu()])
 
-    scores, azimuths = store.features(f"{_identity(detector)} {kind}", files, score)
+    digest = hashlib.sha256(detector.name.encode())
+    if isinstance(detector, nn.Module):
+        for name, tensor in detector.state_dict().items():
+            digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+    scores, azimuths = store.features(f"{digest.hexdigest()} {kind}", files, score)
     try:
         return verdict_of(scores, azimuths, detector.limits, detector.name, detector.calibrated)
     except ValueError as error:
@@ -89,11 +93,3 @@ def _judge(
             f"{asset.run.folder}: {error} Test the run again with more data.n_test_views, or use "
             "--janus off."
         ) from error
-
-
-def _identity(detector: Detector) -> str:
-    digest = hashlib.sha256(detector.name.encode())
-    if isinstance(detector, nn.Module):
-        for name, tensor in detector.state_dict().items():
-            digest.update(name.encode() + tensor.cpu().numpy().tobytes())
-    return digest.hexdigest()

@@ -20,12 +20,8 @@ def test_runs_are_found_at_and_below_the_given_folders_once(tmp_path):
     for name in ("b/x", "b/y", "a"):
         write_run(tmp_path / "all" / name, "a cat", numbered(2))
     found = find_runs([tmp_path / "all" / "b" / "y", tmp_path / "all"])
-    assert [run.folder.relative_to(tmp_path / "all").as_posix() for run in found] == [
-        *("b/y", "a", "b/x")
-    ]
-
-
-def test_places_without_runs_are_named(tmp_path):
+    names = [run.folder.relative_to(tmp_path / "all").as_posix() for run in found]
+    assert names == ["b/y", "a", "b/x"]
     with pytest.raises(FileNotFoundError, match="nowhere is no folder"):
         find_runs([tmp_path / "nowhere"])
     (tmp_path / "empty").mkdir()
@@ -59,8 +55,7 @@ def test_picture_is_the_render_without_what_stands_beside_it(tmp_path, width):
 
 
 def test_a_larger_test_than_the_config_says_keeps_its_aspect(tmp_path):
-    pictures = numbered(3, height=16, width=8)
-    run = write_run(tmp_path / "run", "a cat", pictures, beside=1, size=(4, 8))
+    run = write_run(tmp_path / "run", "a cat", numbered(3, 16, 8), beside=1, size=(4, 8))
     assert asset_of(run).frames[0].picture().shape == (16, 8, 3)
 
 
@@ -71,18 +66,23 @@ def test_interrupted_test_is_refused_since_its_azimuths_are_unknown(tmp_path):
         asset_of(folder)
 
 
-@pytest.mark.parametrize("prompt", ["", "lib:hamburger"])
-def test_run_without_a_text_is_refused(tmp_path, prompt):
-    folder = write_run(tmp_path / "run", prompt, numbered(2))
-    with pytest.raises(ValueError, match=r"system\.prompt_processor\.prompt.*Write the"):
-        asset_of(folder)
+NO_TEXT = b"system: {prompt_processor: {prompt: ''}}"
 
 
-@pytest.mark.parametrize("content", [b"a: [", b"just words", b"\xff\xfe\x00"])
-def test_unreadable_config_is_named(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (NO_TEXT, r"system\.prompt_processor\.prompt.*Write the"),
+        (NO_TEXT.replace(b"''", b"'lib:hamburger'"), r"prompt library. Write the"),
+        (b"a: [", r"parsed\.yaml"),
+        (b"just words", r"parsed\.yaml"),
+        (b"\xff\xfe\x00", r"parsed\.yaml"),
+    ],
+)
+def test_config_that_is_unreadable_or_without_a_text_is_named(tmp_path, content, message):
     folder = write_run(tmp_path / "run", "a cat", numbered(2))
     (folder / "configs" / "parsed.yaml").write_bytes(content)
-    with pytest.raises(ValueError, match=r"parsed\.yaml"):
+    with pytest.raises(ValueError, match=message):
         asset_of(folder)
 
 

@@ -53,9 +53,8 @@ def evaluate(runs, out, *more) -> tuple[list[dict], list[dict]]:
 def test_assets_that_show_their_prompts_win_on_every_count(runs, tmp_path, references):
     prompts = tmp_path / "prompts.json"
     prompts.write_text(json.dumps([BEAR + ".", "a red cat", "a yellow duck"]))
-    assets, methods = evaluate(
-        runs, tmp_path / "out", "--prompts", prompts, "--fid-reference", references
-    )
+    options = ("--prompts", prompts, "--fid-reference", references)
+    assets, methods = evaluate(runs, tmp_path / "out", *options)
     scores = {(row["method"], row["prompt"]): row for row in assets}
     assert set(scores) == {(m, p) for m in ("true", "swapped") for p in (BEAR, DUCK)}
     for prompt, candidates in ((BEAR, "3"), (DUCK, "4")):  # the duck is not on the list
@@ -74,11 +73,11 @@ def test_assets_that_show_their_prompts_win_on_every_count(runs, tmp_path, refer
 
 def test_fid_is_less_for_renders_of_what_the_references_show(runs, tmp_path, references):
     options = ("--fid-reference", references, "--fid-features", "clip")
-    for name, creature in (("one", "true-seed0/bear"), ("other", "true-seed0/duck")):
-        _, methods = evaluate(runs / creature, tmp_path / name, *options)
-        if name == "one":
-            like = float(methods[0]["fid"])
-    assert like < 0.5 * float(methods[0]["fid"])
+    bear, duck = (
+        float(evaluate(runs / "true-seed0" / name, tmp_path / name, *options)[1][0]["fid"])
+        for name in ("bear", "duck")
+    )
+    assert bear < 0.5 * duck
 
 
 def test_without_a_prompt_file_the_runs_choose_among_each_other(runs, tmp_path):
@@ -88,15 +87,26 @@ def test_without_a_prompt_file_the_runs_choose_among_each_other(runs, tmp_path):
     assert alone[0]["r_precision"] == alone[0]["rank"] == ""
 
 
-def test_every_picture_is_looked_at_once(runs, tmp_path, monkeypatch):
-    looked = []
-    images = FolderClip.images
+@pytest.fixture
+def looked(monkeypatch):
+    """How many pictures CLIP was shown, call by call; at call `looked.interrupt` comes Ctrl-C."""
+
+    class Calls(list):
+        interrupt = None
+
+    calls, images = Calls(), FolderClip.images
 
     def counting(self, pictures):
-        looked.append(len(pictures))
+        calls.append(len(pictures))
+        if len(calls) == calls.interrupt:
+            raise KeyboardInterrupt
         return images(self, pictures)
 
     monkeypatch.setattr(FolderClip, "images", counting)
+    return calls
+
+
+def test_every_picture_is_looked_at_once(runs, tmp_path, looked):
     first = evaluate(runs, tmp_path / "out")
     assert looked == [8, 8]  # two creatures in four runs
     assert evaluate(runs, tmp_path / "out") == first and len(looked) == 2
@@ -112,25 +122,17 @@ def test_every_picture_is_looked_at_once(runs, tmp_path, monkeypatch):
     assert looked[6:] == [4, 4]  # the turned picture is not among the four
 
 
-def test_an_interrupted_evaluation_goes_on(runs, tmp_path, monkeypatch):
-    images, calls = FolderClip.images, []
-
-    def interrupted(self, pictures):
-        calls.append(len(pictures))
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return images(self, pictures)
-
-    monkeypatch.setattr(FolderClip, "images", interrupted)
+def test_an_interrupted_evaluation_goes_on(runs, tmp_path, looked):
+    looked.interrupt = 2
     with pytest.raises(KeyboardInterrupt):
         evaluate(runs, tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["features"]
     assets, _ = evaluate(runs, tmp_path / "out")
-    assert len(assets) == 4 and len(calls) == 3
+    assert len(assets) == 4 and len(looked) == 3
 
 
-class FacesByBrightness:
-    """A stand-in for the meter's detector: red in a picture is a face."""
+class RedFaces:
+    """A detector to whom red in a picture is a face."""
 
     name, calibrated, limits = "red", False, Limits()
 
@@ -140,18 +142,16 @@ class FacesByBrightness:
 
 
 def test_verdict_of_the_janus_meter_fills_its_columns(tmp_path, monkeypatch):
-    monkeypatch.setattr(verdicts, "find_detector", lambda name: FacesByBrightness())
-    for name, views in (("none", ()), ("front", (0, 24)), ("both", (0, 12, 24))):
-        frames = [np.zeros((8, 8, 3), np.uint8) for _ in range(25)]
-        for view in views:
-            for near in (view - 1, view, view + 1):
-                frames[near % 24 if near != 24 else 24][2:4, 2:4] = (255, 0, 0)
-        write_run(tmp_path / "runs" / name, BEAR, frames, name="jsd")
+    monkeypatch.setattr(verdicts, "find_detector", lambda name: RedFaces())
+    front, back = (23, 24, 0, 1), (11, 12, 13)
+    for name, views in (("none", ()), ("front", front), ("both", front + back)):
+        frames = np.zeros((25, 8, 8, 3), np.uint8)
+        frames[list(views), 2:4, 2:4] = (255, 0, 0)
+        write_run(tmp_path / "runs" / name, BEAR, list(frames), name="jsd")
     assets, methods = evaluate(tmp_path / "runs", tmp_path / "out", "--janus", "red")
     found = {row["run"].rpartition("/")[2]: row for row in assets}
-    assert [found[name]["faces"] for name in ("none", "front", "both")] == ["0", "1", "2"]
-    assert [found[name]["janus"] for name in ("none", "front", "both")] == ["0", "0", "1"]
-    assert [found[name]["faceless"] for name in ("none", "front", "both")] == ["1", "0", "0"]
+    for name, expected in (("none", "001"), ("front", "100"), ("both", "210")):
+        assert [found[name][key] for key in ("faces", "janus", "faceless")] == list(expected)
     assert len(found["both"]["face_extents_deg"].split()) == 2
     assert {row["face_views"] for row in assets} == {"24"} and methods[0]["judged"] == "3"
     for name in ("janus", "faceless"):
@@ -161,8 +161,8 @@ def test_verdict_of_the_janus_meter_fills_its_columns(tmp_path, monkeypatch):
 
 
 def test_faces_can_be_judged_on_renders_of_the_checkpoint(tmp_path, monkeypatch):
-    red, rendered = FacesByBrightness(), []
-    monkeypatch.setattr(verdicts, "find_detector", lambda name: red)
+    rendered = []
+    monkeypatch.setattr(verdicts, "find_detector", lambda name: RedFaces())
     dark = [np.zeros((8, 8, 3), np.uint8)] * 9
 
     def views_of(folder, device=None):
@@ -177,9 +177,8 @@ def test_faces_can_be_judged_on_renders_of_the_checkpoint(tmp_path, monkeypatch)
     (tmp_path / "runs" / "with" / "ckpts").mkdir()
     (tmp_path / "runs" / "with" / "ckpts" / "last.ckpt").write_bytes(b"weights")
     for _ in range(2):
-        assets, _ = evaluate(
-            tmp_path / "runs", tmp_path / "out", "--janus", "red", "--render-faces"
-        )
+        options = ("--janus", "red", "--render-faces")
+        assets, _ = evaluate(tmp_path / "runs", tmp_path / "out", *options)
         assert [(row["faces"], row["face_views"]) for row in assets] == [("1", "24"), ("0", "8")]
     assert rendered == ["with"]  # once in two evaluations
 

@@ -9,12 +9,7 @@ import torch
 
 from jointdreamer.evaluation.clip_score import clip_score, similarities
 from jointdreamer.evaluation.intervals import mean_interval, rate_interval
-from jointdreamer.evaluation.r_precision import (
-    distinct,
-    place_of,
-    read_prompts,
-    retrieve,
-)
+from jointdreamer.evaluation.r_precision import distinct, place_of, read_prompts, retrieve
 from jointdreamer.evaluation.smoothness import roughness
 
 
@@ -30,14 +25,8 @@ def test_r_precision_is_the_share_of_views_that_rank_their_own_prompt_first():
     found = retrieve(scores, own=0)
     assert (found.r_precision, found.rank, found.candidates) == (50.0, 1, 3)
     assert retrieve(scores, own=2).rank == 3
-
-
-def test_a_clip_that_cannot_tell_prompts_apart_earns_nothing():
-    found = retrieve(torch.zeros(4, 10), own=0)
+    found = retrieve(torch.zeros(4, 10), own=0)  # of a CLIP that cannot tell prompts apart
     assert (found.r_precision, found.rank) == (0.0, 10)
-
-
-def test_r_precision_needs_a_choice():
     with pytest.raises(ValueError, match="two prompts"):
         retrieve(torch.zeros(4, 1), own=0)
 
@@ -80,15 +69,12 @@ def test_roughness_is_the_scatter_whatever_unit_and_trend(sigma):
     assert falling == pytest.approx(plain, rel=0.02)
 
 
-def test_a_jump_between_two_levels_is_not_rough():
+def test_a_jump_is_not_rough_too_little_is_unknown_and_impossible_values_are_left_out():
     steps = [(i, 1.0 if i < 50 else 100.0) for i in range(100)]
     assert roughness(steps) == pytest.approx(0.0, abs=1e-9)
-
-
-def test_roughness_of_too_little_is_unknown_and_impossible_values_are_left_out():
     curve = noisy(0.3)
-    spoilt = [*curve, (2000, math.nan), (2001, 0.0), (2002, math.inf), (2003, -1.0)]
-    assert roughness(spoilt) == roughness(curve)
+    with_impossible = [*curve, (2000, math.nan), (2001, 0.0), (2002, math.inf), (2003, -1.0)]
+    assert roughness(with_impossible) == roughness(curve)
     assert roughness(curve[:10]) is None and roughness(curve[:11]) is not None
 
 

@@ -9,14 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.finished_runs import write_run
-from PIL import Image
 
 from jointdreamer.evaluation.assets import find_runs, read_asset
 from jointdreamer.evaluation.measure import Evaluation
 from jointdreamer.evaluation.report import write_report
 from jointdreamer.evaluation.rows import AssetRow, by_method
 
-MAGENTA, CYAN = (255, 0, 255), (0, 255, 255)
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
@@ -25,13 +23,9 @@ ROW = AssetRow("", "", 0, "", 20, 8, "tiny", 0.0, 50.0, 1, 4, 0.1, 1, 8, "60", F
 
 @pytest.fixture
 def evaluation(tmp_path) -> Evaluation:
-    """Two assets, one magenta and one cyan, the second with a prompt and folder that bite."""
-    curve = [1.0, 5.0, 2.0, 4.0]
-    for name, colour, prompt in (
-        ("a", MAGENTA, "a plain cat"),
-        ("b<b>", CYAN, '<script>alert("x")</script> & a $cat'),
-    ):
-        pictures = [np.full((40, 60, 3), colour, np.uint8)] * 13
+    """Two assets, the second with a prompt and folder that bite."""
+    pictures, curve = [np.zeros((40, 60, 3), np.uint8)] * 13, [1.0, 5.0, 2.0, 4.0]
+    for name, prompt in (("a", "a cat"), ("b<b>", '<script>alert("x")</script> & a $cat')):
         write_run(tmp_path / name, prompt, pictures, name=name, grad_norms=curve)
     assets = [read_asset(run) for run in find_runs([tmp_path])]
     rows = [
@@ -64,29 +58,15 @@ def browse(*arguments: str) -> str:
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to look with")
 
 
-def test_page_refers_to_nothing_outside_itself(report):
+def test_page_refers_to_nothing_outside_itself_and_prompts_cannot_break_it(report):
     page = report.read_text()
     sources = re.findall(r'(?:src|href)="([^"]*)"', page)
     assert len(sources) == 4 and all(source.startswith("data:image/") for source in sources)
     assert "http" not in page.replace("http-equiv", "") and "url(" not in page
     assert "default-src 'none'" in page
-
-
-def test_prompts_cannot_break_the_page(report):
-    page = report.read_text()
     assert page.count("<script>") == 1 and "alert(&#34;x&#34;)" in page
     assert "&amp; a $cat" in page and "b&lt;b&gt;" in page and "&lt;tiny&gt;" in page
     assert "c was not tested" in page
-
-
-@needs_chromium
-def test_browser_shows_the_pictures(report, tmp_path):
-    shot = tmp_path / "shot.png"
-    browse("--window-size=2400,900", f"--screenshot={shot}", report.as_uri())
-    pixels = np.asarray(Image.open(shot).convert("RGB")).astype(int)
-    for colour in (MAGENTA, CYAN):
-        near = (np.abs(pixels - colour).max(axis=-1) < 12).sum()
-        assert near > 8 * 56 * 84  # eight views of 60 x 90 pixels, less what borders cost
 
 
 @needs_chromium

@@ -44,6 +44,15 @@ def write_run(
     return folder
 
 
+def write_turntable(folder: Path, count: int, value: int = 0, step: int = 10) -> None:
+    """Frames of grey `value`, `value + step`, ..., a white square at the right of each."""
+    folder.mkdir(parents=True)
+    for index in range(count):
+        frame = np.full((8, 16, 3), value + step * index, np.uint8)
+        frame[:, 8:] = 255
+        Image.fromarray(frame).save(folder / f"{index}.png")
+
+
 def turntable_of(prompt: str, size: int = 64) -> list[np.ndarray]:
     """The true creature of a caption all round, the first view again at the end."""
     from jointdreamer.tinyworld.captions import parse

@@ -35,6 +35,8 @@ def test_one_face_is_found_where_it_is(face):
 @pytest.mark.parametrize("faces", [(0, 180), (30, 120), (0, 90, 180), (15, 105, 195, 285)])
 def test_separate_faces_are_counted_and_make_janus(faces):
     found = verdict(bumps(*faces, half=25.0))
+    words = found.in_words()
+    assert words.startswith(f"{len(faces)} faces at") and words.endswith(": Janus")
     assert found.n_faces == len(faces)
     assert found.janus and not found.faceless
     assert found.faces_deg == pytest.approx(faces, abs=5.0)
@@ -51,11 +53,8 @@ def test_a_face_all_round_is_one_face_and_janus():
     assert (found.n_faces, found.extents_deg, found.janus) == (1, [360.0], True)
 
 
-def test_a_face_drawn_out_over_half_the_circle_is_janus():
+def test_a_face_drawn_out_is_janus_and_a_dent_in_a_face_does_not_make_two():
     assert verdict(bumps(90.0, half=90.0)).janus
-
-
-def test_a_dent_in_a_face_does_not_make_two():
     scores = bumps(0.0, half=45.0)
     scores[0] = 0.8
     assert verdict(scores).n_faces == 1
@@ -79,8 +78,8 @@ def test_order_and_full_turns_of_azimuths_do_not_matter():
 
 def test_a_coarse_turntable_is_enough():
     azimuths = torch.arange(8) * 45.0
-    assert verdict(bumps(0.0, azimuths=azimuths), azimuths).n_faces == 1
-    assert verdict(bumps(0.0, 180.0, azimuths=azimuths), azimuths).n_faces == 2
+    for faces in ((0.0,), (0.0, 180.0)):
+        assert verdict(bumps(*faces, azimuths=azimuths), azimuths).n_faces == len(faces)
 
 
 def test_any_object_can_be_the_detector():
@@ -97,12 +96,9 @@ def test_any_object_can_be_the_detector():
     assert torch.allclose(found.scores, bumps(0.0, 180.0))
 
 
-def test_views_that_leave_a_gap_are_refused():
+def test_views_that_leave_a_gap_or_lack_their_azimuths_are_refused():
     with pytest.raises(ValueError, match="60 degrees apart"):
         judge(torch.zeros(12, 8, 8, 3), torch.arange(12) * 15.0)
-
-
-def test_frames_without_their_azimuths_are_refused():
     with pytest.raises(ValueError, match="one azimuth for each"):
         judge(torch.zeros(24, 8, 8, 3), torch.arange(23) * 15.0)
 
@@ -118,8 +114,3 @@ def test_limits_are_chosen_so_that_known_assets_are_told_right():
         assert verdict_of(asset.scores, asset.azimuths_deg, limits).kind == asset.kind
     assert [asset.kind for asset in assets] == ["faceless", *["one face"] * 2, *["Janus"] * 2]
     assert 0.3 < limits.face < 0.6  # well between noise and faces
-
-
-def test_verdict_in_words_names_every_face():
-    words = verdict(bumps(0.0, 180.0)).in_words()
-    assert words.startswith("2 faces at") and words.endswith(": Janus")

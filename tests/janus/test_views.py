@@ -1,9 +1,9 @@
 """Looking at runs and turntables from all round."""
 
-import numpy as np
 import pytest
 import threestudio
 import torch
+from helpers.finished_runs import write_turntable
 from helpers.tiny_run import tiny_config
 from omegaconf import OmegaConf
 from PIL import Image
@@ -11,14 +11,6 @@ from PIL import Image
 from jointdreamer.janus.views import AZIMUTHS_DEG, ELEVATIONS_DEG, views_of
 
 STEP = 6
-
-
-def write_turntable(folder, count: int, names="{}.png"):
-    folder.mkdir(parents=True)
-    for index in range(count):
-        frame = np.full((8, 16, 3), 10 * index, np.uint8)
-        frame[:, 8:] = 255  # the normals beside the render
-        Image.fromarray(frame).save(folder / names.format(index))
 
 
 @pytest.fixture(scope="module")
@@ -49,16 +41,9 @@ def test_a_run_is_rendered_all_round_at_several_elevations(run):
 
     one = torch.ones(1)
     position = orbit(30 * one, 15 * one, 2.0 * one)
-    camera = Cameras(
-        position,
-        torch.zeros(1, 3),
-        torch.tensor([[0.0, 0.0, 1.0]]),
-        position,
-        torch.deg2rad(40 * one),
-        30 * one,
-        15 * one,
-        2.0 * one,
-    )
+    center, up = torch.zeros(1, 3), torch.tensor([[0.0, 0.0, 1.0]])
+    angles = (torch.deg2rad(40 * one), 30 * one, 15 * one)
+    camera = Cameras(position, center, up, position, *angles, 2.0 * one)
     system.set_resume_status(0, STEP)
     system.do_update_step(0, STEP, on_load_weights=True)
     with torch.no_grad():
@@ -67,19 +52,13 @@ def test_a_run_is_rendered_all_round_at_several_elevations(run):
     assert expected.std() > 0.01
 
 
-def test_a_run_without_a_checkpoint_shows_its_turntable(tmp_path):
+def test_a_run_without_a_checkpoint_shows_its_turntable_in_the_order_of_numbers(tmp_path):
     write_turntable(tmp_path / "save" / "it40-test", 25)
     write_turntable(tmp_path / "save" / "it8-test", 5)
     views = views_of(tmp_path)
     assert views.frames.shape == (25, 8, 8, 3)  # of the newest step, and the left square
     assert torch.allclose(views.frames[:, 0, 0, 0] * 255, torch.arange(25) * 10.0)
     assert views.azimuths_deg.tolist() == [15.0 * index for index in range(25)]
-
-
-def test_frames_are_taken_in_the_order_of_their_numbers(tmp_path):
-    write_turntable(tmp_path / "frames", 12)
-    shades = views_of(tmp_path / "frames").frames[:, 0, 0, 0] * 255
-    assert torch.allclose(shades, torch.arange(12) * 10.0)
 
 
 def test_what_is_no_asset_is_refused(tmp_path):
