@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = (sys.executable, str(Path(__file__).with_name("__main__.py")))  # launch.py with these
 
 
 def register() -> None:

@@ -1,6 +1,5 @@
 """What became of a sweep's runs: read from their folders, as CSV and as tables."""
 
-import csv
 import fcntl
 import json
 import os
@@ -42,7 +41,7 @@ class Record:
         goes_on = is_locked(run)  # asked first, as its last word may come between the two looks
         noted = read_json(run.folder / FOLDER / "state.json")
         measured = read_json(run.folder / "metrics.json")
-        state = noted.get("state", "waiting")
+        state = noted.get("state") or measured.get("state", "waiting")
         if state == "running" and not goes_on:
             state = "killed"
         if state != "running" and measured.get("state") == "done":
@@ -95,7 +94,9 @@ def _log_end(run: PlannedRun) -> str:
 @contextmanager
 def take_lock(run: PlannedRun) -> Iterator[TextIO | None]:
     """Makes a run this process's own, and its children's that get the file; None: another's."""
-    with open(run.folder / FOLDER / "lock", "a") as file:
+    path = run.folder / FOLDER / "lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a") as file:
         deadline = time.monotonic() + PATIENCE
         while not (taken := _lock(file)) and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -125,22 +126,6 @@ def read_json(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """The extension's, which has to be loaded by now."""
-    from threestudio_jointdreamer import files
-
-    with files.replacing(path) as new:
-        yield new
-
-
-def write_csv(path: Path, records: Sequence[Record]) -> None:
-    with replacing(path) as new, open(new, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, records[0].row, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(record.row for record in records)
 
 
 def table_of_runs(records: Sequence[Record]) -> Table:

@@ -19,11 +19,12 @@ from typing import Any, TextIO
 
 import joblib
 from rich.console import Console
+from threestudio_jointdreamer.files import replacing
 
-from ..host import selection
+from ..csv_table import write_csv
 from ..progress import progress
 from .plan import PlannedRun
-from .records import FOLDER, Record, is_locked, read_json, replacing, take_lock, write_csv
+from .records import FOLDER, Record, is_locked, read_json, take_lock
 
 LAUNCHER = (sys.executable, "-m", "jointdreamer.host.launcher")
 BACKENDS = ("threading", "ray")
@@ -151,8 +152,8 @@ class _Watch:
         self._shown = reached
 
     def write(self) -> None:
-        records = list(self._records.values())
-        write_csv(records[0].run.out / "runs.csv", records)
+        rows = [record.row for record in self._records.values()]
+        write_csv(next(iter(self._records)).out / "runs.csv", rows)
 
 
 @contextmanager
@@ -171,6 +172,8 @@ def _work(
     runs: Sequence[PlannedRun], workers: Workers, options: dict[str, Any], wanted: Path
 ) -> None:
     """Carries the runs out, `jobs` at a time."""
+    if not runs:
+        return
     slots: queue.Queue = queue.Queue()  # the GPUs of the runs that go on at a time
     for job in range(workers.jobs):
         slots.put(workers.gpus[job % len(workers.gpus)] if workers.gpus else None)
@@ -198,30 +201,25 @@ def _start_ray(jobs: int) -> dict[str, Any]:
 
 def carry_out(run: PlannedRun, workers: Workers, wanted: Path, slots: queue.Queue | None) -> None:
     """Runs one run as a process, unless it is another sweep's; its folder tells how it ended."""
-    if slots is None:  # in a Python of Ray's
-        selection.ensure_host()
-        selection.load_extension()
-    folder = run.folder / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
     with take_lock(run) as lock:
         if lock is None or not wanted.exists() or Record.of(run).done:
             return
         gpu = None if slots is None else slots.get()
         begin = time.monotonic()
-        note = {"seconds": 0.0, "attempts": 0, **read_json(folder / "state.json")}
-        note |= {"state": "running", "exit": None, "at_once": workers.jobs}
-        note["attempts"] += 1
-        _write_json(folder / "settings.json", run.settings())
-        _write_json(folder / "state.json", note)
+        state = {"seconds": 0.0, "attempts": 0, **read_json(run.folder / FOLDER / "state.json")}
+        state |= {"state": "running", "exit": None, "at_once": workers.jobs}
+        state["attempts"] += 1
+        note(run, "settings", run.settings())
+        note(run, "state", state)
         try:
             code = _exit_code(_start(run, workers, gpu, lock), wanted)
         finally:
             if slots is not None:
                 slots.put(gpu)
-        state = "killed" if code < 0 else "failed" if code else "done"
-        note |= {"state": state if wanted.exists() or not code else "interrupted", "exit": code}
-        note["seconds"] += time.monotonic() - begin
-        _write_json(folder / "state.json", note)
+        end = "killed" if code < 0 else "failed" if code else "done"
+        state |= {"state": end if wanted.exists() or not code else "interrupted", "exit": code}
+        state["seconds"] += time.monotonic() - begin
+        note(run, "state", state)
 
 
 def _start(run: PlannedRun, workers: Workers, gpu: str | None, lock: TextIO) -> subprocess.Popen:
@@ -235,7 +233,8 @@ def _start(run: PlannedRun, workers: Workers, gpu: str | None, lock: TextIO) -> 
         environment["CUDA_VISIBLE_DEVICES"] = gpu
     with open(run.folder / FOLDER / "log.txt", "a", encoding="utf-8") as log:
         print(f"--- {datetime.now():%Y-%m-%d %H:%M:%S}", file=log, flush=True)
-        return subprocess.Popen(
+        signals = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # Ray blocks it
+        process = subprocess.Popen(
             [*workers.program, *run.arguments()],
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -244,6 +243,8 @@ def _start(run: PlannedRun, workers: Workers, gpu: str | None, lock: TextIO) -> 
             start_new_session=True,
             pass_fds=[lock.fileno()],
         )
+        signal.pthread_sigmask(signal.SIG_SETMASK, signals)
+        return process
 
 
 def _exit_code(process: subprocess.Popen, wanted: Path) -> int:
@@ -258,6 +259,7 @@ def _exit_code(process: subprocess.Popen, wanted: Path) -> int:
     return process.wait()
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    with replacing(path) as new:
+def note(run: PlannedRun, name: str, content: dict[str, Any]) -> None:
+    """Writes a JSON file into the sweep's part of a run's folder."""
+    with replacing(run.folder / FOLDER / f"{name}.json") as new:
         new.write_text(json.dumps(content, indent=1), encoding="utf-8")

@@ -16,24 +16,17 @@ from helpers.finished_runs import turntable_of, write_run
 from PIL import Image
 
 from benchmarks import benchmark
-from benchmarks.claim import references, tables
+from benchmarks.janus_benchmark import publishing, references
 from jointdreamer.experiment import read_experiment
 from jointdreamer.sweeps.records import FOLDER, Record
+from jointdreamer.sweeps.run import note
 
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
 COMMON = ("--methods", "sds,jsd-multiview,sds-plain,jsd-plain", "--prompts", "2", "--seeds", "0")
-ATTEMPT = {
-    "state": "done",
-    "exit": 0,
-    "step": 40,
-    "timed_steps": 39,
-    "peak_host_gib": 1.5,
-    "peak_gpu_gib": None,
-    "seconds": 60.0,
-}
+METRICS = {"state": "done", "step": 40, "peak_host_gib": 1.5, "peak_gpu_gib": None}
 
 
 @pytest.fixture
@@ -41,7 +34,7 @@ def bench(tmp_path, monkeypatch):
     """The benchmark in a folder of its own, where runs are made out of nothing."""
     conducted = []
 
-    def conduct(runs, machinery, console):
+    def run_sweep(runs, workers, console):
         for run in (run for run in runs if not Record.of(run).done):
             conducted.append(run)
             shutil.rmtree(run.folder, ignore_errors=True)
@@ -50,20 +43,19 @@ def bench(tmp_path, monkeypatch):
             frames = [mark] * 9 if is_sds else turntable_of(run.prompt, 48)
             curve = [1.0 + 0.1 * (i % 2) for i in range(30)]
             write_run(run.folder, run.prompt, frames, run.name, run.seed, grad_norms=curve)
-            (run.folder / FOLDER).mkdir()
-            attempt = {**ATTEMPT, "timed_seconds": 39 * (0.5 if is_sds else 0.6)}
+            note(run, "settings", run.settings())
+            measured = {**METRICS, "steps_per_second": 1 / (0.5 if is_sds else 0.6)}
             if run.method.name == "jsd-plain" and "bear" in run.prompt:
-                attempt |= {"state": "failed", "exit": 1}
+                measured["state"] = "failed"
+                note(run, "state", {"state": "failed", "exit": 1})
                 (run.folder / FOLDER / "log.txt").write_text("error: out of luck\n")
-            (run.folder / FOLDER / "attempts.json").write_text(json.dumps([attempt]))
-            settings = json.dumps(run.settings())
-            (run.folder / FOLDER / "settings.json").write_text(settings)
+            (run.folder / "metrics.json").write_text(json.dumps(measured))
         return True
 
     def run(*options, out=tmp_path / "out"):
         return benchmark.main(["--out", str(out), "--device", "cpu", "--jobs", "1", *options])
 
-    monkeypatch.setattr(benchmark, "conduct", conduct)
+    monkeypatch.setattr(benchmark, "run_sweep", run_sweep)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # as on a machine without GPUs
     run.conducted = conducted
     return run
@@ -89,8 +81,12 @@ def test_tables_page_and_docs_come_out_of_finished_runs(bench, tmp_path, monkeyp
     monkeypatch.setattr(benchmark, "PICTURE", tmp_path / "picture.png")
     monkeypatch.setattr(references, "CREATURES", 1)
     monkeypatch.setattr(references, "VIEWS", 8)
-    together = ("--steps", "40", "--together", "2")
-    assert bench(*COMMON, *together, "--publish") == 1  # a run failed
+    monkeypatch.setattr(benchmark, "visible_gpus", lambda: ["0"])
+    monkeypatch.setattr(
+        benchmark, "time_runs", lambda runs, log: benchmark.run_sweep(runs, None, None)
+    )
+    steps = ("--steps", "40")
+    assert bench(*COMMON, *steps, "--publish") == 1  # a run failed
     assert len(bench.conducted) == 2 + 8  # those that are timed, and all
 
     found = rows(tmp_path / "out" / "janus.csv")
@@ -130,9 +126,9 @@ def test_tables_page_and_docs_come_out_of_finished_runs(bench, tmp_path, monkeyp
     with Image.open(tmp_path / "benchmark-seed0.jpg") as sheet:
         assert sheet.width > 2 * 4 * 60  # two methods, four azimuths each
     assert not (tmp_path / "picture.png").exists()  # not all of its methods were run
-    monkeypatch.setattr(benchmark, "PICTURED", ("jsd-multiview",))
-    monkeypatch.setattr(benchmark, "PICTURED_PROMPTS", 1)
-    assert bench(*COMMON, "--steps", "40", "--publish") == 1
+    monkeypatch.setattr(publishing, "PICTURED", ("jsd-multiview",))
+    monkeypatch.setattr(publishing, "PICTURED_PROMPTS", 1)
+    assert bench(*COMMON, *steps, "--publish") == 1
     with Image.open(tmp_path / "picture.png") as picture:
         assert picture.height < sheet.height  # one prompt of two
 
@@ -157,7 +153,7 @@ def test_tables_page_and_docs_come_out_of_finished_runs(bench, tmp_path, monkeyp
         raise ValueError("enough")
 
     monkeypatch.setattr(benchmark, "evaluated", enough)
-    assert bench(*COMMON, *together) == 2 and len(bench.conducted) == 12  # the failed one
+    assert bench(*COMMON, *steps) == 2 and len(bench.conducted) == 12  # the failed one
 
 
 def test_missing_methods_are_refused_by_name_or_shown_as_missing(bench, tmp_path, capsys):
@@ -178,8 +174,8 @@ def test_quick_is_fewer_and_shorter_runs_and_says_so(bench, capsys):
     options = ("--methods", "sds,jsd-multiview", "--dry-run")
     assert bench("--quick", *options) == 0
     assert "Quick: prompts: 2, seeds: 1, steps: 480: 4 runs" in capsys.readouterr().out
-    assert bench(*options, "--together", "16") == 0
-    assert "96 runs, up to 16 in each process" in capsys.readouterr().out
+    assert bench(*options, "--jobs", "16") == 0
+    assert "96 runs; 16 at a time" in capsys.readouterr().out
     for quick, size in (("--quick",), 4), ((), 8):
         sweep = benchmark.planned(benchmark.arguments([*quick, *options])).sweep
         (method, _) = sweep.methods
@@ -188,39 +184,33 @@ def test_quick_is_fewer_and_shorter_runs_and_says_so(bench, capsys):
 
 
 def test_gpus_get_as_many_processes_as_they_have_room_for(monkeypatch):
-    sizes = {"H100": 79.1, "H200": 139.8, "RTX 4090": 23.5, "too small": 4.0}
+    sizes = {"H100": 79.1, "H200": 139.8, "RTX 4090": 23.5, "too small": 1.0}
     for name, gpus, cores, expected in (
-        ("H100", 1, 64, 16),
-        ("H200", 2, 64, 32),
-        ("H200", 2, 20, 20),
-        ("RTX 4090", 1, 16, 4),
+        ("H100", 1, 64, 52),
+        ("H100", 1, 16, 32),
+        ("H200", 2, 64, 128),
+        ("RTX 4090", 1, 16, 15),
         ("too small", 1, 16, 1),
     ):
         monkeypatch.setattr("torch.cuda.device_count", lambda gpus=gpus: gpus)
         found = SimpleNamespace(total_memory=sizes[name] * 2**30)
         monkeypatch.setattr("torch.cuda.get_device_properties", lambda index, found=found: found)
-        assert benchmark.processes_at_once(gpus, cores) == expected, name
-    assert benchmark.processes_at_once(0, 2) == 2
+        assert benchmark.jobs_at_once(gpus, cores) == expected, name
+    assert benchmark.jobs_at_once(0, 2) == 2
 
 
-def test_runs_that_share_a_process_are_timed_alone(bench):
-    arguments = benchmark.arguments(
-        [*COMMON, "--seeds", "1,2", "--together", "2", "--jobs", "3", "data.x=1"]
-    )
+def test_runs_that_share_a_gpu_are_timed_alone(bench, monkeypatch):
+    arguments = benchmark.arguments([*COMMON, "--seeds", "1,2", "--jobs", "3", "data.x=1"])
     plan = benchmark.planned(arguments)
-    assert (plan.machinery.together, plan.machinery.jobs) == (2, 3)
+    assert plan.workers.jobs == 3
     assert [method.name for method in plan.timing.methods] == ["sds", "jsd-multiview"]
     assert len(plan.timing.prompts) == 1 and plan.timing.seeds == (1, 2)
     assert plan.sweep.last_overrides == ("data.x=1",)
-
-
-@pytest.mark.parametrize("together, timed", [("1", 0), ("2", 2)])
-def test_only_runs_that_share_a_process_are_timed_apart(bench, monkeypatch, together, timed):
     monkeypatch.setattr(benchmark, "evaluated", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        bench(*COMMON, "--together", together)
+        bench(*COMMON)  # no GPU here
     apart = [run for run in bench.conducted if run.folder.parents[1].name == "timing"]
-    assert (len(apart), len(bench.conducted)) == (timed, timed + 8)
+    assert (len(apart), len(bench.conducted)) == (0, 8)
 
 
 def test_methods_can_be_timed_without_running_all(bench, tmp_path, capsys):
@@ -249,8 +239,8 @@ def test_methods_can_be_timed_without_running_all(bench, tmp_path, capsys):
     [
         (["--methods", "sdss"], "--methods sdss: there is no such one"),
         (["--prompts", "0"], "--prompts=0 must be"),
-        (["--seeds", "one"], "--seeds=['one'] must be"),
-        (["--together", "0"], "--together=0 must be"),
+        (["--seeds", "one"], "--seeds=one must be"),
+        (["--jobs", "0"], "--jobs=0 must be"),
         (["--sweep", "nowhere.yaml"], "nowhere.yaml does not exist"),
     ],
 )
@@ -261,13 +251,13 @@ def test_mistakes_are_one_line_and_status_2(bench, capsys, options, message):
 
 
 def test_prompts_are_spread_over_their_list():
-    assert benchmark.spread(list("abcdefgh"), 2) == ("a", "e")
-    assert benchmark.spread(list("abc"), None) == benchmark.spread(list("abc"), 9) == tuple("abc")
+    assert publishing.spread(list("abcdefgh"), 2) == ("a", "e")
+    assert publishing.spread(list("abc"), None) == publishing.spread(list("abc"), 9) == tuple("abc")
 
 
 def test_a_page_without_its_marks_is_refused(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("<!-- tables -->")
     with pytest.raises(ValueError, match="must hold"):
-        tables.put_in_page(page, "tables", "text")
+        publishing.put_in_page(page, "tables", "text")
     assert page.read_text() == "<!-- tables -->"

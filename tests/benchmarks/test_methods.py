@@ -6,7 +6,7 @@ import pytest
 from helpers.sweeps import write_sweep
 
 from benchmarks.baselines.running import register
-from benchmarks.claim.methods import named, read_methods, shortened
+from benchmarks.janus_benchmark.methods import named, read_methods, shortened
 from jointdreamer.experiment import read_experiment
 from jointdreamer.sweeps.plan import read_sweep
 
@@ -59,7 +59,7 @@ def test_every_schedule_keeps_its_place_in_fewer_steps(sweep):
 
 
 def test_the_shipped_sweep_has_all_methods_of_both_tables():
-    from benchmarks.claim.tables import ABLATION, MAIN
+    from benchmarks.janus_benchmark.tables import ABLATION, MAIN
 
     path = ROOT / "configs" / "sweeps" / "benchmark.yaml"
     sweep = read_sweep(path)

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from threestudio_jointdreamer.weights.inventory import MISSING, inventory_of
 
 from jointdreamer.experiment import read_experiment
-from jointdreamer.paths import find_file
+from jointdreamer.paths import find_file, find_shipped
 from jointdreamer.sweeps.plan import Method, Sweep, read_sweep
 
 TRAINING = {  # how to make what may be missing
@@ -35,23 +34,22 @@ def read_methods(path: Path, wanted: Sequence[str] | None) -> tuple[Sweep, list[
     Raises:
         ValueError: the file is wrong, or has no such method.
     """
-    path = find_file(path, "SWEEP")
-    raw = OmegaConf.to_container(OmegaConf.load(path), resolve=False)["methods"]
-    if unknown := [name for name in wanted or () if name not in raw]:
-        raise ValueError(f"--methods {unknown[0]}: there is no such one, but {', '.join(raw)}.")
-    names = [name for name in raw if wanted is None or name in wanted]
-    left_out = set(raw) - set(names)
-    missing = []
-    for name in names:
-        try:
-            find_file(Path(raw[name]["config"]), f"{name}: config")
-        except FileNotFoundError as error:
-            missing.append(Missing(name, str(error)))
-    if len(missing) == len(names):
-        raise ValueError(f"None of these methods can run: {missing[0].reason}")
-    sweep = read_sweep(path, without=left_out | {entry.method for entry in missing})
+    configs = OmegaConf.select(OmegaConf.load(find_file(path, "SWEEP")), "methods") or {}
+    names = list(configs) if wanted is None else wanted
+    if unknown := [name for name in names if name not in configs]:
+        raise ValueError(f"--methods {unknown[0]}: there is no such one, but {', '.join(configs)}.")
+    missing = [
+        Missing(name, f"config {configs[name].config} does not exist.")
+        for name in names
+        if find_shipped(configs[name].config) is None
+    ]
+    if missing and len(missing) == len(names):
+        raise ValueError(f"None of these methods can run: {names[0]}: {missing[0].reason}")
+    absent = {entry.method for entry in missing}
+    sweep = read_sweep(path, [name for name in names if name not in absent])
     for method in sweep.methods:
-        if reason := _lacks(read_experiment(method.config, (*sweep.overrides, *method.overrides))):
+        cfg = read_experiment(method.config, (*sweep.overrides, *method.overrides))
+        if reason := _lacks(cfg):
             missing.append(Missing(method.name, reason))
     absent = {entry.method for entry in missing}
     methods = tuple(method for method in sweep.methods if method.name not in absent)
@@ -59,14 +57,14 @@ def read_methods(path: Path, wanted: Sequence[str] | None) -> tuple[Sweep, list[
 
 
 def _lacks(cfg: DictConfig) -> str:
-    """Which weights are not on this machine, in one sentence; empty if none."""
-    items = [item for item in inventory_of(cfg) if item.state == MISSING]
-    if not items:
-        return ""
-    name = str(items[0].needed.name)
-    command = TRAINING.get(Path(name).name)
-    remedy = f" Train it: {command.format(name=name)}" if command else ""
-    return f"{items[0].problem}{remedy}"
+    """Which weights of load/ are not on this machine, in one sentence; empty if none."""
+    for key, value in _leaves(OmegaConf.to_container(cfg, resolve=False)):
+        of_load = key.endswith("_name_or_path") and str(value).startswith("load/")
+        if of_load and find_shipped(value) is None:
+            command = TRAINING.get(Path(value).name)
+            remedy = f" Train it: {command.format(name=value)}" if command else ""
+            return f"{key}: {value} does not exist.{remedy}"
+    return ""
 
 
 def shortened(sweep: Sweep, steps: int) -> Sweep:

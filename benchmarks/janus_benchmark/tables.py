@@ -1,16 +1,13 @@
 """The benchmark's two tables, out of what was measured: as CSV, for the report, for docs."""
 
-import os
-import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from benchmarks.claim.methods import Missing
+from benchmarks.janus_benchmark.methods import Missing
 from jointdreamer.evaluation.measure import Evaluation
-from jointdreamer.evaluation.report import Table
+from jointdreamer.evaluation.report import ReportTable
 from jointdreamer.evaluation.rows import MethodRow
 from jointdreamer.sweeps.records import Record
 
@@ -70,40 +67,34 @@ class Cost:
 
 def costs(records: Sequence[Record]) -> dict[str, Cost]:
     """Each method's cost, the median over its finished runs."""
-    found: dict[str, list[Record]] = {}
-    for record in records:
-        if record.done and record.steps_per_second:
-            found.setdefault(record.run.method.name, []).append(record)
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in timing_rows(records):
+        found.setdefault(row["method"], []).append(row)
     return {
         name: Cost(
-            statistics.median(1 / record.steps_per_second for record in own),
-            max((peak for record in own if (peak := _peak(record)) is not None), default=None),
+            statistics.median(row["ms_per_step"] for row in rows) / 1000,
+            max((row["peak_gib"] for row in rows if row["peak_gib"] is not None), default=None),
         )
-        for name, own in found.items()
+        for name, rows in found.items()
     }
-
-
-def _peak(record: Record) -> float | None:
-    on_gpu = record.peak("peak_gpu_gib")
-    return record.peak("peak_host_gib") if on_gpu is None else on_gpu
 
 
 def timing_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
     """A row for each finished run: what a training step of it took."""
     return [
         {
-            "method": record.run.method.name,
-            "seed": record.run.seed,
-            "ms_per_step": round(1000 / record.steps_per_second, 2),
-            "peak_gib": _rounded(_peak(record)),
-            "device": record.row()["device"],
+            "method": row["method"],
+            "seed": row["seed"],
+            "ms_per_step": round(1000 / row["steps_per_second"], 2),
+            "peak_gib": row["peak_host_gib" if row["peak_gpu_gib"] is None else "peak_gpu_gib"],
+            "device": row["device"],
         }
-        for record in records
-        if record.done and record.steps_per_second
+        for row in (record.row for record in records if record.done)
+        if row["steps_per_second"]
     ]
 
 
-def timing_table(records: Sequence[Record]) -> Table:
+def timing_table(records: Sequence[Record]) -> ReportTable:
     """Each method's step beside SDS's, or else the first method's, and the steps of its runs."""
     spent, steps = costs(records), {}
     for row in timing_rows(records):
@@ -114,7 +105,7 @@ def timing_table(records: Sequence[Record]) -> Table:
         for name, cost in spent.items()
     ]
     note = "ms per step: of each timed run, which had the machine to itself."
-    return Table("Time", ["method", HEADINGS["relative_time"], "ms per step"], cells, note)
+    return ReportTable("Time", ["method", HEADINGS["relative_time"], "ms per step"], cells, note)
 
 
 def janus_rows(
@@ -176,14 +167,14 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
 
-def as_table(title: str, rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> Table:
+def as_table(title: str, rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> ReportTable:
     """Rows for people: intervals in brackets, a dash where there is nothing."""
     names = ("method", "runs", *columns)
     cells = [[_cell(row, name) for name in names] for row in rows]
     notes = [NOTE, *(NOTES[name] for name in columns if name in NOTES)]
     notes += [f"{row['method']}: no runs. {row['note']}" for row in rows if row["note"]]
     notes += [f"{row['method']}: {n} not finished." for row in rows if (n := row["failed_runs"])]
-    return Table(title, [HEADINGS[name] for name in names], cells, " ".join(notes))
+    return ReportTable(title, [HEADINGS[name] for name in names], cells, " ".join(notes))
 
 
 def _cell(row: dict[str, Any], name: str) -> str:
@@ -198,23 +189,6 @@ def _cell(row: dict[str, Any], name: str) -> str:
     return f"{value:.{digits}f}{interval}"
 
 
-def as_markdown(table: Table) -> str:
+def as_markdown(table: ReportTable) -> str:
     lines = [table.columns, ["---", *["---:"] * (len(table.columns) - 1)], *table.rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{table.note}\n"
-
-
-def put_in_page(page: Path, name: str, text: str) -> None:
-    """Replaces what is between `<!-- name -->` and `<!-- /name -->`.
-
-    Raises:
-        ValueError: the page has no such place.
-    """
-    content = page.read_text(encoding="utf-8")
-    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
-    changed, count = pattern.subn(lambda found: f"{begin}\n{text}\n{end}", content)
-    if count != 1:
-        raise ValueError(f"{page} must hold {begin} and {end} once: restore them.")
-    temporary = page.with_suffix(".tmp")
-    temporary.write_text(changed, encoding="utf-8")
-    os.replace(temporary, page)

@@ -2,16 +2,15 @@
 
 import hashlib
 import math
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from PIL import Image
-from rich.progress import track
+from threestudio_jointdreamer.files import replacing
 
+from jointdreamer.progress import track
 from jointdreamer.tinyworld.captions import parse
 from jointdreamer.tinyworld.creatures import build
 from jointdreamer.tinyworld.dataset import DEFAULT_BACKGROUND
@@ -34,14 +33,11 @@ def make_references(folder: Path, prompts: Sequence[str], device: str | None = N
     folder = folder / digest[:8]
     if folder.is_dir():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as workplace:
-        made = Path(workplace) / folder.name
+    with replacing(folder) as made:
         made.mkdir()
         for number, prompt in enumerate(track(prompts, "true creatures")):
             for index, picture in enumerate(_pictures(prompt, number, device)):
                 Image.fromarray(picture.numpy()).save(made / f"{number:02d}-{index:03d}.png")
-        os.replace(made, folder)
     return folder
 
 
