@@ -86,11 +86,8 @@ def measure(way: str, prior: str, multiview: str) -> dict[str, float]:
     before = _on_gpu()
     with PeakMemory() as host:
         took = seconds(load)
-    return {
-        "seconds": took,
-        "host_gib": host.above / GIB,
-        "gpu_gib": (_on_gpu() - before) / GIB,
-    }
+    gpu = _on_gpu() - before
+    return {"seconds": took, "host_gib": host.above / GIB, "gpu_gib": gpu / GIB}
 
 
 def _on_gpu() -> int:
@@ -120,6 +117,12 @@ def build(folder: Path) -> tuple[str, str]:
     return str(prior), str(multiview)
 
 
+def medians(way: str, rows: list[dict]) -> dict[str, str]:
+    own = [row for row in rows if row["way"] == way]
+    keys = ("seconds", "host_gib", "gpu_gib")
+    return {"way": way} | {key: f"{statistics.median(r[key] for r in own):.2f}" for key in keys}
+
+
 def main() -> None:
     args = parse_arguments()
     load_host()
@@ -134,14 +137,7 @@ def main() -> None:
         ]
     machine = setting()
     print(", ".join(f"{key} {value}" for key, value in machine.items()))
-    table = []
-    for way in WAYS:
-        own = [row for row in rows if row["way"] == way]
-        s, host, gpu = (statistics.median(r[k] for r in own) for k in list(own[0])[2:])
-        table.append(
-            {"way": way, "s": f"{s:.2f}", "host GiB": f"{host:.2f}", "GPU GiB": f"{gpu:.2f}"}
-        )
-    print(as_text(table))
+    print(as_text([medians(way, rows) for way in WAYS]))
     if args.csv:
         del machine["threads"]
         write_csv(args.csv, [machine | row for row in rows])

@@ -13,13 +13,18 @@ import torch
 T = TypeVar("T")
 
 
-def load_host() -> None:
-    """Makes threestudio (THREESTUDIO_ROOT's, or the standalone host) and the extension ready."""
-    from jointdreamer.host.selection import ensure_host, load_extension
+def load_host() -> str:
+    """Makes threestudio and the extension importable.
+
+    Returns:
+        `threestudio`, that of THREESTUDIO_ROOT or an installed one, or `standalone`.
+    """
+    from jointdreamer.host.selection import STANDALONE, ensure_host, load_extension
 
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    ensure_host()
+    folder = ensure_host()
     load_extension()
+    return "standalone" if folder.is_relative_to(STANDALONE) else "threestudio"
 
 
 def device_name() -> str:

@@ -185,21 +185,14 @@ def row_of(phase: str, clock: StepClock | None, index: int, args: argparse.Names
         row["peak_gib"] = round(clock.peaks[index], 1)
     size = "full" if args.stages else args.random or "none"
     row |= {"device": device_name(), "compile": args.compile}
-    return row | {"torch": torch.__version__, "random": size, "host": host_name()}
-
-
-def host_name() -> str:
-    import threestudio
-
-    ours = Path(threestudio.__file__).resolve().is_relative_to(ROOT)
-    return "standalone" if ours else "threestudio"
+    return row | {"torch": torch.__version__, "random": size, "host": args.host}
 
 
 def main() -> None:
     args, overrides = parse_arguments()
     warnings.filterwarnings("ignore", ".*")
-    load_host()
-    print(f"{device_name()}, torch {torch.__version__}, {host_name()} host")
+    args.host = load_host()
+    print(f"{device_name()}, torch {torch.__version__}, {args.host} host")
     print(f"{'phase':26}{'ms a step':>14}{'GiB':>7}")
     rows = []
     with tempfile.TemporaryDirectory() as folder:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.hosts import seeded
+from benchmarks.measure import load_host
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = {"tiny": "configs/tiny/jointdreamer.yaml", "full": "configs/jointdreamer.yaml"}
@@ -80,11 +81,7 @@ def choose_host(packages: str) -> dict[str, str]:
     os.environ["JOINTDREAMER_NERFACC_CUDA"] = str(int(compiled and torch.cuda.is_available()))
     if not compiled:
         os.environ["JOINTDREAMER_TINYCUDANN"] = "0"  # ours, although NVIDIA's may be installed
-    from jointdreamer.host.selection import STANDALONE, ensure_host, load_extension
-
-    standalone = ensure_host().is_relative_to(STANDALONE)
-    load_extension()
-    return {"host": "standalone" if standalone else "threestudio", "packages": packages}
+    return {"host": load_host(), "packages": packages}
 
 
 def choose_standalone_host() -> None:

@@ -1,8 +1,8 @@
-"""The components that both hosts have, a module each, whose `cases` give named tensors."""
+"""The components that both hosts have: a module each, whose `cases` give named tensors."""
 
 from collections.abc import Callable
 
-from benchmarks.hosts.components import (
+from benchmarks.hosts import (
     cameras,
     encodings,
     geometry,

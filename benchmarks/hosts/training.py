@@ -14,7 +14,7 @@ from threestudio.systems.base import BaseLift3DSystem
 from torch import Tensor
 
 from benchmarks.hosts import seeded
-from benchmarks.hosts.components.rendering import LATE, batch_of_rays, system_config
+from benchmarks.hosts.rendering import LATE, batch_of_rays, system_config
 from benchmarks.hosts.session import Cases, Rows, Session
 
 SCALE = 1024.0  # of the loss in 16-mixed
