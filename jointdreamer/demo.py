@@ -3,18 +3,13 @@
 import argparse
 import hashlib
 import json
-import os
 import re
-import resource
 import shutil
-import sys
-import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from .paths import find_file
+from .slugs import slug
 
 PROMPT = "a green bear wearing a red hat and a backpack"
 CONFIG = Path("configs/tiny/jointdreamer.yaml")
@@ -34,45 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=demo, takes_overrides=True)
 
 
-@dataclass(frozen=True)
-class Demo:
-    """One prompt under one config, in a folder of its own."""
-
-    prompt: str
-    config: Path
-    out: Path
-    overrides: list[str]
-    flags: list[str]
-
-    @property
-    def folder(self) -> Path:
-        return self.out / "demo" / _slug(self.prompt)
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.folder / "ckpts" / "last.ckpt"
-
-    def settings(self) -> dict[str, Any]:
-        digest = hashlib.sha256(self.config.read_bytes()).hexdigest()
-        return {"prompt": self.prompt, "config": digest, "overrides": self.overrides}
-
-    def arguments(self, mode: str, *more: str) -> list[str]:
-        """The command line of threestudio's launch.py for this run."""
-        return [
-            "--config",
-            str(self.config),
-            mode,
-            *self.flags,
-            f"exp_root_dir={_quoted(self.out)}",
-            "name=demo",
-            f"tag={_quoted(_slug(self.prompt))}",
-            "use_timestamp=false",
-            f"system.prompt_processor.prompt={_quoted(self.prompt)}",
-            *self.overrides,
-            *more,
-        ]
-
-
 def demo(args: argparse.Namespace) -> None:
     """Trains or continues, tests, exports, and prints where everything is.
 
@@ -80,18 +36,37 @@ def demo(args: argparse.Namespace) -> None:
         FileNotFoundError: no such config.
         ValueError: an empty prompt, or a folder that holds a run with other settings.
     """
-    flags = ["--gpu", args.gpu, *(["--verbose"] if args.verbose else [])]
-    this = Demo(args.prompt, find_file(args.config, "--config"), args.out, args.overrides, flags)
-    started = time.monotonic()
-    _prepare(this, args.fresh)
-    from .host.launcher import run
+    from .host.launcher import run  # needs the extension, as what follows does
+    from .runs import CHECKPOINT
 
-    resume = [f"resume={_quoted(this.checkpoint)}"] if this.checkpoint.is_file() else []
-    if resume:
-        print(f"Continuing {this.folder} (--fresh starts over).")
-    run(this.arguments("--train", *resume))
-    run(this.arguments("--export", f"resume={_quoted(this.checkpoint)}"))
-    _report(_collect(this.folder), time.monotonic() - started)
+    begin = time.monotonic()
+    if not re.search(r"[^\W_]", args.prompt):
+        raise ValueError(f"--prompt {args.prompt!r} has no words: describe the creature.")
+    config = find_file(args.config, "--config")
+    folder = args.out / "demo" / slug(args.prompt)
+    checkpoint = folder / CHECKPOINT
+    command = ["--config", str(config), "--gpu", args.gpu, *["--verbose"] * args.verbose]
+    command += [f"exp_root_dir={_quoted(args.out)}", "name=demo", f"tag={_quoted(folder.name)}"]
+    command += ["use_timestamp=false", f"system.prompt_processor.prompt={_quoted(args.prompt)}"]
+    command += args.overrides
+    resume = [f"resume={_quoted(checkpoint)}"]
+
+    digest = hashlib.sha256(config.read_bytes()).hexdigest()
+    goes_on = _prepare(
+        folder,
+        checkpoint,
+        {"prompt": args.prompt, "config": digest, "overrides": args.overrides},
+        args.fresh,
+    )
+    try:
+        run([*command, "--train", *(resume if goes_on else [])])
+    except BaseException:
+        if not checkpoint.is_file():  # nothing to go on from
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    run([*command, "--export", *resume])
+    _show_results(folder)
+    print(f"  {time.monotonic() - begin:.0f} seconds{_peak_memory(folder)}")
 
 
 def _quoted(text: object) -> str:
@@ -99,73 +74,61 @@ def _quoted(text: object) -> str:
     return json.dumps(str(text), ensure_ascii=False)
 
 
-def _slug(prompt: str) -> str:
-    """A folder name for a prompt; long ones keep their distinction through a hash."""
-    name = re.sub(r"[^\w-]+", "_", prompt.strip().lower()).strip("_")
-    if not name:
-        raise ValueError(f"--prompt {prompt!r} has no words: describe the creature.")
-    if len(name) > 80:
-        name = f"{name[:70]}_{hashlib.sha256(prompt.encode()).hexdigest()[:8]}"
-    return name
+def _prepare(folder: Path, checkpoint: Path, settings: dict, fresh: bool) -> bool:
+    """Leaves an interrupted run with these very settings, or one about to start; True: the first.
 
+    Raises:
+        ValueError: `folder` holds a run with other settings.
+    """
+    from threestudio_jointdreamer.files import replacing
 
-def _prepare(this: Demo, fresh: bool) -> None:
-    """Leaves a folder that holds nothing, or an interrupted run with these very settings."""
-    if fresh and this.folder.exists():
-        shutil.rmtree(this.folder)
-    note = this.folder / SETTINGS
-    if note.is_file() and json.loads(note.read_text()) != this.settings():
+    note = folder / SETTINGS
+    if folder.exists() and (fresh or note.is_file() and not checkpoint.is_file()):
+        shutil.rmtree(folder)
+    if note.is_file() and json.loads(note.read_text(encoding="utf-8")) != settings:
         raise ValueError(
-            f"{this.folder} holds a run of this prompt with another config or other overrides. "
+            f"{folder} holds a run of this prompt with another config or other overrides. "
             "Add --fresh to replace it, or --out for another folder."
         )
-    this.folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=this.folder, delete=False) as file:
-        json.dump(this.settings(), file)
-    os.replace(file.name, note)
+    with replacing(note) as new:
+        new.write_text(json.dumps(settings), encoding="utf-8")
+    if goes_on := checkpoint.is_file():
+        print(f"Continuing {folder} (--fresh starts over).")
+    return goes_on
 
 
-def _collect(folder: Path) -> dict[str, Path]:
-    """Gives the results plain names in the run's folder."""
+def _show_results(folder: Path) -> None:
+    """Gives the results plain names in the run's folder, and prints these."""
+    from threestudio_jointdreamer.files import replacing
+
     from .evaluation.curves import draw_curves
     from .runs import Run
 
     run = Run(folder)
+    export = run.newest("export")
+    mesh = next(iter(sorted(export.glob("*.glb"))), None)
+    if mesh is None:
+        raise FileNotFoundError(
+            f"{export} holds no .glb. The demo needs system.exporter.fmt=glb in its config."
+        )
     sources = {
         "turntable.mp4": run.newest("test.mp4"),
         "contact_sheet.png": run.newest("test-contact-sheet.png"),
-        "asset.glb": _mesh(run.newest("export")),
+        "asset.glb": mesh,
     }
     for name, source in sources.items():
-        with tempfile.TemporaryDirectory(dir=folder) as workplace:
-            os.replace(shutil.copy(source, workplace), folder / name)
+        with replacing(folder / name) as new:
+            shutil.copy(source, new)
     draw_curves(run, folder / "curves.png")
-    return {name: folder / name for name in (*sources, "curves.png")}
-
-
-def _mesh(folder: Path) -> Path:
-    found = next(iter(sorted(folder.glob("*.glb"))), None)
-    if found is None:
-        raise FileNotFoundError(
-            f"{folder} holds no .glb. The demo needs system.exporter.fmt=glb in its config."
-        )
-    return found
-
-
-def _report(results: dict[str, Path], seconds: float) -> None:
     print()
-    for name, path in results.items():
-        print(f"  {name.partition('.')[0].replace('_', ' '):<14} {path}")
-    print(f"  {seconds:.0f} seconds, {_peak_memory()}")
+    for name in (*sources, "curves.png"):
+        print(f"  {name.partition('.')[0].replace('_', ' '):<14} {folder / name}")
 
 
-def _peak_memory() -> str:
-    """Of this process, and of the GPU if one was used."""
-    import torch
+def _peak_memory(folder: Path) -> str:
+    """Of this run, and of the GPU if it used one."""
+    from .host.metrics import FILE
 
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
-    text = f"peak memory {peak:.1f} GiB"
-    if torch.cuda.is_available():
-        text += f", GPU {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
-    return text
+    metrics = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    peaks = {"peak memory": metrics["peak_host_gib"], "GPU": metrics["peak_gpu_gib"]}
+    return "".join(f", {name} {gib:.1f} GiB" for name, gib in peaks.items() if gib is not None)
