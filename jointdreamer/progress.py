@@ -4,7 +4,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from datetime import timedelta
+from typing import TextIO, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -35,7 +36,14 @@ def progress(
     """
     console = console or Console(file=sys.stderr)
     if not console.is_terminal:
-        yield _log_lines(description, total, console)
+        say, done = log_lines(description, total, stream=console.file), 0.0
+
+        def advance(count: float = 1, note: str = "") -> None:
+            nonlocal done
+            done += count
+            say(done, note)
+
+        yield advance
         return
     columns = (
         TextColumn("{task.description}"),
@@ -62,17 +70,31 @@ def track(items: Sequence[T], description: str) -> Iterator[T]:
             advance()
 
 
-def _log_lines(description: str, total: float, console: Console) -> Callable[..., None]:
-    begin, done, said = time.monotonic(), 0.0, 0
+def log_lines(
+    description: str, total: float, done: float = 0, stream: TextIO | None = None
+) -> Callable[..., None]:
+    """Lines for a log that say how far it is.
 
-    def advance(count: float = 1, note: str = "") -> None:
-        nonlocal done, said
-        done += count
-        part = done / total if total else 1.0
-        if int(part * LINES) > said:
-            said = int(part * LINES)
-            left = (time.monotonic() - begin) * (1 / part - 1)
+    Args:
+        done: what was done before, where something is continued.
+        stream: standard error by default.
+
+    Returns:
+        `say(done, note="")`, to be called as often as one likes: it writes at each tenth of
+        `total`. The time left does not count what the first call had to start up.
+    """
+    begin, first, said = None, done, int(LINES * done / total) if total > 0 else 0
+
+    def say(done: float, note: str = "") -> None:
+        nonlocal begin, first, said
+        if begin is None:
+            begin, first = time.monotonic(), done
+        if total > 0 and int(LINES * done / total) > said:
+            said = int(LINES * done / total)
             text = f"{description}: {done:.0f}/{total:.0f} {note}".rstrip()
-            console.print(f"{text}, about {left:.0f} s left", markup=False, highlight=False)
+            if done > first:
+                left = (time.monotonic() - begin) / (done - first) * (total - done)
+                text += f", about {timedelta(seconds=round(left))} left"
+            print(text, file=stream or sys.stderr, flush=True)
 
-    return advance
+    return say

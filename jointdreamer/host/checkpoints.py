@@ -1,23 +1,22 @@
 """Checkpoints that are on disk complete or not at all, and finding the one to go on from."""
 
-import errno
 import io
-import os
-from contextlib import suppress
+import re
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
+from threestudio_jointdreamer.files import replacing
+from threestudio_jointdreamer.systems.stage_weights import plain
 
-FOLDER = "ckpts"  # of a run, below its trial_dir
+from .resume import CHECKPOINTS
 
 
 class AtomicCheckpointIO(CheckpointIO):
-    """Saves to a temporary name, forces that to disk and renames it; loads plain data only.
+    """Writes checkpoints whole, forced to disk, or not at all; loads plain data only.
 
     A process killed while it saves leaves the older file of that name untouched.
     """
@@ -30,23 +29,11 @@ class AtomicCheckpointIO(CheckpointIO):
         Raises:
             OSError: if it cannot be written; says what to do when the disk is full.
         """
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.tmp")
         # torch hides what went wrong with a file it writes to, so it writes to memory
         buffer = io.BytesIO()
-        torch.save(_plain(checkpoint), buffer)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(temporary, "wb") as file:
-                file.write(buffer.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-            _sync_folder(path.parent)
-        except OSError as error:
-            with suppress(OSError):
-                temporary.unlink()
-            raise OSError(error.errno, _write_error_text(error, path, buffer)) from error
+        torch.save(plain(checkpoint), buffer)
+        with replacing(path, durable=True) as new:
+            new.write_bytes(buffer.getbuffer())
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
@@ -56,35 +43,6 @@ class AtomicCheckpointIO(CheckpointIO):
 
     def remove_checkpoint(self, path: str | Path) -> None:
         Path(path).unlink(missing_ok=True)
-
-
-def _plain(value: Any) -> Any:
-    if OmegaConf.is_config(value):
-        return OmegaConf.to_container(value, resolve=True)
-    if type(value) is dict:
-        return {key: _plain(item) for key, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_plain(item) for item in value)
-    return value
-
-
-def _write_error_text(error: OSError, path: Path, buffer: io.BytesIO) -> str:
-    if error.errno != errno.ENOSPC:
-        return f"checkpoint '{path}' cannot be written: {error.strerror}."
-    size = buffer.getbuffer().nbytes / 2**20
-    return (
-        f"no space left on the disk for checkpoint '{path}' ({size:.0f} MiB): free some and go on "
-        f"with resume={path.parent.parent}, which means the last checkpoint that is complete."
-    )
-
-
-def _sync_folder(folder: Path) -> None:
-    """Forces a rename to disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def read_checkpoint(
@@ -97,7 +55,8 @@ def read_checkpoint(
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is truncated, damaged or no checkpoint of a training run.
+        ValueError: if it is truncated, damaged, holds more than plain data, or is no checkpoint of
+            a training run.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(
@@ -106,18 +65,26 @@ def read_checkpoint(
     try:
         ckpt = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
     except (RuntimeError, UnpicklingError, EOFError, ValueError, OSError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(
-            f"checkpoint '{path}' cannot be read: it is truncated, damaged or no checkpoint "
-            f"({reason}). Give resume= another checkpoint, or the run's folder for the last "
-            "complete one."
-        ) from error
+        raise ValueError(f"checkpoint '{path}' cannot be read: {_reason(error)}") from error
     if not isinstance(ckpt, dict) or not {"state_dict", "epoch", "global_step"} <= set(ckpt):
         raise ValueError(
             f"'{path}' is no checkpoint of a training run: give resume= a file that a run saved "
-            f"in its {FOLDER} folder."
+            f"in its {CHECKPOINTS} folder."
         )
     return ckpt
+
+
+def _reason(error: Exception) -> str:
+    if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
+        return (
+            f"it holds {found[1]}, and only tensors and plain data are read, as anything else may "
+            "run code. If you trust the file, load it with torch.load(..., weights_only=False) and "
+            "save it with lists and dicts in its place."
+        )
+    return (
+        f"it is truncated, damaged or no checkpoint ({str(error).partition(chr(10))[0]}). Give "
+        "resume= another checkpoint, or the run's folder for the last complete one."
+    )
 
 
 def find_checkpoint(resume: str) -> str:
@@ -129,26 +96,22 @@ def find_checkpoint(resume: str) -> str:
         FileNotFoundError: if there is none.
         ValueError: if `resume` is a file that cannot be read.
     """
-    if not os.path.isdir(resume):
-        read_checkpoint(resume, mmap=True)
+    path = Path(resume)
+    if not path.is_dir():
+        read_checkpoint(path, mmap=True)
         return resume
-    folder = os.path.join(resume, FOLDER)
-    candidates = sorted(Path(folder if os.path.isdir(folder) else resume).glob("*.ckpt"))
-    steps = {}
-    for path in candidates:
+    folder = path / CHECKPOINTS if (path / CHECKPOINTS).is_dir() else path
+    found = []
+    for file in folder.glob("*.ckpt"):
         try:
-            steps[str(path)] = read_checkpoint(path, mmap=True)["global_step"]
+            step = read_checkpoint(file, mmap=True)["global_step"]
         except ValueError as error:
             rank_zero_warn(f"Passing over a checkpoint: {error}")
-    if not steps:
+        else:
+            found.append((step, file.stat().st_mtime, str(file)))
+    if not found:
         raise FileNotFoundError(
             f"resume={resume} holds no complete checkpoint (*.ckpt, looked in '{folder}'): train "
             "first, or give another folder."
         )
-    return max(steps, key=lambda path: (steps[path], os.path.getmtime(path)))
-
-
-def trial_folder(checkpoint: str) -> str | None:
-    """The run's folder that a checkpoint lies in, or None if it lies elsewhere."""
-    folder = os.path.dirname(os.path.abspath(checkpoint))
-    return os.path.dirname(folder) if os.path.basename(folder) == FOLDER else None
+    return max(found)[-1]

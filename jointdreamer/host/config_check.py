@@ -6,7 +6,7 @@ import inspect
 from typing import Any, get_type_hints
 
 import threestudio
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from threestudio.utils.config import ExperimentConfig
@@ -27,32 +27,31 @@ def check_config(cfg: DictConfig) -> None:
         ValueError: naming the full key, the class, and similar names; or where to run what this
             host does not have.
     """
-    _check_keys("", cfg, ExperimentConfig.__name__, _field_names(ExperimentConfig))
+    plain = OmegaConf.to_container(cfg)  # an interpolation, or a missing value, is text in it
+    _check_keys("", plain, ExperimentConfig.__name__, _field_names(ExperimentConfig))
     trainer = set(inspect.signature(Trainer.__init__).parameters) - {"self", *SET_BY_THE_LAUNCHER}
-    _check_keys("trainer", _block(cfg, "trainer"), "pytorch_lightning.Trainer", trainer)
+    _check_keys("trainer.", plain.get("trainer"), "pytorch_lightning.Trainer", trainer)
     checkpoint = set(inspect.signature(ModelCheckpoint.__init__).parameters) - {"self", "dirpath"}
-    _check_keys("checkpoint", _block(cfg, "checkpoint"), "ModelCheckpoint", checkpoint)
+    _check_keys("checkpoint.", plain.get("checkpoint"), "ModelCheckpoint", checkpoint)
     for key in ("data_type", "system_type"):
-        if not cfg.get(key):
+        if not plain.get(key):
             raise ValueError(f"{key} is required: set it in the config file.")
-    _check_typed_blocks("", cfg)
+    _check_typed_blocks("", plain)
 
 
-def _check_typed_blocks(prefix: str, block: DictConfig) -> None:
-    for key in list(block):
-        name = block._get_node(key)._value() if str(key).endswith("_type") else None
-        if not isinstance(name, str) or not name or "${" in name:
-            continue
+def _check_typed_blocks(prefix: str, block: dict[str, Any]) -> None:
+    for key, name in block.items():
         part = str(key).removesuffix("_type")
-        content = _block(block, part)
-        if content is None and part not in block:
-            continue  # such as geometry.normal_type: no block, no registered name
-        cls = _find(f"{prefix}{key}", name)
-        if content is None:
+        if part == key or part not in block:
+            continue  # geometry.normal_type, for example: no block, no registered name
+        if not isinstance(name, str) or not name or "${" in name or name == "???":
+            continue
+        cls, content = _find(f"{prefix}{key}", name), block[part]
+        if not isinstance(content, dict):
             continue
         config = getattr(cls, "Config", None) or get_type_hints(cls).get("cfg")
         if dataclasses.is_dataclass(config):
-            _check_keys(f"{prefix}{part}", content, cls.__name__, _field_names(config))
+            _check_keys(f"{prefix}{part}.", content, cls.__name__, _field_names(config))
         _check_typed_blocks(f"{prefix}{part}.", content)
 
 
@@ -60,33 +59,27 @@ def _find(key: str, name: str) -> type:
     try:
         return threestudio.find(name)
     except (ValueError, KeyError) as error:
-        if elsewhere := why_not_here(key, name):
-            raise ValueError(elsewhere) from error
+        if text := why_not_here(key, name):
+            raise ValueError(text) from error
         names = sorted(threestudio.__modules__)
         close = difflib.get_close_matches(name, names, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else f"names: {', '.join(names)}."
         raise ValueError(f"{key}='{name}' is not registered: {hint}") from error
 
 
-def _block(block: DictConfig, key: str) -> DictConfig | None:
-    """A block as written, or None if it is missing, mandatory or an interpolation."""
-    node = block._get_node(key) if key in block or key in list(block) else None
-    return node if isinstance(node, DictConfig) and isinstance(node._value(), dict) else None
-
-
 def _field_names(config: Any) -> set[str]:
     return {field.name for field in dataclasses.fields(config) if field.init}
 
 
-def _check_keys(prefix: str, block: DictConfig | None, owner: str, known: set[str]) -> None:
-    for key in block or {}:
+def _check_keys(prefix: str, block: Any, owner: str, known: set[str]) -> None:
+    for key in block if isinstance(block, dict) else ():
         if key in known:
             continue
-        full_key = f"{prefix}.{key}" if prefix else str(key)
-        if prefix == "trainer" and key in SET_BY_THE_LAUNCHER:
-            raise ValueError(f"{full_key} is set by the launcher: remove it from the config.")
+        if prefix == "trainer." and key in SET_BY_THE_LAUNCHER:
+            raise ValueError(f"{prefix}{key} is set by the launcher: remove it from the config.")
         close = difflib.get_close_matches(str(key), known, n=2)
         hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
         raise ValueError(
-            f"{full_key}: {owner} has no key '{key}': {hint}known keys: {', '.join(sorted(known))}."
+            f"{prefix}{key}: {owner} has no key '{key}': {hint}known keys: "
+            f"{', '.join(sorted(known))}."
         )

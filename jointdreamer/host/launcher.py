@@ -4,9 +4,10 @@ import logging
 import sys
 from typing import Any
 
-from . import errors, typecheck
+from . import errors
 from .options import choose_gpus, parse_arguments
 from .selection import ensure_host, load_extension, load_other_extensions
+from .threads import set_thread_defaults
 
 
 def run(argv: list[str]) -> dict[str, Any]:
@@ -32,8 +33,6 @@ def run(argv: list[str]) -> dict[str, Any]:
         if options.verbose:
             logging.getLogger("pytorch_lightning").setLevel(logging.DEBUG)
         ensure_host()
-        if options.typecheck:
-            typecheck.install()
         load_extension()
         load_other_extensions()
         from .session import execute  # needs the host that was just chosen
@@ -48,6 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         0, or 2 after one line `error: ...` about something that the user can mend.
     """
     argv = sys.argv[1:] if argv is None else argv
+    set_thread_defaults()
     with errors.reported(verbose="--verbose" in argv) as outcome:
         run(argv)
     return outcome.code

@@ -1,7 +1,6 @@
 """How far a run is and what it takes, as `metrics.json` in its folder."""
 
 import json
-import resource
 import sys
 import time
 from contextlib import suppress
@@ -82,14 +81,14 @@ class RunMetrics(Callback):
 
     def _write(self, trainer: Trainer) -> None:
         self._written = time.perf_counter()
-        values, peaks = self._values, [peak_host_bytes() / GIB, None]
+        values, peaks = self._values, [peak_host_bytes(), None]
         values["device"] = "cpu"
         if trainer.strategy.root_device.type == "cuda":
             values["device"] = torch.cuda.get_device_name()
-            peaks[1] = torch.cuda.max_memory_allocated() / GIB
+            peaks[1] = torch.cuda.max_memory_allocated()
         for name, peak in zip(PEAKS, peaks, strict=True):
-            known = [value for value in (self._earlier[name], peak) if value is not None]
-            values[name] = round(max(known), 3) if known else None
+            known = [self._earlier[name], None if peak is None else round(peak / GIB, 3)]
+            values[name] = max((value for value in known if value is not None), default=None)
         values["seconds"] = round(self._earlier["seconds"] + self._written - self._begin, 2)
         steps, seconds = values["timed_steps"], values["timed_seconds"]
         values["steps_per_second"] = float(f"{steps / seconds:.4g}") if seconds else None
@@ -98,11 +97,18 @@ class RunMetrics(Callback):
                 new.write_text(json.dumps(values, indent=1), encoding="utf-8")
 
 
-def peak_host_bytes() -> int:
-    """Of this process; Linux's getrusage counts what its parent had when it started, too."""
+def peak_host_bytes() -> int | None:
+    """Of this process; None on Windows.
+
+    Linux's getrusage counts what the parent had when it started this process, too.
+    """
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    with suppress(ImportError):
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return None

@@ -3,10 +3,15 @@
 import argparse
 import os
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
+
+from ..paths import find_file
+from .resume import filled, run_config
 
 ACTIONS = ("train", "validate", "test", "export")
 
@@ -17,26 +22,46 @@ class Options:
 
     Attributes:
         action: one of `ACTIONS`.
-        config: path of the YAML file.
+        config: path of the YAML file, or None where `resume=` alone tells.
         overrides: `key=value` items for the config.
         gpu: as in `--gpu`, or None.
     """
 
     action: str
-    config: str
+    config: Path | None
     overrides: list[str]
     gpu: str | None = None
     verbose: bool = False
-    typecheck: bool = False
 
-    @property
+    @cached_property
     def override_config(self) -> DictConfig:
         return OmegaConf.from_cli(self.overrides)
 
-    @property
+    @cached_property
     def raw_config(self) -> DictConfig:
-        """The config as written: merged with the overrides, interpolations not resolved."""
-        return OmegaConf.merge(OmegaConf.load(self.config), self.override_config)
+        """The config as written, overrides included, interpolations not resolved.
+
+        What a run that is resumed was started with stands in for a config that is not given, and
+        for the values that the given one lacks (`???`), such as the prompt.
+
+        Raises:
+            ValueError: if it is no config, or there is none.
+        """
+        given = OmegaConf.create() if self.config is None else OmegaConf.load(self.config)
+        if not isinstance(given, DictConfig):
+            raise ValueError(
+                f"--config {self.config} must hold `key: value` lines at its top level."
+            )
+        given = OmegaConf.merge(given, self.override_config)
+        of_run = run_config(given.get("resume"))
+        if self.config is not None:
+            return filled(given, of_run)
+        if not of_run:
+            raise ValueError(
+                "--config is missing: give a YAML file, or a run by resume=RUN to use the "
+                "config in its folder."
+            )
+        return OmegaConf.merge(of_run, self.override_config)
 
 
 def parse_arguments(argv: list[str]) -> Options:
@@ -44,7 +69,7 @@ def parse_arguments(argv: list[str]) -> Options:
 
     Raises:
         FileNotFoundError: if the config file does not exist.
-        ValueError: if it is no config, or an override is no `key=value`.
+        ValueError: if an override is no `key=value`.
     """
     parser = argparse.ArgumentParser(
         prog="launch.py",
@@ -52,7 +77,7 @@ def parse_arguments(argv: list[str]) -> Options:
         epilog="Anything else is key=value and overrides the config, such as "
         'system.prompt_processor.prompt="a green bear" trainer.max_steps=100.',
     )
-    parser.add_argument("--config", required=True, help="path of the YAML config")
+    parser.add_argument("--config", help="path of the YAML config; that of the run with resume=RUN")
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--train", action="store_true", help="train, then render a turntable")
     action.add_argument("--validate", action="store_true", help="render the validation views")
@@ -64,21 +89,15 @@ def parse_arguments(argv: list[str]) -> Options:
         "CUDA_VISIBLE_DEVICES is set, whose GPUs are all used.",
     )
     parser.add_argument("--verbose", action="store_true", help="log everything, show tracebacks")
-    parser.add_argument(
-        "--typecheck", action="store_true", help="check tensor shapes and types (needs typeguard)"
-    )
     args, overrides = parser.parse_known_args(argv)
-    options = Options(
+    _check_overrides(overrides)
+    return Options(
         action=next(name for name in ACTIONS if getattr(args, name)),
-        config=args.config,
+        config=None if args.config is None else find_file(args.config, "--config"),
         overrides=overrides,
         gpu=args.gpu,
         verbose=args.verbose,
-        typecheck=args.typecheck,
     )
-    _check_overrides(overrides)
-    _check_config(options)
-    return options
 
 
 def _check_overrides(overrides: list[str]) -> None:
@@ -97,19 +116,6 @@ def _check_overrides(overrides: list[str]) -> None:
                 f"{item} cannot be read as YAML ({reason}). A text goes into quotes inside the "
                 f"""shell's, as in {key}='"..."'; a list is [1, 2], a dict {{a: 1}}."""
             ) from error
-
-
-def _check_config(options: Options) -> None:
-    if not os.path.isfile(options.config):
-        raise FileNotFoundError(f"--config {options.config} does not exist: check the path.")
-    try:
-        loaded = OmegaConf.load(options.config)
-    except YAMLError as error:
-        raise ValueError(f"--config {options.config} is not valid YAML: {error}") from error
-    if not isinstance(loaded, DictConfig):
-        raise ValueError(
-            f"--config {options.config} must hold `key: value` lines at its top level."
-        )
 
 
 def choose_gpus(options: Options, trainer: DictConfig) -> int:

@@ -12,26 +12,22 @@ import pytorch_lightning as pl
 import threestudio
 import torch
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, ProgressBar
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_only
 from threestudio.utils.callbacks import ConfigSnapshotCallback
 from threestudio.utils.config import load_config
 from threestudio.utils.misc import get_rank
 
-from .checkpoints import (
-    FOLDER,
-    AtomicCheckpointIO,
-    find_checkpoint,
-    read_checkpoint,
-    trial_folder,
-)
+from .checkpoints import AtomicCheckpointIO, find_checkpoint, read_checkpoint
 from .config_check import check_config
 from .metrics import RunMetrics
 from .options import Options, requested_devices
-from .progress import RunProgress
+from .progress import progress_callback
+from .resume import CHECKPOINTS, config_file, run_config, run_folder
 
 NEW_FOLDER_KEYS = ("tag", "timestamp", "use_timestamp", "name", "exp_root_dir")
+PROMPT = "system.prompt_processor.prompt"
 
 
 def execute(options: Options, n_gpus: int) -> dict[str, Any]:
@@ -52,7 +48,7 @@ def execute(options: Options, n_gpus: int) -> dict[str, Any]:
     if options.action == "train":
         try:
             trainer.fit(system, datamodule=datamodule, ckpt_path=cfg.resume)
-        except SystemExit:  # which is what Lightning makes of Ctrl-C
+        except (SystemExit, OSError):  # Lightning's word for Ctrl-C; a full disk
             if _newest_checkpoint(cfg) is not None:
                 rank_zero_info(f"Interrupted. To go on, add resume={cfg.trial_dir}")
             raise
@@ -97,10 +93,13 @@ def experiment(options: Options, n_gpus: int) -> DictConfig:
     fixed: dict[str, Any] = {"n_gpus": n_gpus}
     if raw.get("resume"):
         fixed["resume"] = find_checkpoint(raw.resume)
-        folder = trial_folder(fixed["resume"])
+        folder = run_folder(raw.resume)
         if folder and not any(key in options.override_config for key in NEW_FOLDER_KEYS):
-            fixed |= _keys_of_folder(folder)
-    cfg = load_config(options.config, cli_args=options.overrides, **fixed)
+            fixed |= _keys_of_folder(str(folder))
+    cfg = load_config(OmegaConf.to_yaml(raw), from_string=True, **fixed)
+    before, now = (OmegaConf.select(c, PROMPT) for c in (run_config(raw.get("resume")), cfg))
+    if before is not None and now != before:
+        rank_zero_info(f"The prompt is now {now!r}; the run's was {before!r}.")
     _make_folder(cfg.trial_dir)
     return cfg
 
@@ -140,7 +139,8 @@ def make_trainer(cfg: DictConfig, options: Options, system: pl.LightningModule) 
     settings = {"inference_mode": False, **_where(cfg.trainer), "plugins": [AtomicCheckpointIO()]}
     callbacks: list[Callback] = []
     if cfg.trainer.get("enable_progress_bar", True):
-        callbacks.append(RunProgress())
+        callbacks.append(progress_callback())
+        settings["enable_progress_bar"] = isinstance(callbacks[0], ProgressBar)
     settings |= {"callbacks": callbacks, "logger": False}
     if options.action == "train":
         callbacks += _training_callbacks(cfg, options)
@@ -174,11 +174,14 @@ def _training_callbacks(cfg: DictConfig, options: Options) -> list[Callback]:
     # a step reached again is the same step: its file is replaced, not numbered
     checkpoint = {"enable_version_counter": False, **OmegaConf.to_container(cfg.checkpoint)}
     return [
-        ModelCheckpoint(dirpath=os.path.join(cfg.trial_dir, FOLDER), **checkpoint),
+        ModelCheckpoint(dirpath=os.path.join(cfg.trial_dir, CHECKPOINTS), **checkpoint),
         LearningRateMonitor(logging_interval="step"),
         RunMetrics(cfg.trial_dir, resumed=cfg.resume is not None),
         ConfigSnapshotCallback(
-            options.config, cfg, os.path.join(cfg.trial_dir, "configs"), use_version=False
+            str(options.config or config_file(options.raw_config.resume)),
+            cfg,
+            os.path.join(cfg.trial_dir, "configs"),
+            use_version=False,
         ),
     ]
 

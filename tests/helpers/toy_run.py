@@ -1,10 +1,10 @@
-"""A run so small that it trains in milliseconds, with every piece a real one has."""
+"""A run so small that it trains in milliseconds, with every part a real one has."""
 
 import json
 import os
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,7 @@ class ToySystem(BaseSystem):
         fail_at_step: int = -1  # raises there
         kill_at_step: int = -1  # the process dies there, before the step
         interrupt_at_step: int = -1  # Ctrl-C there
+        prompt_processor: dict = field(default_factory=dict)  # nobody asks it
 
     cfg: Config
 

@@ -2,20 +2,14 @@
 
 import errno
 import os
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 
-from jointdreamer.host import checkpoints
-from jointdreamer.host.checkpoints import (
-    AtomicCheckpointIO,
-    find_checkpoint,
-    read_checkpoint,
-    trial_folder,
-)
+from jointdreamer.host.checkpoints import AtomicCheckpointIO, find_checkpoint, read_checkpoint
+from jointdreamer.host.resume import run_folder
 
 
 def checkpoint(step, **more):
@@ -58,7 +52,14 @@ def test_pickled_code_is_never_run(io, tmp_path):
     assert not (tmp_path / "evil").exists()
 
 
-@pytest.mark.parametrize("failing", ["write", "fsync", "replace"])
+def test_what_is_no_plain_data_is_named_and_not_called_damaged(tmp_path):
+    torch.save(checkpoint(1, betas=OmegaConf.create([0.9, 0.99])), tmp_path / "a.ckpt")
+    with pytest.raises(ValueError, match=r"a\.ckpt' cannot be read: it holds omegaconf") as told:
+        read_checkpoint(tmp_path / "a.ckpt")
+    assert "damaged" not in str(told.value) and "weights_only=False" in str(told.value)
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
 def test_a_failure_while_saving_leaves_the_older_checkpoint(io, tmp_path, monkeypatch, failing):
     path = tmp_path / "last.ckpt"
     io.save_checkpoint(checkpoint(1), path)
@@ -66,25 +67,12 @@ def test_a_failure_while_saving_leaves_the_older_checkpoint(io, tmp_path, monkey
     def fail(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    if failing == "write":
-        full = partial(open, "/dev/full")
-        monkeypatch.setattr(checkpoints, "open", lambda path, mode: full(mode), raising=False)
-    else:
-        monkeypatch.setattr(os, failing, fail)
-    with pytest.raises(OSError) as error:
+    monkeypatch.setattr(os, failing, fail)
+    with pytest.raises(OSError, match=f"the disk is full, so {path} is not written: free some"):
         io.save_checkpoint(checkpoint(2), path)
     monkeypatch.undo()
-    assert error.value.errno == errno.ENOSPC
-    text = error.value.strerror
-    assert "no space left on the disk" in text and str(path) in text and "free some" in text
     assert read_checkpoint(path)["global_step"] == 1
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
-
-
-def test_a_folder_that_cannot_be_written_is_told(io, tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(OSError, match=r"file/last\.ckpt' cannot be written"):
-        io.save_checkpoint(checkpoint(1), tmp_path / "file" / "last.ckpt")
 
 
 def truncate(path, share):
@@ -148,8 +136,9 @@ def test_a_folder_without_checkpoints_is_told(tmp_path):
         find_checkpoint(str(tmp_path / "nowhere"))
 
 
-def test_the_run_of_a_checkpoint_is_the_folder_above_ckpts(tmp_path, monkeypatch):
-    assert trial_folder("outputs/a/b/ckpts/last.ckpt") == os.path.abspath("outputs/a/b")
-    assert trial_folder("elsewhere/last.ckpt") is None
-    monkeypatch.chdir(tmp_path)
-    assert trial_folder("ckpts/last.ckpt") == str(tmp_path)
+def test_the_run_of_a_checkpoint_is_the_folder_above_ckpts(run, tmp_path, monkeypatch):
+    for resume in (run, run / "ckpts", run / "ckpts" / "epoch=0-step=5.ckpt"):
+        assert run_folder(str(resume)) == run
+    assert run_folder("moved/last.ckpt") is None and run_folder(str(tmp_path)) is None
+    monkeypatch.chdir(run)
+    assert run_folder("ckpts/last.ckpt") == run_folder(".") == run

@@ -28,8 +28,18 @@ def test_help_names_the_actions_and_shows_an_override(tmp_path):
 def test_a_missing_config_ends_with_one_line_and_code_2_from_any_folder(tmp_path):
     done = launch(tmp_path, "--config", "nowhere.yaml", "--train")
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr == "error: --config nowhere.yaml does not exist: check the path.\n"
+    assert done.stderr == (
+        "error: --config nowhere.yaml does not exist. Give a file, such as "
+        "configs/tiny/jointdreamer.yaml.\n"
+    )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_config_that_is_no_yaml_ends_with_one_line(tmp_path):
+    (tmp_path / "c.yaml").write_text("a: [1")
+    done = launch(tmp_path, "--config", "c.yaml", "--train")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: not valid YAML: ") and 'c.yaml", line 1' in done.stderr
 
 
 @pytest.fixture

@@ -45,16 +45,47 @@ def test_a_prompt_that_is_no_yaml_is_told_how_to_be_quoted(config):
         parse_arguments(["--config", config, "--train", 'prompt="big" bear'])
 
 
-def test_broken_config_files_are_told(tmp_path):
-    def told(text, match):
-        (tmp_path / "c.yaml").write_text(text)
-        with pytest.raises(ValueError, match=match):
-            parse_arguments(["--config", str(tmp_path / "c.yaml"), "--train"])
-
-    told("a: [1", r"c\.yaml is not valid YAML")
-    told("- 1", r"c\.yaml must hold `key: value` lines")
+def test_config_files_that_are_none_are_told(tmp_path):
+    (tmp_path / "c.yaml").write_text("- 1")
+    with pytest.raises(ValueError, match=r"c\.yaml must hold `key: value` lines"):
+        _ = parse_arguments(["--config", str(tmp_path / "c.yaml"), "--train"]).raw_config
     with pytest.raises(FileNotFoundError, match=r"--config nowhere\.yaml does not exist"):
         parse_arguments(["--config", "nowhere.yaml", "--train"])
+    with pytest.raises(ValueError, match="--config is missing: .* or a run by resume=RUN"):
+        _ = parse_arguments(["--train"]).raw_config
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """The folder of a run, as far as its config goes."""
+    folder = tmp_path / "outputs" / "name" / "run@20240102-030405"
+    (folder / "configs").mkdir(parents=True)
+    (folder / "ckpts").mkdir()
+    (folder / "configs" / "parsed.yaml").write_text(
+        "{tag: run, timestamp: '@20240102-030405', data: {prompt: a bear, size: 4}, n_gpus: 2}"
+    )
+    return folder
+
+
+def test_a_resumed_run_needs_no_config(trained):
+    for resume in (trained, trained / "ckpts", trained / "ckpts" / "last.ckpt"):
+        options = parse_arguments(["--test", f"resume={resume}", "data.size=5"])
+        assert options.raw_config == {
+            "tag": "run",
+            "data": {"prompt": "a bear", "size": 5},
+            "resume": str(resume),
+        }
+
+
+def test_what_a_config_lacks_is_taken_from_the_resumed_run(trained, tmp_path):
+    (tmp_path / "c.yaml").write_text("tag: ${x:${data.prompt}}\ndata:\n  size: 1\n  prompt: ???")
+    given = ["--config", str(tmp_path / "c.yaml"), "--train"]
+    for resume, prompt in ((trained, "a bear"), (tmp_path, "???")):
+        found = parse_arguments([*given, f"resume={resume}"]).raw_config
+        expected = {"tag": "${x:${data.prompt}}", "data": {"prompt": prompt, "size": 1}}
+        assert OmegaConf.to_container(found) == expected | {"resume": str(resume)}
+    found = parse_arguments([*given, f"resume={trained}", "data.prompt=a cat"]).raw_config
+    assert found.data.prompt == "a cat"
 
 
 @pytest.mark.parametrize(

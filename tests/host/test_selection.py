@@ -36,21 +36,19 @@ def package(root, name, text="__version__ = '0.2.3'"):
 
 
 def ask(site, code, **environment):
-    environment = {k: str(v) for k, v in environment.items()}
     keep = {k: v for k, v in os.environ.items() if k not in ("THREESTUDIO_ROOT", "PYTHONPATH")}
-    start = f"import sys; sys.path[:0] = [{str(site)!r}, {str(STANDALONE.parents[1])!r}]\n"
-    start += "from jointdreamer.host.selection import *\nfrom jointdreamer.cli import main\n"
+    start = f"""
+import sys; sys.path[:0] = [{str(site)!r}, {str(STANDALONE.parents[1])!r}]
+from pathlib import Path
+from jointdreamer.host import selection
+from jointdreamer.host.selection import *
+from jointdreamer.cli import main
+"""
     run = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            start
-            + "from jointdreamer.host.selection import *\nfrom jointdreamer.cli import main\n"
-            + textwrap.dedent(code),
-        ],
+        [sys.executable, "-c", start + textwrap.dedent(code)],
         capture_output=True,
         text=True,
-        env=keep | environment,
+        env=keep | {key: str(value) for key, value in environment.items()},
         cwd=site,
     )
     assert run.returncode == 0, run.stderr
@@ -124,11 +122,16 @@ def test_a_checkout_with_our_encodings_linked_in_is_told_once(site, tmp_path):
 def test_a_command_that_mends_runs_beside_a_broken_threestudio(site, tmp_path):
     checkout = package(tmp_path / "checkout", "threestudio", "import nvdiffrast_is_missing")
     stand_in = package(tmp_path / "stand-in", "threestudio")  # imports faster than ours
-    package(site, "threestudio_jointdreamer", "import threestudio; print(threestudio.__file__)")
-    cli = "def main(argv, run):\n    return 0\n"
-    (site / "threestudio_jointdreamer" / "cli.py").write_text(cli)
-    code = f"import jointdreamer.host.selection as host\nhost.HERE = Path({str(stand_in)!r})\n"
-    lines = ask(site, code + "print(main(['doctor']))", THREESTUDIO_ROOT=checkout)
+    code = f"""
+        import threestudio_jointdreamer, jointdreamer.doctor
+        jointdreamer.doctor.add_arguments = lambda parser: parser.set_defaults(
+            run=lambda args: print(sys.modules["threestudio"].__file__)
+        )
+        selection.STANDALONE, selection.load_extension = Path({str(stand_in)!r}), lambda: None
+        print(main(["doctor"]))
+    """
+    package(site, "threestudio_jointdreamer", "")
+    lines = ask(site, code, THREESTUDIO_ROOT=checkout)
     assert "cannot be imported (No module named 'nvdiffrast_is_missing')" in lines[1]
     assert lines[2:] == [str(stand_in / "threestudio" / "__init__.py"), "0"]
 
@@ -147,11 +150,21 @@ def test_a_checkout_that_cannot_be_imported_is_told(site, tmp_path):
     assert "unset THREESTUDIO_ROOT" in line
 
 
-def test_an_installed_extension_is_preferred_and_loaded_once(site):
+@pytest.mark.parametrize("which", ["clone", "installed"])
+def test_a_clone_runs_its_own_extension_and_an_installation_the_installed_one(
+    site, tmp_path, which
+):
     package(site, "threestudio")
-    package(site, "threestudio_jointdreamer", "print('loaded')")
-    code = "ensure_host()\na = load_extension(); b = load_extension(); print(a is b, a.__name__)"
-    assert ask(site, code)[1:] == ["loaded", "True threestudio_jointdreamer"]
+    package(site, "threestudio_jointdreamer", "print('installed')")
+    custom = tmp_path / "custom"
+    if which == "clone":
+        package(custom, "threestudio-jointdreamer", "print('clone')")
+    code = f"""
+        selection.EXTENSIONS_FOLDER = Path({str(custom)!r})
+        ensure_host()
+        a = load_extension(); b = load_extension(); print(a is b, a.__name__)
+    """
+    assert ask(site, code)[1:] == [which, "True threestudio_jointdreamer"]
 
 
 def test_other_extensions_are_loaded_and_a_broken_one_stops_nothing(site, tmp_path):
@@ -168,17 +181,6 @@ def test_other_extensions_are_loaded_and_a_broken_one_stops_nothing(site, tmp_pa
         "log: custom/broken cannot be imported, so is missing: ModuleNotFound"
     )
     assert lines[1:] == ["good", "part", "single", "['good-extension', 'single']"]
-
-
-def test_the_command_line_gets_the_launcher_handed_in(site):
-    package(site, "threestudio")
-    package(site, "threestudio_jointdreamer", "")
-    cli = "def main(argv, run):\n    print(argv, run.__name__, run.__module__)\n    return 3\n"
-    (site / "threestudio_jointdreamer" / "cli.py").write_text(cli)
-    assert ask(site, "print(main(['demo']))")[1:] == [
-        "['demo'] run jointdreamer.host.launcher",
-        "3",
-    ]
 
 
 def test_the_command_line_tells_mistakes_in_one_line(site, tmp_path):

@@ -77,10 +77,26 @@ def test_a_checkpoint_may_be_taken_to_another_folder(config, tmp_path):
     first = go(config, "train", "trainer.max_steps=5")
     other = go(config, "train", f"resume={first['ckpt']}", "tag=other", "trainer.max_steps=6")
     assert other["trial_dir"] == str(tmp_path / "outputs" / "toy" / "other")
-    moved = tmp_path / "elsewhere.ckpt"
+    moved = tmp_path / "moved.ckpt"
     os.rename(first["ckpt"], moved)
     stray = go(config, "train", f"resume={moved}", "trainer.max_steps=6", "tag=stray")
     assert stray["global_step"] == 6
+
+
+def test_resume_alone_takes_the_config_of_the_run(config, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(session, "rank_zero_info", said.append)
+    prompt = "system.prompt_processor.prompt"
+    changes = {"tag": f"${{{prompt}}}", "system": {"prompt_processor": {"prompt": "???"}}}
+    write_config(tmp_path / "toy.yaml", **changes)
+    first = go(config, "train", f"{prompt}=a bear", "trainer.max_steps=5", "use_timestamp=true")
+    os.remove(config)
+    again = run(["--train", f"resume={first['trial_dir']}", "trainer.max_steps=6"])
+    assert again["trial_dir"] == first["trial_dir"] and again["global_step"] == 6
+    run(["--test", f"resume={again['ckpt']}"])
+    assert "it6-test.json" in saved(first) and not any("prompt" in line for line in said)
+    run(["--test", f"resume={again['ckpt']}", f"{prompt}=a cat"])
+    assert "The prompt is now 'a cat'; the run's was 'a bear'." in said
 
 
 def test_a_finished_run_can_be_resumed_and_is_tested_again(config):
@@ -184,18 +200,24 @@ def test_a_bug_is_not_taken_for_a_mistake(monkeypatch):
         main([])
 
 
-def test_a_full_disk_ends_the_program_with_one_line(config, capsys, monkeypatch):
-    def full(descriptor):
-        raise OSError(28, "No space left on device")
+def test_a_full_disk_ends_the_program_with_one_line(config, capsys, monkeypatch, tmp_path):
+    sync, calls, said = os.fsync, [], []
 
-    monkeypatch.setattr("os.fsync", full)  # checkpoints alone use it
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) > 4:  # two for each checkpoint, which alone uses it; two at each saving
+            raise OSError(28, "No space left on device")
+        sync(descriptor)
+
+    monkeypatch.setattr(session, "rank_zero_info", said.append)
+    monkeypatch.setattr("os.fsync", full)
     assert main(["--config", config, "--train"]) == 2
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith("error: no space left on the disk for checkpoint '")
-    assert "go on with resume=" in last
+    assert last.startswith("error: the disk is full, so ") and "free some room" in last
+    assert said[-1] == f"Interrupted. To go on, add resume={tmp_path}/outputs/toy/run"
 
 
-def test_a_disk_that_is_full_elsewhere_is_told_too(config, capsys, monkeypatch):
+def test_a_disk_that_is_full_for_another_file_is_told_too(config, capsys, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device", "metrics.csv")
 
@@ -203,13 +225,6 @@ def test_a_disk_that_is_full_elsewhere_is_told_too(config, capsys, monkeypatch):
     assert main(["--config", config, "--train"]) == 2
     told = "error: No space left on device: 'metrics.csv'. Free some space and run it again."
     assert capsys.readouterr().err.splitlines()[-1] == told
-
-
-def test_type_checks_need_typeguard(config, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name, *args: None)
-    monkeypatch.setattr(trainer, "ensure_host", lambda: None)
-    with pytest.raises(ValueError, match="--typecheck needs typeguard: pip install"):
-        run(["--config", config, "--train", "--typecheck"])
 
 
 def test_a_folder_below_the_current_one_stays_relative(config, tmp_path, monkeypatch):
