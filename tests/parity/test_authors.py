@@ -6,10 +6,19 @@ The fixture was made by their checkout (`python -m benchmarks.parity.authors --w
 import os
 
 import pytest
+from helpers.authors_recipe import HALF_BATCH, START_NEGATIVE, STEPS, first_stage
+from omegaconf import OmegaConf
+from threestudio.utils.config import parse_structured
+from threestudio_jointdreamer.data.multiview_camera import (
+    MultiviewCameraConfig,
+    ResolutionSchedule,
+)
+from threestudio_jointdreamer.step_schedule import StepSchedule
 
 from benchmarks.parity.authors import (
     CASES,
     ENVIRONMENT,
+    ROOT,
     TARGET,
     Authors,
     compare,
@@ -45,3 +54,26 @@ def test_the_checkout_agrees_everywhere():
     for case in CASES.values():
         ours = run_ours(case, authors.mv_unet, authors.mv_vae)
         assert max(compare(ours, authors.run(case)).values()) < TARGET
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_the_numbers_of_a_step_are_the_authors(step):
+    """As a run logs them: tests/threestudio/test_recipe.py reads the logs."""
+    cfg = OmegaConf.load(ROOT / "configs" / "authors.yaml")
+    guidance, loss = cfg.system.guidance, cfg.system.loss
+
+    def now(schedule):
+        return StepSchedule(schedule, "key")(0, step)
+
+    found = {
+        "train/guidance_scale": now(guidance.guidance_scale),
+        "train/energy_weight": now(guidance.energy_weight),
+        "train/min_step": int(1000 * now(guidance.min_step_percent)),
+        "train/max_step": int(1000 * now(guidance.max_step_percent)),
+        **{f"train_params/{name}": now(value) for name, value in loss.items()},
+        **{f"lr-AdamW/{name}": group.lr for name, group in cfg.system.optimizer.params.items()},
+    }
+    assert found == pytest.approx(first_stage(step))
+    sizes = ResolutionSchedule(parse_structured(MultiviewCameraConfig, cfg.data))
+    assert sizes(step).batch_size == (8 if step < HALF_BATCH else 4)
+    assert cfg.system.prompt_processor.start_neg == START_NEGATIVE
