@@ -1,7 +1,25 @@
-"""`jointdreamer convert`: a published checkpoint, once, to a folder that loads fast and safely."""
+"""`jointdreamer convert`: a published model, once, to a folder that loads fast and safely."""
 
 import argparse
+import importlib.metadata
+import json
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+    from threestudio_jointdreamer.weights.ldm.checkpoint import Hints
+    from threestudio_jointdreamer.weights.models import NamedModel
+    from torch import nn
+
+KEY = "SOURCE"  # how errors call the command's argument
+PROVENANCE = "provenance.json"
+MODELS = ("unet", "vae", "image_encoder", "cc_projection")
+CONFIGS = {
+    "scheduler": "scheduler_config.json",
+    "feature_extractor": "preprocessor_config.json",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,23 +44,184 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         help="take the UNet's plain weights where a checkpoint also has averaged ones",
     )
-    parser.set_defaults(run=_convert)
+    parser.set_defaults(run=_run)
 
 
-def _convert(args: argparse.Namespace) -> None:
+def _run(args: argparse.Namespace) -> None:
     import torch
-    from threestudio_jointdreamer.weights.ldm.reading import Hints
+    from threestudio_jointdreamer.weights.ldm.checkpoint import Hints
 
-    from .conversion import convert
-
-    provenance = convert(
-        args.source,
-        args.target,
-        getattr(torch, args.dtype),
-        Hints(prediction_type=args.prediction_type, ema=args.ema),
-        args.overwrite,
-    )
+    hints = Hints(prediction_type=args.prediction_type, ema=args.ema)
+    dtype = getattr(torch, args.dtype)
+    provenance = convert(args.source, args.target, dtype, hints, args.overwrite)
     parts = ", ".join(provenance["parts"]) or "the model"
     print(f"{args.source} is {provenance['recognised_as']}; {args.target} holds {parts}.")
     if left_out := provenance.get("left_out"):
         print("Left out: " + ", ".join(f"{name} ({n} tensors)" for name, n in left_out.items()))
+
+
+def convert(
+    name_or_path: str,
+    target: str | Path,
+    dtype: "torch.dtype | None" = None,
+    hints: "Hints | None" = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Writes a model as a folder in diffusers' layout, complete or not at all.
+
+    What was written is loaded back by the product's own loader and compared, number by number.
+
+    Args:
+        name_or_path: a checkpoint file, a folder, or the name of either on the hub.
+        target: the folder to make. It also gets a provenance.json: what it was made from.
+        dtype: float16 by default.
+        overwrite: replace `target`, if an earlier conversion made it.
+
+    Returns:
+        What provenance.json says.
+
+    Raises:
+        FileNotFoundError: there is no such source.
+        ValueError: it is damaged, of no known kind, or does not fit `dtype`; or `target` exists.
+        OSError: the disk is full.
+    """
+    import torch
+    from threestudio_jointdreamer.files import replacing
+    from threestudio_jointdreamer.priors.loading import load_schedule
+    from threestudio_jointdreamer.weights.files import sha256_of
+    from threestudio_jointdreamer.weights.ldm.clip import preprocessor_config
+    from threestudio_jointdreamer.weights.models import open_model
+
+    from .progress import progress, track
+
+    target, dtype = Path(target).expanduser(), dtype or torch.float16
+    _check_target(target, overwrite)
+    model = open_model(name_or_path, KEY, hints=hints)
+    source = model.files
+    if source.path.is_dir() and hints is not None and hints.prediction_type is not None:
+        raise ValueError(
+            f"--prediction-type is for checkpoint files: what the model in {source.path} predicts "
+            "is said by its scheduler/scheduler_config.json."
+        )
+    whole = ("",) if source.path.is_file() and model.has("") else ()
+    models = [part for part in (*MODELS, *whole) if model.has(part)]
+    if not models:
+        raise ValueError(
+            f"{model.described}: {source.path} has none of the folders {', '.join(MODELS)}. Give a "
+            "checkpoint file, or a model's folder in diffusers layout."
+        )
+    configs = [part for part in CONFIGS if model.has(part)]
+    files = dict.fromkeys(file for part in models + configs for file in source.files(part))
+    with replacing(target) as folder:
+        folder.mkdir()
+        with progress("converting", len(models)) as advance:
+            for part in models:
+                config = _write(model, part, folder, dtype)
+                if part == "image_encoder" and source.path.is_file():
+                    file = folder / "feature_extractor" / CONFIGS["feature_extractor"]
+                    _write_json(file, preprocessor_config(config))
+                advance(note=part)
+        for part in configs:
+            _write_json(folder / part / CONFIGS[part], _config(model, part))
+        if "scheduler" in configs:
+            load_schedule(str(folder), KEY)
+        provenance = {
+            "source": str(name_or_path),
+            "recognised_as": source.kind,
+            "files": [
+                {"name": file.name, "bytes": file.stat().st_size, "sha256": sha256_of(file)}
+                for file in track(list(files), "hashing the source")
+            ],
+            "parts": sorted(path.name for path in folder.iterdir() if path.is_dir()),
+            "dtype": str(dtype).removeprefix("torch."),
+            **_notes(source),
+            "tool": f"threestudio-jointdreamer {_version()}",
+            "written_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }
+        _write_json(folder / PROVENANCE, provenance)
+    return provenance
+
+
+def _check_target(target: Path, overwrite: bool) -> None:
+    """Asks before the work, not after it; and never lets a folder go that is no conversion."""
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if target.is_file():
+        raise ValueError(f"TARGET={target} is a file: give the name of a folder to make.")
+    if not overwrite:
+        raise ValueError(f"TARGET={target} exists already: choose another name, or --overwrite.")
+    if not (target / PROVENANCE).is_file():
+        raise ValueError(
+            f"TARGET={target} was not made by jointdreamer convert (it has no {PROVENANCE}), so it "
+            "is not overwritten: choose another name, or remove it yourself."
+        )
+
+
+def _write(model: "NamedModel", part: str, folder: Path, dtype: "torch.dtype") -> dict[str, Any]:
+    """Writes one part, reads it back, and returns its config."""
+    import torch
+    from threestudio_jointdreamer.priors.loading import load_model
+
+    config, weights = model.read(part)
+    arguments = {} if part else {"add_pooling_layer": False}  # of DINO's ViT
+    cpu = torch.device("cpu")
+    made = model.build(_class_of(part, config), part, (config, weights), cpu, dtype, **arguments)
+    state = made.state_dict()
+    infinite = [name for name, tensor in state.items() if not tensor.isfinite().all()]
+    if infinite:
+        raise ValueError(
+            f"SOURCE: {part or 'its model'} holds numbers that are not finite as {dtype}: "
+            f"{', '.join(infinite[:5])}. Use --dtype float32; if that fails too, download it again."
+        )
+    made.save_pretrained(folder / part, max_shard_size="100GB")
+    back = load_model(type(made), str(folder), part, cpu, dtype, KEY, **arguments).state_dict()
+    if any(not torch.equal(tensor, back[name]) for name, tensor in state.items()):
+        raise OSError(f"What was written of {part} reads back differently: the disk fails.")
+    return config
+
+
+def _class_of(part: str, config: dict[str, Any]) -> "type[nn.Module]":
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from threestudio_jointdreamer.priors import wonder3d, zero123  # noqa: F401 - makes its kind known
+    from threestudio_jointdreamer.priors.image_prior import KINDS
+    from transformers import CLIPVisionModelWithProjection, ViTModel
+
+    if part == "unet":
+        kinds = (kind.unet_class for kind in KINDS if kind.recognises(config))
+        return next(kinds, UNet2DConditionModel)
+    return {
+        "vae": AutoencoderKL,
+        "image_encoder": CLIPVisionModelWithProjection,
+        "cc_projection": zero123.CCProjection,
+        "": ViTModel,
+    }[part]
+
+
+def _config(model: "NamedModel", part: str) -> dict[str, Any]:
+    """What a part without weights says; of a checkpoint's schedule, diffusers' whole config."""
+    from diffusers import DDIMScheduler
+
+    config, _ = model.read(part)
+    if model.files.path.is_file():
+        return json.loads(DDIMScheduler.from_config(config).to_json_string())
+    return config
+
+
+def _notes(source: Any) -> dict[str, Any]:
+    """What provenance.json says of a checkpoint in LDM's layout only."""
+    if not hasattr(source, "left_out"):
+        return {}
+    weights = "averaged (EMA)" if source.averaged else "as they are"
+    return {"unet_weights": weights, "left_out": dict(source.left_out)}
+
+
+def _write_json(file: Path, content: dict[str, Any]) -> None:
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("threestudio-jointdreamer")
+    except importlib.metadata.PackageNotFoundError:  # a checkout that is not installed
+        return "of a checkout"

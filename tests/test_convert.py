@@ -11,13 +11,15 @@ from helpers import originals
 from helpers.hub_server import serve_hub
 from helpers.originals import UNET, VAE
 from safetensors.torch import load_file, save_file
-from threestudio_jointdreamer.priors.dino import load_dino, to_transformers
+from threestudio_jointdreamer.priors import loading
+from threestudio_jointdreamer.priors.dino import load_dino
 from threestudio_jointdreamer.priors.image_prior import load_image_prior
 from threestudio_jointdreamer.priors.loading import load_model, load_prior, load_schedule
-from threestudio_jointdreamer.weights.ldm.reading import Hints
+from threestudio_jointdreamer.weights.dino import to_transformers
+from threestudio_jointdreamer.weights.ldm.checkpoint import Hints
 from transformers import CLIPImageProcessor
 
-from jointdreamer import conversion as converting
+from jointdreamer import convert as converting
 from jointdreamer.cli import main
 from jointdreamer.testing.random_image_priors import build_wonder3d, build_zero123
 
@@ -230,7 +232,7 @@ def test_a_disk_that_changes_numbers_is_noticed(mvdream_file, tmp_path, monkeypa
         model.conv_out.bias.data = model.conv_out.bias + 1
         return model
 
-    monkeypatch.setattr(converting, "load_model", changed)
+    monkeypatch.setattr(loading, "load_model", changed)
     with pytest.raises(OSError, match="unet reads back differently"):
         converting.convert(str(mvdream_file), tmp_path / "out")
     assert os.listdir(tmp_path) == []

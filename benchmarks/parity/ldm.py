@@ -6,8 +6,7 @@ from typing import Any
 
 import torch
 from threestudio_jointdreamer.weights.assembling import assemble
-from threestudio_jointdreamer.weights.ldm.checkpoint import sort_weights
-from threestudio_jointdreamer.weights.ldm.reading import Hints, convert_part
+from threestudio_jointdreamer.weights.ldm.checkpoint import Hints, open_checkpoint
 from torch import Tensor, nn
 
 BLOCKS = {  # of every UNet of Stable Diffusion 1 and 2
@@ -45,5 +44,5 @@ def converted(
     published: dict[str, Tensor], part: str, model_class: type[nn.Module], **hints: Any
 ) -> nn.Module:
     """A part as it is read from a checkpoint file of these weights; `hints` are those of Hints."""
-    checkpoint = sort_weights(published, Path("checkpoint"))
-    return assemble(model_class, *convert_part(checkpoint, part, Hints(**hints)))
+    checkpoint = open_checkpoint(published, Path("checkpoint"), Hints(**hints))
+    return assemble(model_class, *checkpoint.read(part))

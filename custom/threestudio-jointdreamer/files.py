@@ -49,6 +49,22 @@ def replacing(target: str | Path, durable: bool = False) -> Iterator[Path]:
         shutil.rmtree(workplace, ignore_errors=True)
 
 
+@contextmanager
+def replacing_folder(target: str | Path, overwrite: bool = False) -> Iterator[Path]:
+    """As `replacing`, an empty folder.
+
+    Raises:
+        ValueError: `target` is a file; or it is not empty, and `overwrite` is off.
+    """
+    target = Path(target).expanduser()
+    if target.is_file() or (target.is_dir() and not overwrite and any(target.iterdir())):
+        remedy = "choose another name" + ("" if target.is_file() else ", or overwrite it")
+        raise ValueError(f"{target} exists already: {remedy}.")
+    with replacing(target) as new:
+        new.mkdir()
+        yield new
+
+
 def _take_name(new: Path, target: Path, old: Path) -> None:
     if new.is_file():
         os.replace(new, target)

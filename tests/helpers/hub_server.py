@@ -1,4 +1,4 @@
-"""A Hugging Face hub on loopback: the three requests that fetching a model makes."""
+"""A Hugging Face hub on loopback: the requests that fetching a model makes."""
 
 import hashlib
 import json
@@ -12,35 +12,30 @@ from urllib.parse import unquote, urlparse
 from huggingface_hub import constants, file_download
 
 LARGE = 2000  # bytes; what is larger is kept as a large file, with its sha256
-CHUNK = 1024  # bytes that the client writes at a time
 COMMIT = "c0ffee" + "0" * 34
 
 
 @dataclass
 class Hub:
-    """What is on the hub, what goes wrong there, and what was asked of it.
+    """What is on the hub, and what was asked of it.
 
     Attributes:
         repos: content by repository and path.
-        cut_after: the next transfers of large files end after so many bytes, one for each.
-        damaged: paths whose content arrives with a flipped bit, so often.
-        requests: (method, path, first byte) of every request.
+        requests: method and path of every request; the path is empty where it is no file's.
     """
 
     repos: dict[str, dict[str, bytes]] = field(default_factory=dict)
-    cut_after: list[int] = field(default_factory=list)
-    damaged: dict[str, int] = field(default_factory=dict)
-    requests: list[tuple[str, str, int]] = field(default_factory=list)
+    requests: list[tuple[str, str]] = field(default_factory=list)
 
     def publish(self, repo: str, folder: Path) -> None:
         """Puts all files of a local folder into a repository."""
         files = (path for path in Path(folder).rglob("*") if path.is_file())
-        content = {str(path.relative_to(folder)): path.read_bytes() for path in files}
+        content = {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
         self.repos.setdefault(repo, {}).update(content)
 
     def fetched(self) -> list[str]:
         """The paths whose content was sent, in order."""
-        return [path for method, path, _ in self.requests if method == "GET" and path]
+        return [path for method, path in self.requests if method == "GET" and path]
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -59,62 +54,43 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         parts = unquote(urlparse(self.path).path).strip("/").split("/")
         if parts[:2] == ["api", "models"]:
-            self._list("/".join(parts[2:4]))
-        elif parts[2:4] == ["resolve", "main"] or parts[2:4] == ["resolve", COMMIT]:
-            self._file("/".join(parts[:2]), "/".join(parts[4:]))
+            self._list("/".join(parts[2:4]), as_tree=parts[4:5] == ["tree"])
         else:
-            self._nothing("EntryNotFound")
+            self._file("/".join(parts[:2]), "/".join(parts[4:]))
 
-    def _list(self, repo: str) -> None:
-        self.hub.requests.append((self.command, "", 0))
+    def _list(self, repo: str, as_tree: bool) -> None:
+        self.hub.requests.append((self.command, ""))
         if repo not in self.hub.repos:
-            return self._nothing("RepoNotFound")
-        siblings = []
+            return self._send(404, {"X-Error-Code": "RepoNotFound"}, b"")
+        siblings, tree = [], []
         for path, content in self.hub.repos[repo].items():
-            sibling = {"rfilename": path, "size": len(content), "blobId": _git_sha(content)}
+            siblings.append({"rfilename": path, "size": len(content), "blobId": _git_sha(content)})
+            tree.append({"type": "file", "path": path, "size": len(content)})
+            tree[-1]["oid"] = _git_sha(content)
             if len(content) > LARGE:
-                sha256 = hashlib.sha256(content).hexdigest()
-                sibling["lfs"] = {"sha256": sha256, "size": len(content), "pointerSize": 130}
-            siblings.append(sibling)
-        body = json.dumps({"id": repo, "sha": COMMIT, "siblings": siblings}).encode()
-        self._send(200, {"Content-Type": "application/json"}, body)
+                large = {"size": len(content), "pointerSize": 130}
+                siblings[-1]["lfs"] = {**large, "sha256": hashlib.sha256(content).hexdigest()}
+                tree[-1]["lfs"] = {**large, "oid": hashlib.sha256(content).hexdigest()}
+        answer = tree if as_tree else {"id": repo, "sha": COMMIT, "siblings": siblings}
+        self._send(200, {"Content-Type": "application/json"}, json.dumps(answer).encode())
 
     def _file(self, repo: str, path: str) -> None:
+        self.hub.requests.append((self.command, path))
         content = self.hub.repos.get(repo, {}).get(path)
-        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").split("-")[0])
-        self.hub.requests.append((self.command, path, start))
         if content is None:
-            return self._nothing("EntryNotFound")
+            return self._send(404, {"X-Error-Code": "EntryNotFound"}, b"")
         large = len(content) > LARGE
         etag = hashlib.sha256(content).hexdigest() if large else _git_sha(content)
-        headers = {
-            "ETag": f'"{etag}"',
-            "X-Repo-Commit": COMMIT,
-            "X-Linked-Size": str(len(content)),
-        }
-        status = 206 if "Range" in self.headers else 200
-        if status == 206:
-            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        if self.command == "GET" and self.hub.damaged.get(path):
-            self.hub.damaged[path] -= 1
-            content = bytes([content[0] ^ 1]) + content[1:]
-        cut = None
-        if self.command == "GET" and large and self.hub.cut_after:
-            cut = self.hub.cut_after.pop(0)
-        self._send(status, headers, content[start:], cut)
+        headers = {"ETag": f'"{etag}"', "X-Linked-Size": str(len(content))}
+        self._send(200, {**headers, "X-Repo-Commit": COMMIT}, content)
 
-    def _send(self, status: int, headers: dict, body: bytes, cut: int | None = None) -> None:
+    def _send(self, status: int, headers: dict, body: bytes) -> None:
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command == "GET":
-            self.wfile.write(body[:cut])
-        if cut is not None:
-            self.close_connection = True
-
-    def _nothing(self, code: str) -> None:
-        self._send(404, {"X-Error-Code": code}, b"")
+            self.wfile.write(body)
 
 
 def _git_sha(content: bytes) -> str:
@@ -133,7 +109,6 @@ def serve_hub(monkeypatch, cache: Path):
     monkeypatch.setattr(constants, "ENDPOINT", address)
     for module in (constants, file_download):  # the older library keeps names of its own
         monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
-        monkeypatch.setattr(module, "DOWNLOAD_CHUNK_SIZE", CHUNK, raising=False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     try:

@@ -8,8 +8,8 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
-from threestudio_jointdreamer.priors import loading
 from threestudio_jointdreamer.priors.loading import load_model, load_prior, load_schedule
+from threestudio_jointdreamer.weights import names
 
 CPU = torch.device("cpu")
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -49,14 +49,14 @@ def test_relative_folders_are_found_in_the_repository_from_anywhere(folder, tmp_
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
-    monkeypatch.setattr(loading, "__file__", str(tmp_path / "custom" / "x" / "loading.py"))
-    assert loading.find_local("model") == tmp_path / "model"
-    assert loading.find_local("no-model") is None
+    monkeypatch.setattr(names, "__file__", str(tmp_path / "custom" / "x" / "names.py"))
+    assert names.find_local("model") == tmp_path / "model"
+    assert names.find_local("no-model") is None
 
 
 def test_the_working_directory_goes_before_the_repository(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert loading.find_local("model").resolve() == folder
+    assert names.find_local("model").resolve() == folder
 
 
 def test_other_samplers_of_the_same_schedule_load(folder):
@@ -121,7 +121,7 @@ def test_truncated_weights_are_named(folder, keep):
     file = folder / "unet" / WEIGHTS
     content = file.read_bytes()
     file.write_bytes(content[: int(keep * len(content))])
-    with pytest.raises(ValueError, match=rf"{WEIGHTS} \(\d+ bytes\) is truncated or corrupt"):
+    with pytest.raises(ValueError, match=rf"{WEIGHTS} \(\d+ bytes\) is truncated, corrupt"):
         load_unet(folder)
 
 
@@ -136,7 +136,7 @@ def test_truncated_weights_are_named(folder, keep):
         (lambda w: w.update({"camera.weight": torch.zeros(7)}), "unknown camera.weight"),
         (
             lambda w: w.update({"conv_in.bias": torch.zeros(32, dtype=torch.int8)}),
-            "conv_in.bias of torch.int8 instead of floating point",
+            "misshapen conv_in.bias of torch.int8 instead of floating point",
         ),
     ],
 )
@@ -172,5 +172,5 @@ def test_a_missing_schedule_is_named(folder):
 
 def test_an_unreadable_schedule_is_named(folder):
     (folder / "scheduler" / "scheduler_config.json").write_text("{")
-    with pytest.raises(ValueError, match="is no readable noise schedule"):
+    with pytest.raises(ValueError, match="scheduler_config.json is no JSON"):
         load_schedule(folder)

@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL, ConfigMixin, ModelMixin, UNet2DConditionMod
 from diffusers.configuration_utils import register_to_config
 from safetensors.torch import load_file, save_file
 from threestudio_jointdreamer.priors.loading import load_model, load_prior, load_schedule
-from threestudio_jointdreamer.weights.folders import choose_weights
+from threestudio_jointdreamer.weights.folder import choose_weights
 from torch import nn
 from transformers import (
     CLIPTextConfig,

@@ -1,22 +1,21 @@
-"""Loading models from the hub: what is fetched, interruptions, damage, a full disk, offline use."""
+"""Loading models from the hub: what is fetched, what the cache has, and what errors say."""
 
 import errno
-import hashlib
-import shutil
 from pathlib import Path
 
 import huggingface_hub.constants as constants
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from helpers.hub_server import CHUNK, serve_hub
+from helpers.hub_server import serve_hub
 from safetensors.torch import load_file, save
-from threestudio_jointdreamer.priors.loading import has_part, load_model, load_schedule
-from threestudio_jointdreamer.weights import hub_download
+from threestudio_jointdreamer.priors.loading import has_part, load_model, load_prior, load_schedule
+from threestudio_jointdreamer.weights import names
 
 CPU = torch.device("cpu")
 REPO = "someone/some-model"
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+HALF = WEIGHTS.replace(".safetensors", ".fp16.safetensors")
 
 
 @pytest.fixture
@@ -35,16 +34,13 @@ def load_unet(name=REPO, dtype=torch.float32):
     return load_model(UNet2DConditionModel, name, "unet", CPU, dtype, "the.key")
 
 
-def cached(tmp_path, pattern="*") -> list[Path]:
-    return [path for path in (tmp_path / "cache").rglob(pattern) if path.is_file()]
-
-
 def same_weights(model, folder) -> bool:
     weights = load_file(folder / WEIGHTS)
     return all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
 
 
 def test_only_the_parts_that_are_needed_are_fetched(published, sd_folder):
+    published.repos[REPO][WEIGHTS.replace("safetensors", "bin")] = b"not needed"
     assert same_weights(load_unet(), sd_folder)
     assert sorted(published.fetched()) == ["unet/config.json", WEIGHTS]
     load_schedule(REPO)
@@ -55,103 +51,64 @@ def test_what_is_cached_is_used_without_asking(published, monkeypatch, sd_folder
     load_unet()
     load_schedule(REPO)
     before = len(published.requests)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert same_weights(load_unet(), sd_folder)
-    load_schedule(REPO)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    load_prior(REPO, CPU)
     assert len(published.requests) == before
 
 
+def test_all_parts_of_a_prior_are_asked_for_once(published):
+    load_prior(REPO, CPU, vae_from=REPO)
+    assert sum(not path for _, path in published.requests) <= 3  # lists of the library and ours
+
+
 def test_the_half_variant_is_fetched_for_half_precision_only(published, sd_folder):
-    variant = WEIGHTS.replace(".safetensors", ".fp16.safetensors")
     half = {name: tensor.half() for name, tensor in load_file(sd_folder / WEIGHTS).items()}
-    published.repos[REPO][variant] = save(half)
+    published.repos[REPO][HALF] = save(half)
     assert load_unet(dtype=torch.float16).dtype == torch.float16
-    assert variant in published.fetched() and WEIGHTS not in published.fetched()
+    assert HALF in published.fetched() and WEIGHTS not in published.fetched()
 
 
 def test_the_full_weights_are_fetched_for_full_precision(published):
-    published.repos[REPO][WEIGHTS.replace(".safetensors", ".fp16.safetensors")] = b"not read"
+    published.repos[REPO][HALF] = b"not read"
     load_unet()
-    assert published.fetched()[-1] == WEIGHTS
+    assert WEIGHTS in published.fetched() and HALF not in published.fetched()
 
 
-def test_an_interrupted_download_goes_on_where_it_was(published, tmp_path, sd_folder, monkeypatch):
-    third = len(published.repos[REPO][WEIGHTS]) // 3 // CHUNK * CHUNK
-    with monkeypatch.context() as patch:
-        patch.setattr(hub_download._Watched, "write", _interrupted(third))
-        with pytest.raises(KeyboardInterrupt):
-            load_unet()
-    assert not cached(tmp_path, "*.safetensors")
-    (partial,) = cached(tmp_path, f"*{hub_download.SUFFIX}")
-    assert partial.stat().st_size == third
-    assert same_weights(load_unet(), sd_folder)
-    assert sent(published) == [0, third]
-    assert not cached(tmp_path, "*incomplete*")
-
-
-def _interrupted(size: int):
-    """As Ctrl-C, once so many bytes are written."""
-    write = hub_download._Watched.write
-
-    def interrupted(self, data):
-        if self.tell() >= size:
-            raise KeyboardInterrupt
-        return write(self, data)
-
-    return interrupted
-
-
-def sent(hub) -> list[int]:
-    """The first bytes of all transfers of the weights."""
-    return [start for method, path, start in hub.requests if (method, path) == ("GET", WEIGHTS)]
-
-
-def test_a_connection_that_breaks_is_taken_up_again(published, sd_folder):
-    third = len(published.repos[REPO][WEIGHTS]) // 3 // CHUNK * CHUNK
-    published.cut_after = [third]
-    assert same_weights(load_unet(), sd_folder)
-    assert sent(published) == [0, third]
-
-
-def test_a_damaged_beginning_is_thrown_away(published, tmp_path, sd_folder):
-    content = published.repos[REPO][WEIGHTS]
-    blobs = tmp_path / "cache" / "models--someone--some-model" / "blobs"
-    blobs.mkdir(parents=True)
-    name = hashlib.sha256(content).hexdigest() + hub_download.SUFFIX
-    (blobs / name).write_bytes(b"\0" * 1000)
-    assert same_weights(load_unet(), sd_folder)
-    assert sent(published) == [1000, 0]
-
-
-@pytest.mark.parametrize("path", [WEIGHTS, "unet/config.json"])
-def test_a_file_that_arrives_damaged_is_fetched_again_and_then_refused(published, tmp_path, path):
-    published.damaged = {path: 2}
-    with pytest.raises(ValueError, match=f"{path} of {REPO} arrived damaged twice"):
-        load_unet()
-    assert not [file for file in cached(tmp_path) if file.name == Path(path).name]
-    assert not cached(tmp_path, "*incomplete*")
-    published.damaged = {path: 1}
+@pytest.mark.parametrize("lost", [WEIGHTS, "unet/config.json"])
+def test_partly_cached_repositories_are_completed(published, tmp_path, sd_folder, lost):
     load_unet()
+    (file,) = (tmp_path / "cache").glob(f"models--*/snapshots/*/{lost}")
+    file.resolve().unlink()
+    file.unlink()
+    fetched = len(published.fetched())
+    assert same_weights(load_unet(), sd_folder)
+    assert published.fetched()[fetched:] == [lost]
 
 
-def test_a_full_disk_is_named_and_leaves_no_half_file(published, tmp_path, monkeypatch):
-    def write(self, data):
-        raise OSError(errno.ENOSPC, "No space left on device")
+def test_a_full_disk_is_named_with_the_remedy(published, monkeypatch):
+    def full(*args, **kwargs):
+        raise RuntimeError("in the library") from OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(hub_download._Watched, "write", write)
+    def wrapped(*args, **kwargs):
+        try:
+            full()
+        except RuntimeError as error:
+            raise OSError("not fetched") from error
+
+    monkeypatch.setattr(names, "snapshot_download", wrapped)
     with pytest.raises(OSError, match="disk is full.*HF_HOME") as raised:
         load_unet()
     assert raised.value.errno == errno.ENOSPC
-    assert not cached(tmp_path, "*.safetensors")
 
 
-def test_what_the_hub_lacks_is_named(published, sd_folder):
+def test_what_the_hub_lacks_is_named(published):
     del published.repos[REPO]["unet/config.json"], published.repos[REPO][WEIGHTS]
     with pytest.raises(FileNotFoundError, match="the.key='someone/some-model'.*no folder unet/"):
         load_unet()
     with pytest.raises(FileNotFoundError, match="the.key='someone/none'.*Repository Not Found|404"):
         load_unet("someone/none")
-    with pytest.raises(FileNotFoundError, match="has no file model.ckpt"):
+    with pytest.raises(FileNotFoundError, match=f"the.key='{REPO}/model.ckpt'.*model.ckpt|404"):
         load_unet(f"{REPO}/model.ckpt")
 
 
@@ -163,15 +120,19 @@ def test_missing_shards_on_the_hub_are_named(published):
         load_unet()
 
 
-def test_has_part_asks_the_hub_once(published, hub, mv_folder):
-    hub.publish("someone/mvdream", mv_folder)
+def test_has_part_asks_the_hub(published, mv_folder):
+    published.publish("someone/mvdream", mv_folder)
     assert has_part(REPO, "vae") and not has_part("someone/mvdream", "vae")
 
 
-def test_partly_cached_repositories_are_completed(published, tmp_path, sd_folder):
+def test_a_broken_link_in_the_cache_is_fetched_again(published, tmp_path, sd_folder):
     load_unet()
-    (snapshot,) = (tmp_path / "cache").glob("models--*/snapshots/*")
-    (snapshot / WEIGHTS).unlink()
-    shutil.rmtree(tmp_path / "cache" / "models--someone--some-model" / "blobs")
-    (snapshot / "unet" / "config.json").unlink()
+    for blob in (tmp_path / "cache").glob("models--*/blobs/*"):
+        blob.unlink()
     assert same_weights(load_unet(), sd_folder)
+
+
+def test_the_library_leaves_nothing_half_written(published, tmp_path):
+    load_unet()
+    files = [path for path in Path(tmp_path / "cache").rglob("*") if "incomplete" in path.name]
+    assert files == []

@@ -1,7 +1,9 @@
 """The timed negative prompt, and the cache of text embeddings."""
 
 import gc
+import json
 import os
+import shutil
 import weakref
 from pathlib import Path
 
@@ -9,9 +11,9 @@ import huggingface_hub.constants
 import pytest
 import threestudio
 import torch
-from threestudio_jointdreamer.priors.loading import load_model
-from threestudio_jointdreamer.prompts import jointdreamer, text_encoder
+from threestudio_jointdreamer.prompts import jointdreamer
 from threestudio_jointdreamer.prompts.cache import EmbeddingCache, default_folder
+from threestudio_jointdreamer.weights.models import NamedModel
 from transformers import AutoTokenizer, CLIPTextModel
 
 from jointdreamer.testing.random_priors import build_stable_diffusion
@@ -200,15 +202,27 @@ def test_a_single_file_is_no_text_encoder(make):
 def test_the_text_encoder_is_gone_after_use(make, monkeypatch):
     loaded = []
 
-    def remember(*args):
-        model = load_model(*args)
+    def remember(self, *args):
+        model = load(self, *args)
         loaded.append(weakref.ref(model))
         return model
 
-    monkeypatch.setattr(text_encoder, "load_model", remember)
+    load = NamedModel.load
+    monkeypatch.setattr(NamedModel, "load", remember)
     make()
     gc.collect()
     assert [model() for model in loaded] == [None]
+
+
+def test_a_tokenizer_with_code_of_its_own_is_refused_in_one_line(make, sd_folder, tmp_path):
+    folder = shutil.copytree(sd_folder, tmp_path / "model")
+    file = folder / "tokenizer" / "tokenizer_config.json"
+    auto_map = {"AutoTokenizer": ["evil.Tokenizer", None]}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"auto_map": auto_map}))
+    (folder / "tokenizer" / "evil.py").write_text(f"open({str(tmp_path / 'it-ran')!r}, 'w')")
+    with pytest.raises(ValueError, match="name_or_path=.*auto_map.*never run") as refusal:
+        make(pretrained_model_name_or_path=str(folder))
+    assert "\n" not in str(refusal.value) and not (tmp_path / "it-ran").exists()
 
 
 def test_a_hub_name_without_network_says_what_to_do(make, monkeypatch):

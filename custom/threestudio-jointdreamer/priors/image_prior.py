@@ -1,6 +1,5 @@
 """Makes any image-to-image diffusion model look the same to an energy: a view from a picture."""
 
-import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -12,8 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import CLIPVisionModelWithProjection
 
+from ..weights.models import open_model
 from .latent_prior import LatentPrior, resize
-from .loading import find_folder, is_original, load_model, load_schedule, locate, read_original
+from .loading import HALF, precision, read_schedule
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of the pictures that CLIP was trained on
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -88,7 +88,7 @@ class ImagePrior(ABC):
         prior: UNet, schedule and VAE; images are encoded by it as by any other.
         image_encoder: CLIP's image tower.
         options: of the user.
-        parts: what `load_parts` returned, by name.
+        parts: models of `part_classes`, by name.
 
     Attributes:
         kind: its name in messages.
@@ -96,12 +96,15 @@ class ImagePrior(ABC):
             is never asked for.
         crosses_domains: whether `cross_domain` may be chosen.
         unet_class: what `unet/` is loaded as.
+        part_classes: what a model of this kind has beside unet, vae, scheduler and image_encoder,
+            by the name of its folder and of the constructor's argument.
     """
 
     kind: ClassVar[str]
     joint: ClassVar[bool] = False
     crosses_domains: ClassVar[bool] = False
     unet_class: ClassVar[type[UNet2DConditionModel]] = UNet2DConditionModel
+    part_classes: ClassVar[dict[str, type[nn.Module]]] = {}
 
     def __init__(
         self,
@@ -127,13 +130,6 @@ class ImagePrior(ABC):
     @abstractmethod
     def recognises(unet_config: dict[str, Any]) -> bool:
         """Whether a model with this unet/config.json is of this kind."""
-
-    @classmethod
-    def load_parts(
-        cls, name_or_path: str, device: torch.device, dtype: torch.dtype, key: str
-    ) -> dict[str, nn.Module]:
-        """Models of this kind beside UNet, VAE and image encoder, for the constructor."""
-        return {}
 
     @abstractmethod
     def look_at(self, rgb: Float[Tensor, "N 3 H W"]) -> Reference:
@@ -212,52 +208,45 @@ def load_image_prior(
             truncated or do not fit the config.
     """
     options = options or ImagePriorOptions()
-    half = half_precision_weights and torch.device(device).type == "cuda"
-    dtype = torch.float16 if half else torch.float32
-    config = _unet_config(name_or_path, key, half)
-    kind = next((kind for kind in KINDS if kind.recognises(config)), None)
-    if kind is None:
-        raise ValueError(
-            f"{key}={str(name_or_path)!r} holds no image-to-image model: its unet/config.json has "
-            f"_class_name={config.get('_class_name')}, in_channels={config.get('in_channels')} "
-            f"and class_embed_type={config.get('class_embed_type')}. Use a model of one of these "
-            f"kinds: {', '.join(sorted(kind.kind for kind in KINDS))}."
-        )
-    if options.cross_domain and not kind.crosses_domains:
-        raise ValueError(
-            f"energy.cross_domain=true, but {key}={str(name_or_path)!r} is a {kind.kind} model, "
-            "which predicts colours only: set energy.cross_domain=false."
-        )
-    parts = kind.load_parts(name_or_path, device, dtype, key)
-    unet = load_model(kind.unet_class, name_or_path, "unet", device, dtype, key)
-    vae = load_model(AutoencoderKL, vae_from or name_or_path, "vae", device, dtype, key)
-    encoder = load_model(
-        CLIPVisionModelWithProjection, name_or_path, "image_encoder", device, dtype, key
-    )
-    prior = LatentPrior(
-        unet,
-        load_schedule(name_or_path, key),
-        vae,
-        condition_channels=unet.config.in_channels - unet.config.out_channels,
-    )
+    dtype = precision(device, half_precision_weights)
+    half = dtype in HALF
+    needed = ["unet", "scheduler", "image_encoder", *([] if vae_from else ["vae"])]
+    model = open_model(name_or_path, key, needed, half)
+    contents = model.read("unet")
+    kind = _kind_of(contents[0], model.described, options)
+    of_parts = model
+    if not all(model.has(part) for part in kind.part_classes):  # they are still on the hub
+        of_parts = open_model(name_or_path, key, list(kind.part_classes), half)
+    parts = {
+        name: of_parts.load(model_class, name, device, dtype)
+        for name, model_class in kind.part_classes.items()
+    }
+    unet = model.build(kind.unet_class, "unet", contents, device, dtype)
+    of_vae = open_model(vae_from, key, ["vae"], half) if vae_from else model
+    vae = of_vae.load(AutoencoderKL, "vae", device, dtype)
+    encoder = model.load(CLIPVisionModelWithProjection, "image_encoder", device, dtype)
+    condition_channels = unet.config.in_channels - unet.config.out_channels
+    prior = LatentPrior(unet, read_schedule(model), vae, condition_channels)
     return kind(prior, encoder, options, **parts)
 
 
-def _unet_config(name_or_path: str, key: str, half: bool) -> dict[str, Any]:
-    source = locate(name_or_path, "unet", key, half)
-    if is_original(source, "unet"):
-        return read_original(source, "unet")[0]
-    file = find_folder(name_or_path, "unet", key, half) / "config.json"
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"{key}={str(name_or_path)!r}: there is no {file}. Download the model again."
-        )
-    try:
-        return json.loads(file.read_text())
-    except ValueError as error:
+def _kind_of(
+    unet_config: dict[str, Any], described: str, options: ImagePriorOptions
+) -> type[ImagePrior]:
+    kind = next((kind for kind in KINDS if kind.recognises(unet_config)), None)
+    if kind is None:
+        found = [f"{k}={unet_config.get(k)}" for k in ("_class_name", "in_channels")]
         raise ValueError(
-            f"{key}={str(name_or_path)!r}: {file} is no JSON ({error}). Download it again."
-        ) from error
+            f"{described} holds no image-to-image model: its unet/config.json has "
+            f"{', '.join(found)} and class_embed_type={unet_config.get('class_embed_type')}. Use a "
+            f"model of one of these kinds: {', '.join(sorted(kind.kind for kind in KINDS))}."
+        )
+    if options.cross_domain and not kind.crosses_domains:
+        raise ValueError(
+            f"energy.cross_domain=true, but {described} is a {kind.kind} model, "
+            "which predicts colours only: set energy.cross_domain=false."
+        )
+    return kind
 
 
 def repeat_views(x: Tensor, n_view: int) -> Tensor:

@@ -9,7 +9,6 @@ cosine, so a logit of theirs stays within ±1 and no probability leaves 27 to 73
 input multiplies one matrix with the transpose of the other, not with its inverse.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,10 +20,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import ViTModel
 
-from ..weights.files import replacing_folder
-from ..weights.hub import cached_part, parse_name
+from ..files import replacing_folder
 from .dino import IMAGE_MEAN, IMAGE_STD, cls_features, load_dino
-from .loading import find_local, load_model
+from .loading import load_model, precision
 from .multiview import CAMERA_DIM, camera_condition
 
 
@@ -200,33 +198,16 @@ def load_pair_classifier(
         ValueError: weights that are damaged, or do not fit each other.
     """
     head = load_model(PairHead, name_or_path, "head", device, torch.float32, key)
-    half = half_precision_weights and torch.device(device).type == "cuda"
-    dtype = torch.float16 if half else torch.float32
-    elsewhere = backbone_name_or_path or head.config.backbone
-    if elsewhere:
-        backbone = load_dino(elsewhere, device, dtype, backbone_key)
+    dtype = precision(device, half_precision_weights)
+    named = backbone_name_or_path or head.config.backbone
+    if named:
+        backbone = load_dino(named, device, dtype, backbone_key)
     else:
         backbone = load_dino(name_or_path, device, dtype, key, subfolder="backbone")
     try:
         return PairClassifier(backbone, head).eval()
     except ValueError as error:
-        raise ValueError(
-            f"{key}={name_or_path!r}, {backbone_key}={elsewhere!r}: {error}"
-        ) from error
-
-
-def named_backbone(name_or_path: str) -> str | None:
-    """The published DINO that a head names, as far as its config is on this machine."""
-    root = find_local(name_or_path) if name_or_path else None
-    config = root / "head" / "config.json" if root else None
-    hub_name = None if root else parse_name(name_or_path)
-    if hub_name:
-        files = cached_part(hub_name, "head", half=False)
-        config = next((file for file in files if file.name == "config.json"), None)
-    try:
-        return json.loads(config.read_text()).get("backbone") if config else None
-    except (OSError, ValueError):
-        return None
+        raise ValueError(f"{key}={name_or_path!r}, {backbone_key}={named!r}: {error}") from error
 
 
 def relative_pose(

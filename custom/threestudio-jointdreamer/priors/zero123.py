@@ -18,7 +18,6 @@ from .image_prior import (
     repeat_views,
 )
 from .latent_prior import LatentPrior
-from .loading import load_model
 
 POSE_DIM = 4
 
@@ -47,6 +46,7 @@ class Zero123(ImagePrior):
     """
 
     kind = "zero123"
+    part_classes = {"cc_projection": CCProjection}
 
     def __init__(
         self,
@@ -65,11 +65,6 @@ class Zero123(ImagePrior):
     def recognises(unet_config: dict[str, Any]) -> bool:
         channels = (unet_config.get("in_channels"), unet_config.get("out_channels", 4))
         return channels == (8, 4) and unet_config.get("class_embed_type") is None
-
-    @classmethod
-    def load_parts(cls, name_or_path, device, dtype, key) -> dict[str, nn.Module]:
-        projection = load_model(CCProjection, name_or_path, "cc_projection", device, dtype, key)
-        return {"cc_projection": projection}
 
     def look_at(self, rgb: Float[Tensor, "N 3 H W"]) -> Reference:
         pixels = self._at_size(rgb)

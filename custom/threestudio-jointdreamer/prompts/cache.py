@@ -13,7 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..priors.loading import find_local
+from ..files import replacing
+from ..weights.names import find_local
 
 ENCODER_PARTS = ("tokenizer", "text_encoder")
 
@@ -97,7 +98,5 @@ class EmbeddingCache:
         """Writes one file; it appears complete or not at all."""
         notes = {"gaps": json.dumps(asdict(embedding.gaps)), "prompt": prompt}
         hidden = embedding.hidden.detach().to("cpu", torch.float32).contiguous()
-        with tempfile.TemporaryDirectory(dir=self.folder) as workplace:
-            temporary = os.path.join(workplace, "new.safetensors")
-            save_file({"hidden": hidden}, temporary, notes)
-            os.replace(temporary, self.path(prompt))
+        with replacing(self.path(prompt)) as path:
+            save_file({"hidden": hidden}, path, notes)

@@ -4,9 +4,7 @@ A negative prompt helps late, when colours and detail form, and disturbs the ear
 the shape. Embeddings are cached per user, never in the working directory.
 """
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import threestudio
 import torch
@@ -18,7 +16,6 @@ from threestudio.models.prompt_processors.stable_diffusion_prompt_processor impo
 from threestudio.utils.misc import barrier, cleanup
 from torch import Tensor
 
-from ..weights.requirements import Requirement, parts_of
 from .cache import Embedding, EmbeddingCache
 from .text_encoder import encode_prompts
 
@@ -43,12 +40,6 @@ class JointDreamerPromptProcessor(StableDiffusionPromptProcessor):
         spawn: bool = False
 
     cfg: Config
-
-    @classmethod
-    def required_weights(cls, cfg: Mapping[str, Any], key: str) -> Iterator[Requirement]:
-        """What is loaded, for `jointdreamer download` and `doctor`."""
-        parts = ["tokenizer", "text_encoder"]
-        yield from parts_of(cfg, key, parts, half=False, resident=False)
 
     def configure(self) -> None:
         if self.cfg.spawn:
@@ -122,5 +113,7 @@ class JointDreamerPromptProcessor(StableDiffusionPromptProcessor):
 
     def _choose_negative(self, global_step: int) -> None:
         late = global_step >= self.cfg.start_neg
+        if late and self.cfg.start_neg == global_step > 0:
+            threestudio.info(f"Step {global_step}: the negative prompt takes the empty one's place")
         self.uncond_text_embeddings = self._negative if late else self._empty
         self.uncond_text_embeddings_vd = self._negative_vd if late else self._empty_vd

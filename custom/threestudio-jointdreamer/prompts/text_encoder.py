@@ -1,14 +1,16 @@
 """Runs a prior's tokenizer and CLIP text encoder over prompts, and finds words they do not know."""
 
+import json
 import re
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerBase
 
-from ..priors.loading import find_folder, load_model
-from .cache import Embedding, Gaps
+from ..weights.models import NamedModel, open_model
+from .cache import ENCODER_PARTS, Embedding, Gaps
 
 KEY = "system.prompt_processor.pretrained_model_name_or_path"
 BATCH = 1024  # prompts
@@ -26,8 +28,9 @@ def encode_prompts(name_or_path: str, prompts: list[str], device: torch.device) 
         FileNotFoundError: no such folder, or a hub name that cannot be fetched.
         ValueError: the files do not load.
     """
-    tokenizer = _load_tokenizer(name_or_path)
-    embedded = _embed(name_or_path, tokenizer, prompts, device).cpu()
+    model = open_model(name_or_path, KEY, ENCODER_PARTS)
+    tokenizer = tokenizer_of(model)
+    embedded = _embed(model, tokenizer, prompts, device).cpu()
     room = embedded.shape[1]
     return [
         Embedding(row, _gaps(tokenizer, prompt, room))
@@ -39,35 +42,52 @@ def embed_prompts(
     name_or_path: str, prompts: list[str], device: torch.device
 ) -> Float[Tensor, "N L D"]:
     """As `encode_prompts`, but the embeddings alone, on `device`."""
-    return _embed(name_or_path, _load_tokenizer(name_or_path), prompts, device)
+    model = open_model(name_or_path, KEY, ENCODER_PARTS)
+    return _embed(model, tokenizer_of(model), prompts, device)
+
+
+def tokenizer_of(model: NamedModel) -> PreTrainedTokenizerBase:
+    """The tokenizer of an open model; raises as `encode_prompts`."""
+    model.read("tokenizer")
+    return load_tokenizer(model.files.path / "tokenizer", model.described)
+
+
+def load_tokenizer(folder: Path, described: str) -> PreTrainedTokenizerBase:
+    """A tokenizer of transformers' own, never one whose code lies in the folder.
+
+    Args:
+        described: what the user calls it, such as a config key and its value, for errors.
+
+    Raises:
+        ValueError: it does not load, or it would run code.
+    """
+    try:
+        config = folder / "tokenizer_config.json"
+        if config.is_file() and "auto_map" in json.loads(config.read_text()):
+            raise ValueError("it brings code of its own (auto_map), which is never run")
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers and tokenizers raise all sorts
+        raise ValueError(
+            f"{described}: the tokenizer in {folder} does not load "
+            f"({(str(error).splitlines() or [''])[0]}). Download the model again."
+        ) from error
 
 
 @torch.no_grad()
 def _embed(
-    name_or_path: str,
+    model: NamedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: list[str],
     device: torch.device,
 ) -> Float[Tensor, "N L D"]:
     """L is the room for tokens, for the longest prompt that the encoder takes."""
-    encoder = load_model(CLIPTextModel, name_or_path, "text_encoder", device, torch.float32, KEY)
+    encoder = model.load(CLIPTextModel, "text_encoder", device, torch.float32)
     room = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
     tokens = tokenizer(
         prompts, padding="max_length", max_length=room, truncation=True, return_tensors="pt"
     )
     hidden = [encoder(ids.to(device))[0].float() for ids in tokens.input_ids.split(BATCH)]
     return torch.cat(hidden)
-
-
-def _load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
-    folder = find_folder(name_or_path, "tokenizer", KEY)
-    try:
-        return AutoTokenizer.from_pretrained(folder)
-    except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
-        raise ValueError(
-            f"{KEY}={str(name_or_path)!r}: the tokenizer in {folder} does not load "
-            f"({(str(error).splitlines() or [''])[0]}). Download the model again."
-        ) from error
 
 
 def _gaps(tokenizer: PreTrainedTokenizerBase, prompt: str, room: int) -> Gaps:

@@ -1,9 +1,8 @@
 """Builds a model out of its config and tensors that are already where they belong."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from .state_dicts import some
+from .state_dicts import check_names, check_state_dict, empty_model
 
 # names of attention layers in VAEs that were written before diffusers 0.12, as SD 1.5's and 2.1's
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -22,23 +21,25 @@ OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "
 class Misfit(ValueError):
     """A config and tensors that are not of one model."""
 
-
-def read_config(model_class: type[nn.Module], folder: Path) -> Any:
-    """The config in a folder: diffusers' as a dict, transformers' as an object of its class."""
-    if issubclass(model_class, PreTrainedModel):
-        return model_class.config_class.from_pretrained(folder)
-    return model_class.load_config(folder)
+    def __init__(self, problems: ValueError) -> None:
+        super().__init__(
+            f"the weights do not fit config.json: {problems}. "
+            "The two files are not of one model; download both again."
+        )
 
 
 def assemble(
-    model_class: type[nn.Module], config: Any, tensors: dict[str, Tensor], **arguments: Any
+    model_class: type[nn.Module],
+    config: Mapping[str, Any],
+    tensors: dict[str, Tensor],
+    **arguments: Any,
 ) -> nn.Module:
     """A model whose parameters are `tensors`; no memory is spent on others.
 
     Args:
         model_class: a diffusers `ModelMixin` or a transformers `PreTrainedModel`, or a subclass.
             A diffusers one may say, as `current_name(name)`, how weights are called today.
-        config: as `read_config` gives it, or a dict.
+        config: what config.json says.
         tensors: on one device, in the dtype of use.
         arguments: further keyword arguments of `model_class`.
 
@@ -46,55 +47,39 @@ def assemble(
         Misfit: says which tensors are missing, unknown or misshapen.
     """
     tensors = {k: v for k, v in tensors.items() if not k.endswith(".position_ids")}
-    with _without_reports():
+    with without_reports():
         if issubclass(model_class, PreTrainedModel):
-            model, info = _assemble_transformers(model_class, config, tensors, arguments)
-        else:
-            model, info = _assemble_diffusers(model_class, config, tensors, arguments)
-    _check_fit(info)
-    return model
+            return _assemble_transformers(model_class, config, tensors, arguments)
+        return _assemble_diffusers(model_class, config, tensors, arguments)
 
 
 def _assemble_diffusers(
-    model_class: type[ModelMixin], config: dict, tensors: dict[str, Tensor], arguments: dict
-) -> tuple[nn.Module, dict]:
-    with _parameters_on_meta():
-        model = model_class.from_config(config, **arguments)
+    model_class: type[ModelMixin], config: Mapping, tensors: dict[str, Tensor], arguments: dict
+) -> nn.Module:
+    model = empty_model(model_class, config, **arguments)
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
     current_name = getattr(model_class, "current_name", str)  # of a weight, for older names
     tensors = {current_name(name): tensor for name, tensor in tensors.items()}
     tensors = _with_new_names(tensors, set(expected))
-    info = {
-        "missing_keys": expected.keys() - tensors.keys(),
-        "unexpected_keys": tensors.keys() - expected.keys(),
-        "mismatched_keys": [
-            (name, tensor.shape, expected[name])
-            for name, tensor in tensors.items()
-            if name in expected and tensor.shape != expected[name]
-        ],
-    }
-    info["error_msgs"] = [
-        f"{name} of {tensor.dtype} instead of floating point"
-        for name, tensor in tensors.items()
-        if name in expected and not tensor.is_floating_point()
-    ]
-    if not any(info.values()):
+    try:
+        check_state_dict(tensors, expected)
+    except ValueError as error:
+        raise Misfit(error) from error
+    model.load_state_dict(tensors, assign=True)
+    if any(buffer.is_meta for buffer in model.buffers()):  # some are in no file: compute them
+        model = model_class.from_config(dict(config), **arguments)
         model.load_state_dict(tensors, assign=True)
-        device = next(iter(tensors.values())).device
-        model.to(device)  # buffers that are in no file
-    return model, info
+    return model.to(next(iter(tensors.values())).device)
 
 
 def _assemble_transformers(
-    model_class: type[PreTrainedModel], config: Any, tensors: dict[str, Tensor], arguments: dict
-) -> tuple[nn.Module, dict]:
-    if isinstance(config, dict):
-        config = model_class.config_class.from_dict(config)
+    model_class: type[PreTrainedModel], config: Mapping, tensors: dict[str, Tensor], arguments: dict
+) -> nn.Module:
     floating = next((t for t in tensors.values() if t.is_floating_point()), torch.empty(0))
     name = "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"
     model, info = model_class.from_pretrained(
         None,
-        config=config,
+        config=model_class.config_class.from_dict(dict(config)),
         state_dict=tensors,
         ignore_mismatched_sizes=True,  # reported with every name at once
         output_loading_info=True,
@@ -102,29 +87,21 @@ def _assemble_transformers(
         **arguments,
     )
     expected = model.state_dict()
-    info["mismatched_keys"] = [
+    mismatched = [
         # some releases give the name alone
         (found, tensors[found].shape, expected[found].shape) if isinstance(found, str) else found
         for found in info["mismatched_keys"]
     ]
-    return model.to(floating.device), info
-
-
-@contextmanager
-def _parameters_on_meta() -> Iterator[None]:
-    """Parameters made in here take no memory and no time to initialise; buffers are real."""
-    register = nn.Module.register_parameter
-
-    def on_meta(module: nn.Module, name: str, param: nn.Parameter | None) -> None:
-        if param is not None:
-            param = nn.Parameter(param.to("meta"), requires_grad=False)
-        register(module, name, param)
-
-    nn.Module.register_parameter = on_meta
     try:
-        yield
-    finally:
-        nn.Module.register_parameter = register
+        check_names(
+            missing=info["missing_keys"],
+            surplus=info["unexpected_keys"],
+            misshapen=[f"{n} {tuple(a)} instead of {tuple(b)}" for n, a, b in mismatched],
+        )
+        check_names(misshapen=info.get("error_msgs") or [])
+    except ValueError as error:
+        raise Misfit(error) from error
+    return model.to(floating.device)
 
 
 def _with_new_names(tensors: dict[str, Tensor], expected: set[str]) -> dict[str, Tensor]:
@@ -137,28 +114,8 @@ def _with_new_names(tensors: dict[str, Tensor], expected: set[str]) -> dict[str,
     return {renamed(name): tensor for name, tensor in tensors.items()}
 
 
-def _check_fit(info: dict) -> None:
-    problems = []
-    if info["missing_keys"]:
-        problems.append(f"missing {some(info['missing_keys'])}")
-    if info["unexpected_keys"]:
-        problems.append(f"unknown {some(info['unexpected_keys'])}")
-    if info["mismatched_keys"]:
-        shapes = [
-            f"{name} {tuple(found)} instead of {tuple(wanted)}"
-            for name, found, wanted in info["mismatched_keys"]
-        ]
-        problems.append(f"misshapen {some(shapes)}")
-    problems += info.get("error_msgs") or []
-    if problems:
-        raise Misfit(
-            f"the weights do not fit config.json: {'; '.join(problems)}. "
-            "The two files are not of one model; download both again."
-        )
-
-
 @contextmanager
-def _without_reports() -> Iterator[None]:
+def without_reports() -> Iterator[None]:
     """Silences what the libraries say about keys; what matters is checked and raised here."""
     loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
     levels = [logger.level for logger in loggers]

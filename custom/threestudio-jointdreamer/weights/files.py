@@ -1,16 +1,12 @@
-"""Weight files: read without running what they hold, hashed, and written whole or not at all."""
+"""Weight files: read without running what they hold, and hashed."""
 
-import errno
 import hashlib
-import os
 import pickletools
 import re
-import shutil
 import tarfile
-import tempfile
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -24,9 +20,9 @@ from torch import Tensor
 PICKLED = (".pt", ".pth", ".ckpt", ".bin")
 SUFFIXES = (".safetensors", *PICKLED)
 # where training code puts weights; DINO evaluates the teacher's
-NESTS = ("state_dict", "model", "module", "model_state_dict", "teacher")
-# What trainers leave beside the weights. An inert object of ours stands for each of them.
-BYSTANDERS = (
+WRAPPERS = ("state_dict", "model", "module", "model_state_dict", "teacher")
+# Objects that trainers save beside the weights. An inert one of ours stands for each of them.
+TRAINER_OBJECTS = (
     "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
     "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
     "lightning.pytorch.callbacks.model_checkpoint.ModelCheckpoint",
@@ -39,7 +35,7 @@ BYSTANDERS = (
     "_codecs.encode",  # the bytes of a NumPy number
     "argparse.Namespace",
 )
-HARMLESS = ("torch.", "collections.", *BYSTANDERS)
+HARMLESS = ("torch.", "collections.", *TRAINER_OBJECTS)
 ZIP_MAGIC, LFS_MAGIC = b"PK\x03\x04", b"version https://git-lfs"
 CHUNK = 1 << 23
 
@@ -48,7 +44,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a weights file on the CPU, memory-mapped where its format allows it.
 
     Reads .safetensors, and .pt, .pth, .ckpt and .bin with PyTorch's `weights_only` unpickler, to
-    which a short list of harmless names is known (`BYSTANDERS`, what Lightning leaves in its
+    which a short list of harmless names is known (`TRAINER_OBJECTS`, what Lightning leaves in its
     checkpoints): nothing that the file names is imported or called. One level of nesting, as in
     `{"state_dict": {...}, "epoch": 3}`, is unwrapped.
 
@@ -77,68 +73,13 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     return _state_dict(_unpickle(path, mapped=zipped), path)
 
 
-def sha256_of(path: str | Path, progress: Callable[[int], object] | None = None) -> str:
-    """The SHA-256 of a file in hexadecimal; `progress` is told the bytes of each chunk read."""
+def sha256_of(path: str | Path) -> str:
+    """The SHA-256 of a file in hexadecimal."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
-            if progress is not None:
-                progress(len(chunk))
     return digest.hexdigest()
-
-
-@contextmanager
-def replacing_folder(target: str | Path, overwrite: bool = False) -> Iterator[Path]:
-    """An empty folder beside `target` that takes its name when the block ends well.
-
-    After an error, or Ctrl-C, nothing new is left and an old `target` is as it was.
-
-    Args:
-        overwrite: let the new folder take the place of one that is not empty.
-
-    Raises:
-        ValueError: `target` exists, is not empty, and `overwrite` is off; or it is a file.
-        OSError: the disk is full, or the place cannot be written to.
-
-    Example:
-        >>> with replacing_folder("converted") as folder:
-        ...     (folder / "config.json").write_text("{}")
-    """
-    target = Path(target).expanduser().absolute()
-    if target.is_file() or (target.is_dir() and not overwrite and any(target.iterdir())):
-        remedy = "choose another name" + ("" if target.is_file() else ", or overwrite it")
-        raise ValueError(f"{target} exists already: {remedy}.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    room = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
-    try:
-        new = room / "new"
-        new.mkdir()  # unlike mkdtemp's own folder, with the user's usual permissions
-        yield new
-        _swap(new, target, room / "old")
-    except (OSError, SafetensorError) as error:
-        if _disk_is_full(error):
-            raise OSError(
-                errno.ENOSPC, f"The disk is full: free some room for {target} and try again"
-            ) from error
-        raise
-    finally:
-        shutil.rmtree(room, ignore_errors=True)
-
-
-def _swap(new: Path, target: Path, old: Path) -> None:
-    try:
-        if target.exists():
-            os.replace(target, old)
-        os.replace(new, target)
-    except BaseException:  # Ctrl-C between the two as well
-        if old.exists() and not target.exists():
-            os.replace(old, target)
-        raise
-
-
-def _disk_is_full(error: Exception) -> bool:
-    return getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in str(error)
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -165,14 +106,14 @@ def _check_sums(path: Path, size: int, modified: int) -> None:
 def _unpickle(path: Path, mapped: bool) -> Any:
     _refuse_programs(path, mapped)
     try:
-        with _only_bystanders(), warnings.catch_warnings():
+        with _only_stand_ins(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about what is refused anyhow
             return torch.load(str(path), map_location="cpu", weights_only=True, mmap=mapped)
     except MemoryError:
         raise
     except Exception as error:  # a damaged pickle raises whatever its bytes happen to mean
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
-        names = [named.group(1)] if named else _foreign_names(path)
+        names = [named.group(1)] if named else _names_to_import(path)
         if names:
             raise ValueError(
                 f"{path} is refused: unpickling it would run or import {names[0]}, which is no "
@@ -220,11 +161,11 @@ def _stand_in(name: str) -> type:
     return type(attribute, (_Inert,), {"__module__": module})
 
 
-STAND_INS = [_stand_in(name) for name in BYSTANDERS]
+STAND_INS = [_stand_in(name) for name in TRAINER_OBJECTS]
 
 
 @contextmanager
-def _only_bystanders() -> Iterator[None]:
+def _only_stand_ins() -> Iterator[None]:
     """Allows our stand-ins and, while it lasts, nothing that others have allowed before."""
     before = torch.serialization.get_safe_globals()
     torch.serialization.clear_safe_globals()
@@ -236,7 +177,7 @@ def _only_bystanders() -> Iterator[None]:
         torch.serialization.add_safe_globals(before)
 
 
-def _foreign_names(path: Path) -> list[str]:
+def _names_to_import(path: Path) -> list[str]:
     """What a pickle refers to beyond PyTorch's own names, found without unpickling it."""
     names: list[str] = []
     strings: list[str] = []
@@ -267,13 +208,13 @@ def _pickle_stream(path: Path):
 
 
 def _state_dict(loaded: Any, path: Path) -> dict[str, Tensor]:
-    nested = [loaded.get(key) for key in NESTS] if isinstance(loaded, Mapping) else []
+    nested = [loaded.get(key) for key in WRAPPERS] if isinstance(loaded, Mapping) else []
     for candidate in (loaded, *nested):
         if isinstance(candidate, Mapping) and candidate and _is_state_dict(candidate):
             return {name: tensor.detach() for name, tensor in candidate.items()}
     raise ValueError(
         f"{path} holds no weights: expected a dictionary of named tensors, or one under "
-        f"{', '.join(NESTS)}. Check that it is the right file."
+        f"{', '.join(WRAPPERS)}. Check that it is the right file."
     )
 
 

@@ -39,8 +39,8 @@ def renaming(
     return {new: names[int(stand_in.sum())] for new, stand_in in converted.items()}
 
 
-def empty_model(model_class: type[nn.Module], config: Any) -> nn.Module:
-    """A model of this config without memory for its weights.
+def empty_model(model_class: type[nn.Module], config: Any, **arguments: Any) -> nn.Module:
+    """A model of this config without memory for its weights and buffers.
 
     Raises:
         ValueError: the config fits no model of the class.
@@ -48,7 +48,7 @@ def empty_model(model_class: type[nn.Module], config: Any) -> nn.Module:
     try:
         with torch.device("meta"):
             if hasattr(model_class, "from_config"):
-                return model_class.from_config(dict(config))
+                return model_class.from_config(dict(config), **arguments)
             return model_class(model_class.config_class.from_dict(dict(config)))
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise ValueError(f"it fits no {model_class.__name__} ({error})") from error
@@ -81,6 +81,15 @@ def fit(
         ),
     )
     return fitted
+
+
+def check_state_dict(weights: Mapping[str, Tensor], wanted: Mapping[str, Collection[int]]) -> None:
+    """Raises a ValueError unless the weights have just these names and shapes."""
+    check_names(
+        missing=wanted.keys() - weights.keys(),
+        surplus=weights.keys() - wanted.keys(),
+        misshapen=misshapen(weights, wanted),
+    )
 
 
 def misshapen(weights: Mapping[str, Tensor], wanted: Mapping[str, Collection[int]]) -> list[str]:

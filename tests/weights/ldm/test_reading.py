@@ -10,19 +10,19 @@ from helpers.originals import CLIP, UNET, VAE
 from safetensors.torch import save_file
 from threestudio_jointdreamer.priors.loading import load_model, load_schedule
 from threestudio_jointdreamer.priors.zero123 import CCProjection
-from threestudio_jointdreamer.weights.ldm.checkpoint import open_file, sort_weights
-from threestudio_jointdreamer.weights.ldm.reading import (
-    Hints,
-    convert_part,
-    is_original,
-    read_original,
-)
+from threestudio_jointdreamer.weights.folder import Folder
+from threestudio_jointdreamer.weights.ldm.checkpoint import Hints, open_checkpoint
+from threestudio_jointdreamer.weights.models import open_files
 from transformers import CLIPVisionModelWithProjection
 
-from jointdreamer import conversion as converting
+from jointdreamer.convert import convert
 
 CPU = torch.device("cpu")
 SD2_HINTS = Hints(head_dim=16)  # at reduced width
+
+
+def read_original(path, part, hints=None):
+    return open_files(path, hints=hints).read(part)
 
 
 def saved(tmp_path, weights, name="model.pt"):
@@ -101,19 +101,19 @@ def test_averaged_weights_are_taken_where_there_are_any(zero123_file):
     _, as_trained = read_original(zero123_file, "unet", Hints(ema=False))
     assert averaged["conv_out.weight"].equal(plain + 1)
     assert as_trained["conv_out.weight"].equal(plain)
-    assert open_file(zero123_file).averaged
-    assert open_file(zero123_file).leftovers == {"text encoder": 6, "plain weights": 686}
+    assert open_files(zero123_file).averaged
+    assert open_files(zero123_file).left_out == {"text encoder": 6, "plain weights": 686}
 
 
 def test_counters_alone_are_no_averages(tmp_path):
     weights = originals.stable_diffusion() | {"model_ema.decay": torch.tensor(0.9999)}
-    assert not open_file(saved(tmp_path, weights)).averaged
+    assert not open_files(saved(tmp_path, weights)).averaged
 
 
 def test_averages_of_another_model_are_refused(tmp_path):
     weights = originals.stable_diffusion() | {"model_ema.diffusion_modelelse": torch.ones(1)}
     with pytest.raises(ValueError, match=r"unknown diffusion_modelelse"):
-        open_file(saved(tmp_path, weights))
+        open_files(saved(tmp_path, weights))
 
 
 def test_stable_diffusion_1_predicts_noise_for_512_pixels(tmp_path):
@@ -165,18 +165,19 @@ def test_a_scale_factor_in_the_file_counts(tmp_path):
 def test_a_published_folder_of_mvdream_is_read(tmp_path, prefix):
     unet = originals.random_weights("mvdream-sd21", prefix)
     folder = originals.save_unet_folder(tmp_path / "m", unet, num_heads=-1, num_head_channels=16)
-    assert is_original(folder, "unet") and not is_original(folder, "vae")
     model = load_model(UNet2DConditionModel, str(folder), "unet", CPU, torch.float32)
     assert model.config.attention_head_dim == [2, 4, 8, 8]
     assert model.conv_out.bias.equal(unet[f"{prefix}out.2.bias"])
 
 
-def test_a_stock_folder_is_no_original(tmp_path):
+@pytest.mark.parametrize("name", ["UNet2DConditionModel", "UNetMV2DConditionModel"])
+def test_a_stock_unet_and_wonder3ds_stay_as_they_are(tmp_path, name):
     (tmp_path / "unet").mkdir()
-    (tmp_path / "unet" / "config.json").write_text('{"_class_name": "UNet2DConditionModel"}')
-    assert not is_original(tmp_path, "unet")
-    (tmp_path / "unet" / "config.json").write_text('{"_class_name": "UNetMV2DConditionModel"}')
-    assert not is_original(tmp_path, "unet")
+    (tmp_path / "unet" / "config.json").write_text(json.dumps({"_class_name": name}))
+    weights = {"conv_in.bias": torch.ones(2)}
+    save_file(weights, tmp_path / "unet" / "diffusion_pytorch_model.safetensors")
+    config, read = Folder(tmp_path).read("unet")
+    assert config == {"_class_name": name} and read.keys() == weights.keys()
 
 
 def test_the_projection_of_zero123_xl_is_found_under_its_name(tmp_path):
@@ -185,7 +186,7 @@ def test_the_projection_of_zero123_xl_is_found_under_its_name(tmp_path):
     (folder / "config.json").write_text(json.dumps({"_class_name": "CLIPCameraProjection"}))
     weights = {"proj.weight": torch.randn(24, 28), "proj.bias": torch.randn(24)}
     save_file(weights, folder / "diffusion_pytorch_model.safetensors")
-    assert is_original(tmp_path, "cc_projection")
+    assert Folder(tmp_path).parts == ["cc_projection"]
     config, converted = read_original(tmp_path, "cc_projection")
     assert config == {"in_channel": 28, "out_channel": 24}
     assert converted["projection.bias"].equal(weights["proj.bias"])
@@ -226,7 +227,10 @@ DAMAGE = {
         lambda w: w.update({f"{UNET}time_embed.2.weight": torch.ones(128, 4)}),
         r"misshapen time_embed.2.weight \(128, 4\) instead of \(128, 128\)",
     ),
-    "stranger": (lambda w: w.update(control_model=torch.ones(1)), "unknown control_model"),
+    "another model beside it": (
+        lambda w: w.update(control_model=torch.ones(1)),
+        "unknown control_model",
+    ),
     "inpainting": (
         lambda w: w.update({f"{UNET}input_blocks.0.0.weight": torch.ones(32, 9, 3, 3)}),
         "takes 9 channels instead of 4",
@@ -240,7 +244,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_with_the_names(tmp_path, dama
     change, message = DAMAGE[damage]
     change(weights)
     with pytest.raises(ValueError, match=message) as refusal:
-        convert_part(sort_weights(weights, tmp_path / "model.pt"), "unet")
+        open_checkpoint(weights, tmp_path / "model.pt").read("unet")
     assert str(tmp_path / "model.pt") in str(refusal.value) and "\n" not in str(refusal.value)
 
 
@@ -256,7 +260,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_with_the_names(tmp_path, dama
         ("cc_projection", "cc_projection.bias", None, "missing bias"),
         ("cc_projection", "cc_projection.bias", torch.ones(3), r"misshapen bias \(3,\)"),
         ("cc_projection", "cc_projection.more", torch.ones(3), "unknown more"),
-        ("unet", f"{CLIP}stranger", torch.ones(3), "unknown cond_stage_model.model.stranger"),
+        ("unet", f"{CLIP}other", torch.ones(3), "unknown cond_stage_model.model.other"),
     ],
 )
 def test_other_parts_are_held_to_their_names_too(tmp_path, part, name, change, message):
@@ -266,12 +270,12 @@ def test_other_parts_are_held_to_their_names_too(tmp_path, part, name, change, m
     else:
         weights[name] = change
     with pytest.raises(ValueError, match=message):
-        convert_part(sort_weights(weights, tmp_path / "105000.ckpt"), part)
+        open_checkpoint(weights, tmp_path / "105000.ckpt").read(part)
 
 
 def test_a_model_of_another_kind_is_refused(tmp_path):
     file = saved(tmp_path, {"down_blocks.0.weight": torch.ones(2)}, "unet.safetensors")
-    with pytest.raises(ValueError, match="no checkpoint in LDM's layout.*down_blocks.0.weight"):
+    with pytest.raises(ValueError, match="no checkpoint of .*down_blocks.0.weight"):
         read_original(file, "unet")
     with pytest.raises(ValueError, match="no image_encoder, only unet, vae, scheduler"):
         read_original(saved(tmp_path, originals.mvdream()), "image_encoder")
@@ -293,6 +297,6 @@ def test_a_camera_embedding_beside_a_stock_unet_is_joined_to_it(tmp_path, mvdrea
     theirs = load_model(UNet2DConditionModel, str(mvdream_file), "unet", CPU, torch.float32)
     assert ours.config.projection_class_embeddings_input_dim == 16
     assert all(ours.state_dict()[k].equal(v) for k, v in theirs.state_dict().items())
-    converting.convert(str(tmp_path), tmp_path / "out", torch.float32)
+    convert(str(tmp_path), tmp_path / "out", torch.float32)
     back = load_model(UNet2DConditionModel, str(tmp_path / "out"), "unet", CPU, torch.float32)
     assert all(back.state_dict()[k].equal(v) for k, v in theirs.state_dict().items())

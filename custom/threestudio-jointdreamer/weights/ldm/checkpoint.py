@@ -1,162 +1,195 @@
-"""A checkpoint in LDM's layout, taken apart: which model it is, and which weights are whose."""
+"""A checkpoint in LDM's layout: which model it is, and its parts as stock configs and weights."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..files import read_weights
-from ..state_dicts import some
+from ..state_dicts import fit
 from . import clip as openai_clip
 from . import unet as ldm_unet
-from .schedule import BUFFERS
+from . import vae as ldm_vae
+from .layout import LOSSES, SCHEDULE, TEXT, averages_of, sections_of, take_averages
+from .schedule import scheduler_config
 
+PARTS = ("unet", "vae", "scheduler", "image_encoder", "cc_projection")
 MVDREAM, ZERO123 = "MVDream", "Zero-1-to-3"
 SD1, SD2, VAE = "Stable Diffusion 1", "Stable Diffusion 2", "autoencoder"
-EMA, TEXT, LEFTOVER, SCHEDULE = "ema", "text encoder", "training losses", "schedule"
-# To which section a name belongs, by how it begins: the first that fits, most special first.
-WHOLE = {
-    "model.diffusion_model.": "unet",
-    "model_ema.": EMA,
-    "first_stage_model.loss.": LEFTOVER,
-    "first_stage_model.": "vae",
-    openai_clip.PREFIX: "image_encoder",
-    "cond_stage_model.": TEXT,
-    "cc_projection.": "cc_projection",
-}
-WRAPPED_UNET, BARE_UNET = {"unet.": "unet"}, {"": "unet"}
-BARE_VAE = {"model_ema.": LEFTOVER, "loss.": LEFTOVER, "": "vae"}
-LAYOUTS = {  # told apart by one weight
-    "model.diffusion_model.input_blocks.0.0.weight": WHOLE,
-    "unet.input_blocks.0.0.weight": WRAPPED_UNET,
-    "input_blocks.0.0.weight": BARE_UNET,
-    "first_stage_model.encoder.conv_in.weight": WHOLE,
-    "encoder.mid.block_1.conv1.weight": BARE_VAE,
-}
-EMA_COUNTERS = ("decay", "num_updates")
+LATENTS = {MVDREAM: 32, ZERO123: 32, SD1: 64, SD2: 64, VAE: 64}  # sides they were trained on
+SD2_V_LATENTS = 96  # of Stable Diffusion 2's v-predicting models, for pictures of 768 pixels
+INPUTS = {MVDREAM: 4, ZERO123: 8, SD1: 4, SD2: 4}  # channels; others inpaint, or see depth
+POSE_NUMBERS = 4  # that Zero-1-to-3 appends to the image embedding
+
+Part = tuple[dict[str, Any], dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What weights do not tell; None means what the published models have.
+
+    Attributes:
+        prediction_type: `epsilon` or `v_prediction`; Stable Diffusion 2 comes with both.
+        num_heads, head_dim: of the UNet's attention layers, their number or their width.
+        clip_head_dim: width of the image encoder's attention heads.
+        ema: take the averaged weights of the UNet where the file has both, as the programs that
+            come with these models do.
+    """
+
+    prediction_type: str | None = None
+    num_heads: int | None = None
+    head_dim: int | None = None
+    clip_head_dim: int | None = None
+    ema: bool = True
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint's weights by the part that they belong to.
+    """A checkpoint of MVDream, Stable Diffusion 1 or 2, Zero-1-to-3, or an autoencoder.
 
     Attributes:
-        source: the file or folder.
-        kind: `MVDREAM`, `ZERO123`, `SD1`, `SD2` or `VAE`.
-        parts: for each part its weights under LDM's names, without prefixes.
-        schedule: LDM's buffers of its noise schedule.
-        leftovers: sections that nothing here needs, each with the number of its weights.
+        path: the file, for errors.
+        sections: its weights under LDM's names, see `sections_of`.
+        left_out: sections that nothing here needs, each with the number of its weights.
         averaged: the UNet's weights are their exponential moving averages.
-        num_heads, head_dim: of the UNet's attention, where the source says so.
     """
 
-    source: Path
-    kind: str
-    parts: Mapping[str, Mapping[str, Tensor]]
-    schedule: Mapping[str, Tensor] = field(default_factory=dict)
-    leftovers: Mapping[str, int] = field(default_factory=dict)
+    path: Path
+    sections: Mapping[str, Mapping[str, Tensor]]
+    left_out: Mapping[str, int] = field(default_factory=dict)
     averaged: bool = False
-    num_heads: int | None = None
-    head_dim: int | None = None
+    hints: Hints = Hints()
+
+    @cached_property
+    def _model(self) -> str:
+        unet = self.sections.get("unet")
+        if not unet:
+            return VAE if "vae" in self.sections else ZERO123
+        if ldm_unet.has_camera(unet):
+            return MVDREAM
+        if "cc_projection" in self.sections:
+            return ZERO123
+        return SD2 if ldm_unet.projects_linearly(unet) else SD1
 
     @property
-    def described(self) -> str:
+    def kind(self) -> str:
         """What it was recognised as, such as `MVDream (Stable Diffusion 2)`."""
-        if self.kind != MVDREAM:
-            return self.kind
-        return f"{MVDREAM} ({SD2 if ldm_unet.projects_linearly(self.parts['unet']) else SD1})"
+        if self._model != MVDREAM:
+            return self._model
+        return f"{MVDREAM} ({SD2 if ldm_unet.projects_linearly(self.sections['unet']) else SD1})"
+
+    @property
+    def parts(self) -> list[str]:
+        return [part for part in PARTS if self.has(part)]
+
+    def has(self, part: str) -> bool:
+        """Whether `read` can give it; a UNet's schedule is known without buffers."""
+        return part in PARTS and ("unet" if part == "scheduler" else part) in self.sections
+
+    def files(self, part: str) -> list[Path]:
+        """The files that `read` reads."""
+        return [self.path]
+
+    def read(self, part: str) -> Part:
+        """A part's config and weights, memory-mapped where the file allows it, by stock names.
+
+        They are those of a UNet2DConditionModel, AutoencoderKL or DDIMScheduler of diffusers, of a
+        CLIPVisionModelWithProjection of transformers, or of our CCProjection.
+
+        Raises:
+            ValueError: there is no such part, its weights are missing, unknown or misshapen, or
+                what it predicts is not known.
+        """
+        if not self.has(part):
+            raise ValueError(
+                f"{self.path} ({self.kind}) has no {part}, only {', '.join(self.parts)}. "
+                "Point the key to a model that has one."
+            )
+        if part in ("unet", "scheduler") and self.hints.prediction_type is None:
+            return replace(self, hints=self._with_prediction()).read(part)
+        try:
+            return getattr(self, f"_{part}")()
+        except (KeyError, ValueError) as error:
+            reason = f"missing {error.args[0]}" if isinstance(error, KeyError) else str(error)
+            raise ValueError(
+                f"{self.path} was taken for {self.kind}, but does not fit as {part}: {reason}."
+            ) from error
+
+    def _with_prediction(self) -> Hints:
+        if self._model == SD2:
+            raise ValueError(
+                f"{self.path} is Stable Diffusion 2, and whether it predicts the noise (512-base) "
+                "or v (768) cannot be seen in the file: run jointdreamer convert "
+                f"{self.path} FOLDER --prediction-type epsilon (or v_prediction) and use that "
+                "folder."
+            )
+        return replace(self.hints, prediction_type="epsilon")
+
+    @property
+    def _latent_size(self) -> int:
+        v_predicting = self._model == SD2 and self.hints.prediction_type == "v_prediction"
+        return SD2_V_LATENTS if v_predicting else LATENTS[self._model]
+
+    def _unet(self) -> Part:
+        weights = self.sections["unet"]
+        channels = weights["input_blocks.0.0.weight"].shape[1]
+        if channels != INPUTS[self._model]:
+            raise ValueError(
+                f"it takes {channels} channels instead of {INPUTS[self._model]}, as models that "
+                "inpaint or look at depth do, which cannot be used here"
+            )
+        config = ldm_unet.unet_config(
+            weights, self._latent_size, self.hints.num_heads, self.hints.head_dim
+        )
+        return config, ldm_unet.convert_unet(weights, config)
+
+    def _vae(self) -> Part:
+        weights = self.sections["vae"]
+        config = ldm_vae.vae_config(weights)
+        factor = 2 ** (len(config["block_out_channels"]) - 1)
+        config["sample_size"] = factor * self._latent_size
+        scale = self.sections.get(SCHEDULE, {}).get("scale_factor")
+        if scale is not None:
+            config["scaling_factor"] = float(f"{scale.item():.6g}")
+        return config, ldm_vae.convert_vae(weights, config)
+
+    def _scheduler(self) -> Part:
+        betas = self.sections.get(SCHEDULE, {}).get("betas")
+        return scheduler_config(betas, self.hints.prediction_type), {}
+
+    def _image_encoder(self) -> Part:
+        weights = self.sections["image_encoder"]
+        config = openai_clip.clip_config(weights, self.hints.clip_head_dim)
+        return config, openai_clip.convert_clip(weights, config)
+
+    def _cc_projection(self) -> Part:
+        weights = self.sections["cc_projection"]
+        out_channel, in_channel = weights["weight"].shape
+        model = nn.Linear(in_channel, in_channel - POSE_NUMBERS, device="meta")
+        fitted = fit(weights, {name: name for name in weights}, model)
+        config = {"in_channel": in_channel, "out_channel": out_channel}
+        return config, {f"projection.{name}": tensor for name, tensor in fitted.items()}
 
 
-def open_file(path: Path, ema: bool = True) -> Checkpoint:
-    """Reads a checkpoint file, tensors memory-mapped where its format allows it.
+def open_checkpoint(
+    weights: Mapping[str, Tensor], path: Path, hints: Hints | None = None
+) -> Checkpoint:
+    """Sorts the weights of a checkpoint file.
 
     Args:
-        ema: take the averaged weights of the UNet where the file has both, as the programs that
-            come with these models do.
+        path: the file, for errors.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it cannot be read, is of no known kind, or holds weights of something else.
+        ValueError: it is of no known kind, or holds weights of something else.
     """
-    return sort_weights(read_weights(path), path, ema)
-
-
-def sort_weights(weights: Mapping[str, Tensor], path: Path, ema: bool = True) -> Checkpoint:
-    """`open_file` of weights that are read already; `path` is for errors."""
+    hints = hints or Hints()
     sections = sections_of(weights, path)
-    averages = sections.pop(EMA, {})
-    leftovers = {name: len(sections.pop(name)) for name in (TEXT, LEFTOVER) if name in sections}
-    averages = {name: t for name, t in averages.items() if name not in EMA_COUNTERS}
-    if averages and ema:
-        sections["unet"] = _averaged(sections.get("unet", {}), averages, path)
-    leftovers |= {"plain weights" if ema else "averaged weights": len(averages)} if averages else {}
-    schedule = sections.pop(SCHEDULE, {})
-    return Checkpoint(
-        path, kind_of(sections), sections, schedule, leftovers, averaged=bool(averages) and ema
-    )
-
-
-def sections_of(weights: Mapping[str, Tensor], source: Path) -> dict[str, dict[str, Tensor]]:
-    """A file's weights by the section that they belong to, without prefixes.
-
-    Raises:
-        ValueError: it is in no known layout, or some weights belong to no section.
-    """
-    layout = next((layout for name, layout in LAYOUTS.items() if name in weights), None)
-    if layout is None:
-        raise ValueError(
-            f"{source} is no checkpoint in LDM's layout (Stable Diffusion 1 or 2, MVDream or "
-            f"Zero-1-to-3): it holds {some(weights, 3)}. Of a model in diffusers layout, give the "
-            "folder that holds unet/."
-        )
-    sections: dict[str, dict[str, Tensor]] = {}
-    strangers = []
-    for name, tensor in weights.items():
-        if name in BUFFERS:
-            sections.setdefault(SCHEDULE, {})[name] = tensor
-            continue
-        prefix = next((prefix for prefix in layout if name.startswith(prefix)), None)
-        if prefix is None:
-            strangers.append(name)
-        else:
-            sections.setdefault(layout[prefix], {})[name.removeprefix(prefix)] = tensor
-    if "image_encoder" in sections:
-        strangers += [f"cond_stage_model.{name}" for name in _not_clip(sections.get(TEXT, {}))]
-    if strangers:
-        raise ValueError(
-            f"{source} looks like {kind_of(sections)}, but holds more: unknown {some(strangers)}. "
-            "It is another model, which cannot be used here."
-        )
-    return sections
-
-
-def _not_clip(names: Mapping[str, Tensor]) -> list[str]:
-    return [name for name in names if not name.startswith(openai_clip.LEFTOVERS)]
-
-
-def kind_of(parts: Mapping[str, Mapping[str, Tensor]]) -> str:
-    """Which model has these parts."""
-    unet = parts.get("unet")
-    if not unet:
-        return VAE if "vae" in parts else ZERO123
-    if ldm_unet.has_camera(unet):
-        return MVDREAM
-    if "cc_projection" in parts:
-        return ZERO123
-    return SD2 if ldm_unet.projects_linearly(unet) else SD1
-
-
-def _averaged(
-    unet: Mapping[str, Tensor], averages: Mapping[str, Tensor], path: Path
-) -> dict[str, Tensor]:
-    """The exponential moving averages by the UNet's names; LDM stores them under dotless ones."""
-    names = {name: f"diffusion_model{name.replace('.', '')}" for name in unet}
-    without = [name for name, average in names.items() if average not in averages]
-    surplus = averages.keys() - set(names.values())
-    if without or surplus:
-        raise ValueError(
-            f"{path}: its averaged weights (model_ema.*) are not those of its UNet: missing for "
-            f"{some(without) or 'none'}; unknown {some(surplus) or 'none'}. Download it again."
-        )
-    return {name: averages[average] for name, average in names.items()}
+    left_out = {name: len(sections[name]) for name in (TEXT, LOSSES) if name in sections}
+    averages = len(averages_of(sections))
+    if averages:
+        left_out["plain weights" if hints.ema else "averaged weights"] = averages
+    if hints.ema:
+        sections = take_averages(sections, path)
+    return Checkpoint(path, sections, left_out, bool(averages) and hints.ema, hints)

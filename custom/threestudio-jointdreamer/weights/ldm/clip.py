@@ -10,7 +10,7 @@ from ..state_dicts import children, empty_model, fit
 
 PREFIX = "cond_stage_model.model.visual."
 # CLIP's text half and the constants of its preprocessing, after "cond_stage_model."
-LEFTOVERS = (
+TEXT_HALF = (
     "mean",
     "std",
     "model.positional_embedding",
@@ -80,8 +80,8 @@ def convert_clip(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> di
     Raises:
         ValueError: missing, surplus or misshapen weights, by their names in CLIP.
     """
-    parts = {piece: tensor for name in weights for piece, tensor in _pieces(name, weights[name])}
-    names = {_new_name(piece): piece for piece in parts}
+    parts = dict(part for name in weights for part in _split(name, weights[name]))
+    names = {_new_name(name): name for name in parts}
     return fit(parts, names, empty_model(CLIPVisionModelWithProjection, config))
 
 
@@ -104,7 +104,7 @@ def preprocessor_config(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _pieces(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
+def _split(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
     """CLIP stacks what transformers keeps apart, and multiplies its projection from the right."""
     for kind in ("weight", "bias"):
         stacked = f".attn.in_proj_{kind}"
@@ -115,10 +115,10 @@ def _pieces(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
     return [(name, tensor.T.contiguous() if name == "proj" else tensor)]
 
 
-def _new_name(piece: str) -> str:
-    if not piece.startswith(BLOCK):
-        return OUTSIDE.get(piece, piece)
-    number, _, inner = piece.removeprefix(BLOCK).partition(".")
+def _new_name(name: str) -> str:
+    if not name.startswith(BLOCK):
+        return OUTSIDE.get(name, name)
+    number, _, inner = name.removeprefix(BLOCK).partition(".")
     module, _, kind = inner.rpartition(".")
     new = f"self_attn.{module}" if module in QKV else INSIDE.get(module, module)
     return f"{LAYER}{number}.{new}.{kind}"

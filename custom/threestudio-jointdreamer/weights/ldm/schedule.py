@@ -1,13 +1,10 @@
 """The noise schedule of an LDM checkpoint as the config of a diffusers scheduler."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
-
-from ...priors.schedule import PREDICTION_TYPES
 
 # Stable Diffusion 1 and 2, MVDream and Zero-1-to-3 all have this one
 STEPS, BETA_START, BETA_END = 1000, 0.00085, 0.012
@@ -33,26 +30,18 @@ BUFFERS = frozenset(
 )
 
 
-def scheduler_config(schedule: Mapping[str, Tensor], prediction_type: str) -> dict[str, Any]:
-    """The schedule that the checkpoint's buffers tell, or else the one that all models share.
+def scheduler_config(betas: Tensor | None, prediction_type: str) -> dict[str, Any]:
+    """The schedule that the checkpoint's betas tell, or else the one that all models share.
 
     LDM's `linear` schedule is linear in √β, which diffusers calls `scaled_linear`; betas of any
     other kind are kept one by one.
 
     Args:
-        schedule: LDM's buffers by name, `betas` among them; or none.
         prediction_type: `epsilon` or `v_prediction`.
-
-    Raises:
-        ValueError: another prediction type.
     """
-    if prediction_type not in PREDICTION_TYPES:
-        raise ValueError(
-            f"the prediction type {prediction_type!r} is not one of {', '.join(PREDICTION_TYPES)}"
-        )
     return {
         "_class_name": DDIMScheduler.__name__,
-        **_betas(schedule.get("betas")),
+        **_betas(betas),
         "prediction_type": prediction_type,
         "clip_sample": False,
         "set_alpha_to_one": False,

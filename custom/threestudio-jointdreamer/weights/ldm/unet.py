@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffusers import UNet2DConditionModel
-from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 from torch import Tensor
 
 from ..state_dicts import children, empty_model, fit, renaming
+from .converters import diffusers_converter
 
 SD1_HEADS = 8  # Stable Diffusion 1: as many heads at every width
 SD2_HEAD_DIM = 64  # Stable Diffusion 2: heads of one width
@@ -91,7 +91,7 @@ def convert_unet(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> di
     """
     ldm_names = {_as_label(name, weights): name for name in weights}
     named = {name: weights[original] for name, original in ldm_names.items()}
-    names = renaming(convert_ldm_unet_checkpoint, named, config, prefix="model.diffusion_model.")
+    names = renaming(diffusers_converter("unet"), named, config, prefix="model.diffusion_model.")
     names = {new: ldm_names[old] for new, old in names.items()}
     model = empty_model(UNet2DConditionModel, config)
     return fit(weights, names, model)

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffusers import AutoencoderKL
-from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 from torch import Tensor
 
 from ..state_dicts import children, empty_model, fit, renaming
+from .converters import diffusers_converter
 
 SCALING_FACTOR = 0.18215  # of every published SD 1, SD 2, MVDream and Zero-1-to-3
 
@@ -48,5 +48,5 @@ def convert_vae(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> dic
     Raises:
         KeyError, ValueError: missing, surplus or misshapen weights, by their LDM names.
     """
-    names = renaming(convert_ldm_vae_checkpoint, weights, config, prefix="first_stage_model.")
+    names = renaming(diffusers_converter("vae"), weights, config, prefix="first_stage_model.")
     return fit(weights, names, empty_model(AutoencoderKL, config))

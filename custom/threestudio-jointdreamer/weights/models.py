@@ -1,0 +1,153 @@
+"""A model that a config names: found, opened, and its parts loaded."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from . import dino
+from .assembling import Misfit, assemble
+from .dino import DinoCheckpoint
+from .files import read_weights
+from .folder import Folder
+from .ldm.checkpoint import Checkpoint, Hints, open_checkpoint
+from .names import resolve
+from .sharing import share_weights
+
+Part = tuple[dict[str, Any], dict[str, Tensor]]
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def open_model(
+    name_or_path: str,
+    key: str,
+    parts: Sequence[str] | None = None,
+    half: bool = False,
+    hints: Hints | None = None,
+) -> "NamedModel":
+    """Finds the model that a config key names, and opens it; see `resolve` for all but `hints`.
+
+    Args:
+        hints: what an original checkpoint does not tell.
+
+    Raises:
+        FileNotFoundError: it is neither here nor on the hub, or the hub cannot be asked.
+        ValueError: the name is empty, or the checkpoint cannot be read.
+        OSError: the disk is full.
+    """
+    path = resolve(name_or_path, key, parts, half)
+    described = f"{key}={str(name_or_path)!r}"
+    with _named(described):
+        return NamedModel(described, open_files(path, half, hints))
+
+
+def open_files(
+    path: Path, half: bool = False, hints: Hints | None = None
+) -> Folder | Checkpoint | DinoCheckpoint:
+    """A folder or checkpoint file as parts in the stock layout.
+
+    Raises:
+        ValueError: a file that cannot be read, is of no known kind, or would run code.
+    """
+    if path.is_dir():
+        return Folder(path, half, hints or Hints())
+    weights = read_weights(path)
+    if dino.is_original(weights):
+        return DinoCheckpoint(path, weights)
+    return open_checkpoint(weights, path, hints)
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """An open model whose errors name the config key.
+
+    Attributes:
+        described: the key and its value.
+        files: has `kind`, `parts`, `has(part)`, `files(part)` and `read(part)`.
+    """
+
+    described: str
+    files: Folder | Checkpoint | DinoCheckpoint
+
+    def has(self, part: str) -> bool:
+        return self.files.has(part)
+
+    def read(self, part: str) -> Part:
+        """A part's config and weights in the stock layout, memory-mapped where possible.
+
+        Raises:
+            FileNotFoundError, ValueError: it is missing, damaged, or does not fit its kind.
+        """
+        with _named(self.described):
+            return self.files.read(part)
+
+    def load(
+        self,
+        model_class: type[Module],
+        part: str,
+        device: torch.device,
+        dtype: torch.dtype,
+        **arguments: Any,
+    ) -> Module:
+        """A part as a frozen model in eval mode, read straight to its device and dtype."""
+        return self.build(model_class, part, self.read(part), device, dtype, **arguments)
+
+    def build(
+        self,
+        model_class: type[Module],
+        part: str,
+        contents: Part,
+        device: torch.device,
+        dtype: torch.dtype,
+        **arguments: Any,
+    ) -> Module:
+        """As `load`, from what `read` gave of the part.
+
+        Every tensor must have its place in the model, and the other way round. Models with equal
+        weights hold them once (see `share_weights`).
+
+        Raises:
+            ValueError: the config and the weights do not make a model of this class.
+        """
+        # transformers puts models together on the CPU
+        first = torch.device("cpu") if issubclass(model_class, PreTrainedModel) else device
+        config, weights = contents
+        described = f"{self.described}: {self.files.path / part}"
+        try:
+            model = assemble(model_class, config, place(weights, first, dtype), **arguments)
+        except Misfit as error:
+            raise ValueError(f"{described}: {error}") from error
+        except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"{described} does not load as {model_class.__name__} ({error}). Check that the "
+                "folder is in diffusers layout and complete, or download it again."
+            ) from error
+        return share_weights(model.to(device).eval().requires_grad_(False))
+
+
+def place(
+    tensors: dict[str, Tensor], device: torch.device, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """The tensors on `device`, floating ones in `dtype`; emptied as it goes, to free memory."""
+
+    def moved(tensor: Tensor) -> Tensor:
+        wanted = dtype if tensor.is_floating_point() else tensor.dtype
+        # always a copy: a mapped file may be overwritten while the model lives
+        return tensor.to(device, wanted, copy=True)
+
+    return {name: moved(tensors.pop(name)) for name in list(tensors)}
+
+
+@contextmanager
+def _named(described: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{described}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{described}: {error}") from error
