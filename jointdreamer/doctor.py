@@ -1,21 +1,53 @@
-"""`jointdreamer doctor`: what is installed, which weights are here, and whether a config fits."""
+"""`jointdreamer doctor`: what is installed, and whether the models of a config are here."""
 
 import argparse
+import importlib.metadata
+import importlib.util
 import json
 import os
+import platform
 import shlex
-from dataclasses import asdict, dataclass, field
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
 GIB = 2**30
+LIBRARIES = (
+    *("threestudio-jointdreamer", "torch", "diffusers", "transformers", "huggingface_hub"),
+    *("safetensors", "pytorch-lightning", "nerfacc"),
+)
+PARTS = {  # that a class must find; others are opened with all that they have
+    "jsd-guidance": ("unet", "vae", "scheduler"),
+    "stable-diffusion-guidance": ("unet", "vae", "scheduler"),
+    "jointdreamer-prompt-processor": ("tokenizer", "text_encoder"),
+    "stable-diffusion-prompt-processor": ("tokenizer", "text_encoder"),
+}
+# what `import threestudio` imports, see docs/threestudio.md
+OF_THREESTUDIO = (
+    *("torchvision", "nerfacc", "tinycudann", "nvdiffrast.torch", "envlight", "igl", "diffusers"),
+    *("transformers", "pytorch_lightning", "cv2", "controlnet_aux", "wandb", "typeguard"),
+    *("trimesh", "xatlas", "mcubes", "imageio", "imageio_ffmpeg", "einops", "accelerate"),
+    *("torchmetrics", "matplotlib", "scipy", "IPython", "threestudio"),
+)
+PROBE = """
+import importlib, json, sys, warnings
+warnings.simplefilter("ignore")
+for module in sys.argv[1:]:
+    print(json.dumps([module, "importing it ends Python"]), flush=True)
+    try:
+        importlib.import_module(module)
+        error = ""
+    except BaseException as raised:
+        error = f"{type(raised).__name__}: {raised}"
+    print(json.dumps([module, " ".join(error.split())]), flush=True)
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Say what is installed and, with a config, which of its weights are here and if it fits."
+        "Say what is installed and, with a config, whether the models it names are here."
     )
     parser.epilog = (
         "Further KEY=VALUE arguments change the config. The exit status is 0 if all is "
@@ -32,27 +64,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=doctor, takes_overrides=True)
 
 
-@dataclass
-class Report:
-    """What was found; sizes in GiB.
-
-    Attributes:
-        weights: state, name, part and size of everything that the config loads.
-        memory: what the config needs on the GPU, by what needs it, and in `total`.
-        threestudio: where its checkout is and, for each package that it imports, the state.
-        problems: what is not here, each with its remedy; notes: what is good to know.
-    """
-
-    versions: dict[str, str]
-    compiled: dict[str, str]
-    gpus: list[dict[str, Any]]
-    weights: list[dict[str, Any]] = field(default_factory=list)
-    memory: dict[str, float] = field(default_factory=dict)
-    threestudio: dict[str, Any] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-
-
 def doctor(args: argparse.Namespace) -> int:
     """Prints the report.
 
@@ -60,146 +71,160 @@ def doctor(args: argparse.Namespace) -> int:
         0, or 1 if there are problems.
 
     Raises:
-        FileNotFoundError, ValueError: there is no such config, or it is none.
+        FileNotFoundError, ValueError: there is no such config or checkout, or it is none.
     """
-    from . import machine
-    from .threestudio_check import find_checkout
-
-    checkout = find_checkout(args.threestudio)
-    gpus = [
-        {"name": g.name, "total": g.total / GIB, "free": g.free / GIB, "capability": g.capability}
-        for g in machine.gpus()
+    report: dict[str, Any] = {"installed": _installed(), "gpus": _gpus()}
+    report["threestudio"] = _try_threestudio(args.threestudio)
+    report["models"] = _models(args.config, args.overrides) if args.config else {}
+    report["problems"] = [
+        f"{name}: {state}"
+        for group in ("threestudio", "models")
+        for name, state in report[group].items()
+        if state not in ("here", "in the cache")
     ]
-    report = Report(machine.versions(), machine.compiled_parts(), gpus)
-    if not gpus:
-        report.notes.append("PyTorch sees no GPU: runs take place on the CPU, in fp32.")
-    if checkout is not None:
-        _examine_threestudio(checkout, args.threestudio is None, report)
-    if args.config is not None:
-        _examine(args.config, args.overrides, report)
-    print(json.dumps(asdict(report), indent=2) if args.json else _text(report))
-    return 1 if report.problems else 0
+    print(json.dumps(report, indent=2) if args.json else _text(report))
+    return 1 if report["problems"] else 0
 
 
-def _examine_threestudio(checkout: Path, unnamed: bool, report: Report) -> None:
-    from .threestudio_check import HERE, examine
-    from .threestudio_needs import NOT_NEEDED
+def _installed() -> dict[str, str]:
+    """Versions, and what speeds runs up or is needed by some configs, in a few words each."""
+    import threestudio
+    import tinycudann
+    import torch
 
-    own_launcher = unnamed and "THREESTUDIO_ROOT" in os.environ
-    findings, why_not = examine(checkout, own_launcher=own_launcher)
-    packages = [
-        {"package": f.need.package, "version": f.version, "state": f.state, "line": f.line()}
-        for f in findings
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    cuda = f", built for CUDA {torch.version.cuda}" if torch.version.cuda else ", without CUDA"
+    found["torch"] = torch.__version__ + cuda
+    # of threestudio's own models the stand-in has only those that our configs name
+    whole = _exists("threestudio.models.guidance")
+    why_not = getattr(tinycudann, "why_not_other", None)
+    stand_in = hasattr(tinycudann, "why_not_other")
+    return found | {
+        "threestudio": str(Path(threestudio.__file__).parent) if whole else "stood in for",
+        "tiny-cuda-nn": f"in PyTorch ({why_not or 'not installed'})" if stand_in else "there",
+        "nerfacc's CUDA": _nerfacc(),
+        "nvdiffrast": "there" if _exists("nvdiffrast") else "not there",
+    }
+
+
+def _nerfacc() -> str:
+    import torch
+
+    if not torch.cuda.is_available():
+        return "not usable without a GPU; rays are marched in PyTorch"
+    folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or Path.home() / ".cache")
+    if _exists("nerfacc.csrc") or any(folder.glob("**/nerfacc_cuda*.so")):
+        return "there"
+    return "compiled at its first use" if shutil.which("nvcc") else "not there, and no nvcc"
+
+
+def _exists(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _gpus() -> list[str]:
+    import torch
+
+    gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    return [
+        f"{gpu.name}, {gpu.total_memory / GIB:.1f} GiB, {torch.cuda.mem_get_info(i)[0] / GIB:.1f} "
+        f"free, compute capability {gpu.major}.{gpu.minor}"
+        for i, gpu in enumerate(gpus)
     ]
-    report.threestudio = {"checkout": str(checkout), "packages": packages}
-    report.problems += [f.line() for f in findings if f.state != HERE]
-    if why_not and all(f.state == HERE for f in findings):
-        report.problems.append(f"threestudio at {checkout} cannot be imported: {why_not}")
-    report.notes += NOT_NEEDED
 
 
-def _examine(path: Path, overrides: list[str], report: Report) -> None:
-    from threestudio_jointdreamer.weights.inventory import (
-        MISSING,
-        TO_DOWNLOAD,
-        bytes_left,
-        inventory_of,
-    )
+def _try_threestudio(named: Path | None) -> dict[str, str]:
+    """For each module that a checkout of threestudio imports `here`, or why it cannot be."""
+    if named is not None and not (named / "threestudio" / "__init__.py").is_file():
+        raise ValueError(f"--threestudio {named} holds no threestudio/__init__.py: check the path.")
+    root = os.environ.get("THREESTUDIO_ROOT")
+    folders = [Path(folder) for folder in (named, root, ".") if folder]
+    checkout = next((f for f in folders if (f / "threestudio" / "__init__.py").is_file()), None)
+    if checkout is None:
+        return {}
+    path = [str(checkout.resolve()), os.environ.get("PYTHONPATH")]
+    if named is None and root:  # our launcher provides tinycudann
+        path.insert(1, str(Path(importlib.util.find_spec("tinycudann").origin).parents[1]))
+    printed = subprocess.run(
+        [sys.executable, "-c", PROBE, *OF_THREESTUDIO],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=checkout,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))},
+    ).stdout
+    errors = dict(json.loads(line) for line in printed.splitlines() if line.startswith('["'))
+    remedy = "; docs/threestudio.md says how to install it"
+    return {
+        module: f"{error}{remedy}" if error else "here"
+        for module in OF_THREESTUDIO
+        for error in [errors.get(module, "not tried")]
+    }
 
-    from .download import problems
+
+def _models(path: Path, overrides: list[str]) -> dict[str, str]:
+    """For each model that a config names `here`, `in the cache`, or what is wrong with it."""
+    from omegaconf import OmegaConf
+    from threestudio_jointdreamer.weights.names import find_here, find_local, parse_hub_name
+
+    from .download import backbone_of, find_class, model_names, types_in
     from .experiment import read_experiment
-    from .memory import estimate
 
     cfg = read_experiment(path, overrides)
-    unknown = list(_unknown_types(cfg))
-    report.problems += unknown
-    if unknown:
-        return
-    items = inventory_of(cfg)
-    for item in items:
-        size = item.size / GIB if item.state != MISSING else None
-        report.weights.append(
-            {
-                "state": item.state,
-                "name": item.needed.name,
-                "part": item.needed.part,
-                "gib": size,
-                "gib_to_download": item.left / GIB,
-            }
-        )
-    report.problems += problems(items)
-    if any(item.state == TO_DOWNLOAD for item in items):
-        size = f"{bytes_left(items) / GIB:.2f} GiB"
-        report.problems.append(
-            f"{size} of weights are not here yet: run jointdreamer download "
-            f"{shlex.join([str(path), *overrides])}"
-        )
-    if "data" in cfg:
-        _compare_memory(estimate(cfg, items), report)
-
-
-def _compare_memory(needed: dict[str, float], report: Report) -> None:
-    total = sum(needed.values())
-    report.memory = {**needed, "total": total}
-    for gpu in report.gpus[:1]:
-        if total > gpu["total"]:
-            report.problems.append(
-                f"This config needs about {total:.0f} GiB, but {gpu['name']} has "
-                f"{gpu['total']:.0f}: lower data.batch_size, data.width and data.height, or "
-                "renderer.num_samples_per_ray, or set guidance.compile=true."
-            )
-        elif total > gpu["free"]:
-            report.notes.append(
-                f"Of {gpu['name']}'s {gpu['total']:.0f} GiB only {gpu['free']:.0f} are free now; "
-                f"this config needs about {total:.0f}."
-            )
-
-
-def _unknown_types(cfg: DictConfig) -> list[str]:
-    """A problem for each registered name in the config that this host does not know."""
-    import threestudio
-    from threestudio_jointdreamer.weights.requirements import Block
-
-    problems = []
-    for prefix, block in (("", cfg), ("system.", cfg.get("system") or {})):
-        for key, name in Block(None, block).items():
-            part = key.removesuffix("_type")
-            if part == key or part not in block or not name:
+    found = {
+        f"{key}={name!r}": "not registered in this host: check the name, or run with a threestudio "
+        "that has it (THREESTUDIO_ROOT)"
+        for key, name in types_in(OmegaConf.to_container(cfg, resolve=False))
+        if find_class(name) is None
+    }
+    models = model_names(cfg)
+    for model in models:
+        described = f"{model.key}={model.name!r}"
+        parts = PARTS.get(model.owner, ())
+        try:
+            source = find_here(model.name, parts)
+            if source is None:
+                parse_hub_name(model.name, model.key)
+                command = shlex.join(["jointdreamer", "download", str(path), *overrides])
+                found[described] = f"not here yet: run {command}"
                 continue
-            try:
-                threestudio.find(name)
-            except (KeyError, ValueError):
-                problems.append(
-                    f"{prefix}{key}={name!r} is not registered in this host: check the name, or "
-                    "run with a threestudio that has it (THREESTUDIO_ROOT)."
-                )
-    return problems
+            _open(source, parts, model.half, described)
+            found[described] = "here" if find_local(model.name) else "in the cache"
+            models += backbone_of(model, source)
+        except (OSError, ValueError) as error:
+            found[described] = " ".join(str(error).split()).removeprefix(f"{described}: ")
+    return found
 
 
-def _text(report: Report) -> str:
-    lines = ["Installed"]
-    lines += [f"  {name:<26}{version}" for name, version in report.versions.items()]
-    lines += [f"  {name:<26}{state}" for name, state in report.compiled.items()]
-    lines += [
-        f"  GPU {index:<22}{gpu['name']}, {gpu['total']:.1f} GiB, {gpu['free']:.1f} free, "
-        f"compute capability {gpu['capability']}"
-        for index, gpu in enumerate(report.gpus)
-    ]
-    if report.threestudio:
-        lines += ["", f"What threestudio at {report.threestudio['checkout']} imports"]
-        packages = report.threestudio["packages"]
-        lines += [f"  {p['line']}" for p in packages if p["state"] == "here"]
-    if report.weights:
-        lines += ["", "Weights"]
-        lines += [_weight_line(row) for row in report.weights]
-    if report.memory:
-        lines += ["", "GPU memory, estimated"]
-        lines += [f"  {gib:6.1f} GiB  {name}" for name, gib in report.memory.items()]
-    lines += ["", *(f"Note: {note}" for note in report.notes)] if report.notes else []
-    lines += ["", *(f"Problem: {problem}" for problem in report.problems)]
-    return "\n".join(lines if report.problems else [*lines, "Nothing is missing."])
+def _open(source: Path, parts: tuple[str, ...], half: bool, described: str) -> None:
+    """Opens what a run would open; raises as it would."""
+    from threestudio_jointdreamer.prompts.text_encoder import tokenizer_of
+    from threestudio_jointdreamer.weights.models import NamedModel, open_files
+
+    model = NamedModel(described, open_files(source, half))
+    for part in parts or model.files.parts:
+        tokenizer_of(model) if part == "tokenizer" else model.read(part)
+    if not parts and not model.files.parts:
+        raise FileNotFoundError(f"{source} is no model in diffusers layout: it has no unet/ or so.")
 
 
-def _weight_line(row: dict[str, Any]) -> str:
-    size = "         ?" if row["gib"] is None else f"{row['gib']:6.2f} GiB"
-    return f"  {size}  {row['state']:<12} {row['name']} {row['part']}".rstrip()
+def _text(report: dict[str, Any]) -> str:
+    groups = {
+        "Installed": report["installed"],
+        "GPUs": dict(enumerate(report["gpus"])) or {"none": "runs take place on the CPU, in fp32"},
+        "What threestudio imports": report["threestudio"],
+        "Models": report["models"],
+    }
+    lines = []
+    for title, rows in groups.items():
+        lines += [title, *(f"  {name!s:<26} {text}" for name, text in rows.items())] if rows else []
+    lines += [f"Problem: {problem}" for problem in report["problems"]] or ["Nothing is missing."]
+    return "\n".join(lines)

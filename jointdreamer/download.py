@@ -1,130 +1,171 @@
-"""`jointdreamer download`: every weight that a config needs, so that runs need no network."""
+"""`jointdreamer download`: the models that a config names, so that runs need no network."""
 
 import argparse
-import os
-import shutil
+import json
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
+from typing import Any
 
-from threestudio_jointdreamer.weights.hub_download import HubFile
-from threestudio_jointdreamer.weights.inventory import (
-    HERE,
-    MISSING,
-    TO_DOWNLOAD,
-    Item,
-    bytes_left,
-    inventory_of,
-)
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 GIB = 2**30
-ROUNDS = 3  # what is fetched may name what else is needed, as a classifier its backbone
+SUFFIX = "_name_or_path"  # of every key that names a model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Fetch every weight that a config needs; started again, it goes on where it was."
+        "Fetch the models that a config names, the *_name_or_path keys of any class, from the "
+        "Hugging Face hub into its cache."
     )
     parser.epilog = (
-        "Further KEY=VALUE arguments change the config. Everything is verified by its hash, "
-        "what was there already too; afterwards runs work with HF_HUB_OFFLINE=1."
+        "Further KEY=VALUE arguments change the config. Afterwards runs work with HF_HUB_OFFLINE=1."
     )
     parser.add_argument("config", type=Path, help="a YAML config")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be fetched")
     parser.set_defaults(run=download, takes_overrides=True)
 
 
-def download(args: argparse.Namespace) -> int:
-    """Fetches and verifies; prints a line for each part of each model.
+@dataclass(frozen=True)
+class ModelName:
+    """A model that a config names.
 
-    Returns:
-        0, or 1 after a dry run that found something missing for good.
+    Attributes:
+        key: the config key; name: its value.
+        owner: the registered name of the class whose key it is.
+        half: it is used in half precision on a GPU.
+        has_backbone: a backbone is named beside it.
+    """
+
+    key: str
+    name: str
+    owner: str = ""
+    half: bool = False
+    has_backbone: bool = False
+
+
+def download(args: argparse.Namespace) -> int:
+    """Fetches what is not in the cache; prints a line for each model.
 
     Raises:
-        FileNotFoundError: a weight is neither here nor on the hub, or the hub cannot be reached.
-        OSError: the disk is too small.
-        ValueError: no config, or a file that arrives damaged.
+        FileNotFoundError: a model is neither here nor on the hub, or the hub cannot be asked.
+        OSError: the disk is full.
+        ValueError: it is no config.
     """
+    from threestudio_jointdreamer.weights import names
+
     from .experiment import read_experiment
 
-    cfg = read_experiment(args.config, args.overrides)
-    items = inventory_of(cfg)
-    for item in items:
-        print(line(item))
+    models = model_names(read_experiment(args.config, args.overrides))
+    for model in models:  # before anything is fetched
+        if names.find_local(model.name) is None:
+            names.parse_hub_name(model.name, model.key)
+    total, fetched = 0, 0
+    for model in models:
+        path = names.find_local(model.name)
+        if path is not None:
+            print(f"here         {model.name}")
+        elif args.dry_run:
+            sizes = names.to_download(model.name, model.key, half=model.half)
+            total += sum(sizes.values())
+            print(
+                f"{sum(sizes.values()) / GIB:8.2f} GiB {model.name}: {', '.join(sizes) or 'none'}"
+            )
+        else:
+            path = names.fetch(model.name, model.key, half=model.half)
+            fetched += 1
+            print(f"in the cache {model.name}")
+        models += backbone_of(model, path)
     if args.dry_run:
-        for problem in problems(items):
-            print(problem)
-        print(f"{bytes_left(items) / GIB:.2f} GiB would be downloaded.")
-        return 1 if any(item.state == MISSING for item in items) else 0
-    verified: set[tuple[str, HubFile]] = set()
-    for _ in range(ROUNDS):
-        if missing := problems(items):
-            raise FileNotFoundError("; ".join(missing))
-        pending = _files(items) - verified
-        if not pending:
-            break
-        _fetch(pending, items)
-        verified |= pending
-        items = inventory_of(cfg)
-    count, size = len(verified), sum(file.size for _, file in verified)
-    print(
-        f"{count} files of {size / GIB:.2f} GiB from the hub are in the cache, verified. "
-        "Runs with this config need no network (HF_HUB_OFFLINE=1)."
-        if count
-        else "This config needs nothing from the hub."
-    )
+        print(f"{total / GIB:.2f} GiB would be downloaded.")
+    elif fetched:
+        print("Runs with this config need no network (HF_HUB_OFFLINE=1).")
+    else:
+        print("This config needs nothing from the hub.")
     return 0
 
 
-def line(item: Item) -> str:
-    """One line about an item: state, size, name and part."""
-    size = f"{item.size / GIB:6.2f} GiB" if item.state != MISSING else " " * 10
-    more = ""
-    if item.state == TO_DOWNLOAD and item.left < item.size:
-        more = f" ({item.left / GIB:.2f} GiB of it left)"
-    return f"{item.state:<12} {size}  {item.needed.name} {item.needed.part}{more}"
+def model_names(cfg: DictConfig) -> list[ModelName]:
+    """Every model that a config names, or that a class in it names by default, each once."""
+    found: dict[tuple, ModelName] = {}
+    for model in _walk(OmegaConf.to_container(cfg, resolve=False), cfg):
+        found.setdefault((model.name, model.half, model.owner), model)
+    return list(found.values())
 
 
-def problems(items: list[Item]) -> list[str]:
-    """Why items are missing, each reason once."""
-    found = (item.problem for item in items if item.state == MISSING)
-    return list(dict.fromkeys(problem.replace("\n", " ") for problem in found))
+def backbone_of(model: ModelName, path: Path | None) -> list[ModelName]:
+    """The published DINO that a pair classifier on this disk names, unless the config does."""
+    config = path / "head" / "config.json" if path else None
+    if model.has_backbone or config is None or not config.is_file():
+        return []
+    try:
+        name = json.loads(config.read_text()).get("backbone")
+    except ValueError:  # which doctor reports, and a run
+        return []
+    return [ModelName(f"{model.key} (its backbone)", name, half=model.half)] if name else []
 
 
-def _files(items: list[Item]) -> set[tuple[str, HubFile]]:
-    return {(item.repo, file) for item in items if item.state != HERE for file in item.remote}
+def types_in(block: dict[str, Any], key: str = "") -> Iterator[tuple[str, str]]:
+    """Each `*_type` key of a config that has a block of its own, and its value."""
+    for name, value in block.items():
+        path = f"{key}.{name}" if key else name
+        if isinstance(value, dict):
+            yield from types_in(value, path)
+        elif name.endswith("_type") and name.removesuffix("_type") in block and value:
+            yield path, value
 
 
-def _fetch(pending: set[tuple[str, HubFile]], items: list[Item]) -> None:
-    from threestudio_jointdreamer.weights.hub import cached_snapshot, explained, parse_name
-    from threestudio_jointdreamer.weights.hub_download import FAILURES, discard, download, is_intact
-    from threestudio_jointdreamer.weights.progress import bytes_bar
+def find_class(type_name: str | None) -> type | None:
+    """The registered class of that name, if there is one."""
+    import threestudio
 
-    _check_room(items)
-    with bytes_bar(sum(file.size for _, file in pending), "download and verify") as advance:
-        for repo, file in sorted(pending, key=lambda pair: (pair[0], pair[1].path)):
-            root = cached_snapshot(repo)
-            path = root / file.path if root else None
-            if path is not None and path.is_file():
-                if is_intact(path, file, advance):
-                    continue
-                advance(-file.size)
-                print(f"{file.path} of {repo} is damaged in the cache, so it is fetched again.")
-                discard(path)
-            try:
-                download(repo, file, advance)
-            except FAILURES as error:
-                key = next(item.needed.key for item in items if item.repo == repo)
-                raise explained(error, parse_name(repo), key) from error
+    try:
+        return threestudio.find(type_name)
+    except (KeyError, ValueError):
+        return None
 
 
-def _check_room(items: list[Item]) -> None:
-    from huggingface_hub import constants
+def _walk(
+    block: dict[str, Any], cfg: DictConfig, key: str = "", owner: str = ""
+) -> Iterator[ModelName]:
+    cls = find_class(owner)
+    block = _defaults(cls) | block
+    # threestudio's own classes read the weights in full precision and cast them
+    theirs = cls is not None and cls.__module__.startswith("threestudio.")
+    half = bool(block.get("half_precision_weights", owner != "")) and not theirs
+    for name, value in block.items():
+        path = f"{key}.{name}" if key else str(name)
+        if str(name).endswith(SUFFIX):
+            value = _resolved(value, cfg, path)
+            if value:
+                has_backbone = bool(block.get("backbone_name_or_path"))
+                yield ModelName(path, str(value), owner, half, has_backbone)
+        elif str(name).endswith("_type") and isinstance(value, str):
+            inner = str(name).removesuffix("_type")
+            given = block.get(inner)
+            path = path.removesuffix("_type")
+            yield from _walk(given if isinstance(given, dict) else {}, cfg, path, value)
+        elif isinstance(value, dict) and f"{name}_type" not in block:
+            yield from _walk(value, cfg, path)
 
-    left = bytes_left(items)
-    place = Path(constants.HF_HUB_CACHE)
-    place = next(folder for folder in (place, *place.parents) if folder.is_dir())
-    free = shutil.disk_usage(place).free
-    if left > free:
-        raise OSError(
-            f"{left / GIB:.1f} GiB have to be downloaded, but {os.fspath(place)} has only "
-            f"{free / GIB:.1f} GiB free: make room, or set HF_HOME to a larger disk."
-        )
+
+def _defaults(cls: type | None) -> dict[str, Any]:
+    config = getattr(cls, "Config", None)
+    found = {}
+    for field in fields(config) if config else ():
+        if field.default is not MISSING:
+            found[field.name] = field.default
+        elif field.default_factory is not MISSING:
+            found[field.name] = field.default_factory()
+    return found
+
+
+def _resolved(value: Any, cfg: DictConfig, path: str) -> Any:
+    """A value as a run sees it; None if it is left to the user."""
+    if not isinstance(value, str) or value == "???":
+        return None
+    try:
+        return OmegaConf.select(cfg, path) if "${" in value else value
+    except OmegaConfBaseException:
+        return None
