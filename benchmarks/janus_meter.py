@@ -59,7 +59,7 @@ def fit(args: argparse.Namespace) -> None:
     wanted = [index for index, path in enumerate(paths) if not path.exists()]
     with (
         progress(f"fitting {args.split}", len(wanted)) as advance,
-        parallel_config(n_jobs=args.jobs, inner_max_num_threads=1 if args.jobs > 1 else None),
+        parallel_config(backend="loky", n_jobs=args.jobs, inner_max_num_threads=1),
     ):
         fits = Parallel(return_as="generator_unordered")(
             delayed(fit_one)(args.split, index, args.device, paths[index]) for index in wanted
