@@ -7,7 +7,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from pytorch_lightning.plugins.io import CheckpointIO
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from threestudio_jointdreamer.files import replacing
 from threestudio_jointdreamer.systems.stage_weights import plain
@@ -15,7 +15,7 @@ from threestudio_jointdreamer.systems.stage_weights import plain
 from .resume import CHECKPOINTS
 
 
-class AtomicCheckpointIO(CheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes checkpoints whole, forced to disk, or not at all; loads plain data only.
 
     A process killed while it saves leaves the older file of that name untouched.
@@ -40,9 +40,6 @@ class AtomicCheckpointIO(CheckpointIO):
     ) -> dict[str, Any]:
         """As `read_checkpoint`; never runs pickled code, whatever `weights_only` says."""
         return read_checkpoint(path, "cpu" if map_location is None else map_location)
-
-    def remove_checkpoint(self, path: str | Path) -> None:
-        Path(path).unlink(missing_ok=True)
 
 
 def read_checkpoint(

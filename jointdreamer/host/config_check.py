@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import inspect
+from collections.abc import Iterable
 from typing import Any, get_type_hints
 
 import threestudio
@@ -62,9 +63,13 @@ def _find(key: str, name: str) -> type:
         if text := why_not_here(key, name):
             raise ValueError(text) from error
         names = sorted(threestudio.__modules__)
-        close = difflib.get_close_matches(name, names, n=3)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"names: {', '.join(names)}."
+        hint = _similar(name, names) or f"names: {', '.join(names)}."
         raise ValueError(f"{key}='{name}' is not registered: {hint}") from error
+
+
+def _similar(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=2)
+    return f"did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 
 def _field_names(config: Any) -> set[str]:
@@ -77,9 +82,7 @@ def _check_keys(prefix: str, block: Any, owner: str, known: set[str]) -> None:
             continue
         if prefix == "trainer." and key in SET_BY_THE_LAUNCHER:
             raise ValueError(f"{prefix}{key} is set by the launcher: remove it from the config.")
-        close = difflib.get_close_matches(str(key), known, n=2)
-        hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
         raise ValueError(
-            f"{prefix}{key}: {owner} has no key '{key}': {hint}known keys: "
+            f"{prefix}{key}: {owner} has no key '{key}': {_similar(str(key), known)} known keys: "
             f"{', '.join(sorted(known))}."
         )

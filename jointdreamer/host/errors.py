@@ -5,7 +5,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from types import SimpleNamespace
 
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -31,21 +31,14 @@ def as_plain_errors() -> Iterator[None]:
         raise ValueError(f"trainer or checkpoint settings: {error}") from error
 
 
-@dataclass
-class Outcome:
-    """How a program ends."""
-
-    code: int = 0
-
-
 @contextmanager
-def reported(verbose: bool) -> Iterator[Outcome]:
+def reported(verbose: bool) -> Iterator[SimpleNamespace]:
     """Ends what the user can mend (wrong settings, missing files, a full disk) with one line.
 
-    That line is `error: ...` on standard error, after the traceback if `verbose`; the outcome's
-    code is then 2. Other errors, which are ours, pass through.
+    That line is `error: ...` on standard error, after the traceback if `verbose`; the `code` of
+    what is yielded, 0 before, is then 2. Other errors, which are ours, pass through.
     """
-    outcome = Outcome()
+    outcome = SimpleNamespace(code=0)
     try:
         yield outcome
     except (ValueError, OSError) as error:

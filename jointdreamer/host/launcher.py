@@ -29,7 +29,7 @@ def run(argv: list[str]) -> dict[str, Any]:
     """
     with errors.as_plain_errors():
         options = parse_arguments(argv)
-        n_gpus = choose_gpus(options, options.raw_config.get("trainer") or {})
+        n_gpus = choose_gpus(options.gpu, options.raw.get("trainer") or {})
         if options.verbose:
             logging.getLogger("pytorch_lightning").setLevel(logging.DEBUG)
         ensure_host()

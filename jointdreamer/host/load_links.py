@@ -22,7 +22,8 @@ def link_load_folder(checkout: Path, load: Path = LOAD) -> None:
         return
     for theirs in sorted((checkout / "load").resolve().iterdir()):
         ours = load / theirs.name
-        if theirs.resolve().is_relative_to(load.parent) or _keep(ours, theirs):
+        stays = os.path.lexists(ours) and not _leads_to_a_checkout(ours)
+        if stays or theirs.resolve().is_relative_to(load.parent):
             continue
         beside = load / f".{theirs.name}.new-{os.getpid()}"
         try:
@@ -36,11 +37,9 @@ def link_load_folder(checkout: Path, load: Path = LOAD) -> None:
             ) from error
 
 
-def _keep(ours: Path, theirs: Path) -> bool:
-    if not ours.is_symlink():
-        return os.path.lexists(ours)
-    target = Path(os.readlink(ours))
-    of_a_checkout = target.parent.name == "load" and (
+def _leads_to_a_checkout(path: Path) -> bool:
+    """Or to where one once was."""
+    target = Path(os.readlink(path)) if path.is_symlink() else Path()
+    return target.parent.name == "load" and (
         not target.exists() or (target.parents[1] / "threestudio" / "__init__.py").is_file()
     )
-    return target == theirs or not of_a_checkout

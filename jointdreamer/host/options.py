@@ -2,8 +2,8 @@
 
 import argparse
 import os
+import re
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -13,7 +13,12 @@ from yaml import YAMLError
 from ..paths import find_file
 from .resume import filled, run_config
 
-ACTIONS = ("train", "validate", "test", "export")
+ACTIONS = {
+    "train": "train, then render a turntable",
+    "validate": "render the validation views",
+    "test": "render the turntable",
+    "export": "write a mesh",
+}
 
 
 @dataclass
@@ -22,46 +27,18 @@ class Options:
 
     Attributes:
         action: one of `ACTIONS`.
-        config: path of the YAML file, or None where `resume=` alone tells.
-        overrides: `key=value` items for the config.
+        config: the YAML file, or None where that of the run with `resume=` stands in for it.
+        overrides: the `key=value` items.
+        raw: the config as written, overrides included, interpolations not resolved.
         gpu: as in `--gpu`, or None.
     """
 
     action: str
     config: Path | None
-    overrides: list[str]
-    gpu: str | None = None
-    verbose: bool = False
-
-    @cached_property
-    def override_config(self) -> DictConfig:
-        return OmegaConf.from_cli(self.overrides)
-
-    @cached_property
-    def raw_config(self) -> DictConfig:
-        """The config as written, overrides included, interpolations not resolved.
-
-        What a run that is resumed was started with stands in for a config that is not given, and
-        for the values that the given one lacks (`???`), such as the prompt.
-
-        Raises:
-            ValueError: if it is no config, or there is none.
-        """
-        given = OmegaConf.create() if self.config is None else OmegaConf.load(self.config)
-        if not isinstance(given, DictConfig):
-            raise ValueError(
-                f"--config {self.config} must hold `key: value` lines at its top level."
-            )
-        given = OmegaConf.merge(given, self.override_config)
-        of_run = run_config(given.get("resume"))
-        if self.config is not None:
-            return filled(given, of_run)
-        if not of_run:
-            raise ValueError(
-                "--config is missing: give a YAML file, or a run by resume=RUN to use the "
-                "config in its folder."
-            )
-        return OmegaConf.merge(of_run, self.override_config)
+    overrides: DictConfig
+    raw: DictConfig
+    gpu: str | None
+    verbose: bool
 
 
 def parse_arguments(argv: list[str]) -> Options:
@@ -69,7 +46,7 @@ def parse_arguments(argv: list[str]) -> Options:
 
     Raises:
         FileNotFoundError: if the config file does not exist.
-        ValueError: if an override is no `key=value`.
+        ValueError: if it is no config, there is none, or an override is no `key=value`.
     """
     parser = argparse.ArgumentParser(
         prog="launch.py",
@@ -77,48 +54,61 @@ def parse_arguments(argv: list[str]) -> Options:
         epilog="Anything else is key=value and overrides the config, such as "
         'system.prompt_processor.prompt="a green bear" trainer.max_steps=100.',
     )
-    parser.add_argument("--config", help="path of the YAML config; that of the run with resume=RUN")
-    action = parser.add_mutually_exclusive_group(required=True)
-    action.add_argument("--train", action="store_true", help="train, then render a turntable")
-    action.add_argument("--validate", action="store_true", help="render the validation views")
-    action.add_argument("--test", action="store_true", help="render the turntable")
-    action.add_argument("--export", action="store_true", help="write a mesh")
+    parser.add_argument("--config", help="path of the YAML config; resume=RUN has one of its own")
+    actions = parser.add_mutually_exclusive_group(required=True)
+    for action, text in ACTIONS.items():
+        actions.add_argument(
+            f"--{action}", action="store_const", const=action, dest="action", help=text
+        )
     parser.add_argument(
         "--gpu",
         help="GPUs to use, such as 0 or 1,2; 0 if nothing else is said. Ignored if "
         "CUDA_VISIBLE_DEVICES is set, whose GPUs are all used.",
     )
     parser.add_argument("--verbose", action="store_true", help="log everything, show tracebacks")
-    args, overrides = parser.parse_known_args(argv)
-    _check_overrides(overrides)
+    args, items = parser.parse_known_args(argv)
+    for item in items:
+        _check_override(item)
+    config = None if args.config is None else find_file(args.config, "--config")
+    overrides = OmegaConf.from_cli(items)
     return Options(
-        action=next(name for name in ACTIONS if getattr(args, name)),
-        config=None if args.config is None else find_file(args.config, "--config"),
-        overrides=overrides,
-        gpu=args.gpu,
-        verbose=args.verbose,
+        args.action, config, overrides, _merged(config, overrides), args.gpu, args.verbose
     )
 
 
-def _check_overrides(overrides: list[str]) -> None:
-    for item in overrides:
-        key, separator, _ = item.partition("=")
-        if not separator or not key or key.startswith("-"):
-            raise ValueError(
-                f"'{item}' is not understood: options are in --help, overrides of the "
-                "config are key=value."
-            )
-        try:
-            OmegaConf.from_cli([item])
-        except (YAMLError, OmegaConfBaseException) as error:
-            reason = getattr(error, "problem", None) or str(error).partition("\n")[0]
-            raise ValueError(
-                f"{item} cannot be read as YAML ({reason}). A text goes into quotes inside the "
-                f"""shell's, as in {key}='"..."'; a list is [1, 2], a dict {{a: 1}}."""
-            ) from error
+def _merged(path: Path | None, overrides: DictConfig) -> DictConfig:
+    given = OmegaConf.create() if path is None else OmegaConf.load(path)
+    if not isinstance(given, DictConfig):
+        raise ValueError(f"--config {path} must hold `key: value` lines at its top level.")
+    given = OmegaConf.merge(given, overrides)
+    of_run = run_config(given.get("resume"))
+    if path is not None:
+        return filled(given, of_run)
+    if not of_run:
+        raise ValueError(
+            "--config is missing: give a YAML file, or by resume=RUN a run whose config to use."
+        )
+    return OmegaConf.merge(of_run, overrides)
 
 
-def choose_gpus(options: Options, trainer: DictConfig) -> int:
+def _check_override(item: str) -> None:
+    key, separator, _ = item.partition("=")
+    if not separator or not key or key.startswith("-"):
+        raise ValueError(
+            f"'{item}' is not understood: options are in --help, overrides of the config are "
+            "key=value."
+        )
+    try:
+        OmegaConf.from_cli([item])
+    except (YAMLError, OmegaConfBaseException) as error:
+        reason = getattr(error, "problem", None) or str(error).partition("\n")[0]
+        raise ValueError(
+            f"{item} cannot be read as YAML ({reason}). A text goes into quotes inside the "
+            f"""shell's, as in {key}='"..."'; a list is [1, 2], a dict {{a: 1}}."""
+        ) from error
+
+
+def choose_gpus(gpu: str | None, trainer: DictConfig) -> int:
     """Limits this process to the GPUs it is to use, before CUDA starts.
 
     `CUDA_VISIBLE_DEVICES` as set wins, then `--gpu`, then a list in `trainer.devices`; a number
@@ -132,13 +122,10 @@ def choose_gpus(options: Options, trainer: DictConfig) -> int:
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     if trainer.get("accelerator") == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    elif "CUDA_VISIBLE_DEVICES" not in os.environ:
-        if options.gpu is not None:
-            os.environ["CUDA_VISIBLE_DEVICES"] = options.gpu
-        elif isinstance(devices, list):
-            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, devices))
-        elif devices is None:
-            os.environ["CUDA_VISIBLE_DEVICES"] = "0"
+    elif gpu is not None or devices is None:
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", gpu or "0")
+    elif isinstance(devices, list):
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", ",".join(map(str, devices)))
     if isinstance(devices, int):
         return devices
     if "CUDA_VISIBLE_DEVICES" in os.environ:
@@ -155,15 +142,11 @@ def requested_devices(trainer: DictConfig) -> int | list[int] | str | None:
         ValueError: if it is none of these.
     """
     value = trainer.get("devices")
-    value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-    if isinstance(value, str) and value.replace(",", "").isdecimal():
-        value = [int(part) for part in value.split(",")] if "," in value else int(value)
-    if value in (-1, "-1", "auto"):
-        return "auto"
-    numbers = value if isinstance(value, list) else [value]
-    whole = all(isinstance(number, int) and number >= 0 for number in numbers)
-    if value is None or (whole and value):
-        return value
+    if value is None or value in (-1, "-1", "auto"):
+        return None if value is None else "auto"
+    text = str(value)  # such as 2, [1, 3] or '1,3'
+    if re.fullmatch(r"[1-9]\d*|\[\d+(, \d+)*\]|\d+(,\d+)+", text):
+        return int(text) if text.isdecimal() else [int(part) for part in re.findall(r"\d+", text)]
     raise ValueError(
         f"trainer.devices={value} is not understood: give a number, a list like [0,1], or auto."
     )

@@ -22,9 +22,7 @@ def ensure_host() -> Path:
     `threestudio` is the checkout that the environment variable THREESTUDIO_ROOT names, or else an
     installed one, or else the standalone host in jointdreamer/standalone. `tinycudann` is an
     installed one that works on this machine, or else the standalone host's. Calling it again
-    changes nothing.
-
-    A checkout stays as it is; what it keeps in load/ is linked into ours (see `checkout`).
+    changes nothing. A checkout stays as it is (see `link_load_folder`).
 
     Returns:
         The folder of the `threestudio` package.
@@ -45,7 +43,7 @@ def ensure_host() -> Path:
     if _find("tinycudann") is None or _find("threestudio") is None:
         _put_on_path(str(STANDALONE), first=False)
     folder = Path(_find("threestudio").origin).resolve().parent
-    host = "the standalone host" if _is_ours("threestudio") else str(folder.parent)
+    host = "the standalone host" if folder.is_relative_to(STANDALONE) else str(folder.parent)
     _say_once(f"threestudio: {host}; tinycudann: {encodings}")
     return folder
 
@@ -67,10 +65,6 @@ def _find(name: str) -> ModuleSpec | None:
     return None if spec is None or spec.origin is None else spec  # a bare folder is no package
 
 
-def _is_ours(name: str) -> bool:
-    return Path(_find(name).origin).resolve().is_relative_to(STANDALONE)
-
-
 def _encodings() -> str:
     """Where `tinycudann` is, once it is settled that a broken one is not imported."""
     module = sys.modules.get("tinycudann")
@@ -79,16 +73,19 @@ def _encodings() -> str:
         if found is None or Path(found.origin).parent == ours:
             return "in PyTorch"
         # an installed one, or a checkout's link to ours: ours gives way to one that works here
-        module = _load_package("tinycudann", ours)
+        module = _load("tinycudann", ours)
     if not hasattr(module, "why_not_other"):
         return str(Path(module.__file__).parent)
     return f"in PyTorch ({module.why_not_other})" if module.why_not_other else "in PyTorch"
 
 
-def _load_package(name: str, folder: Path) -> ModuleType:
-    """Imports the package in `folder` as `name`, wherever it lies."""
+def _load(name: str, entry: Path) -> ModuleType:
+    """Imports a package's folder, or a .py file, as `name`, wherever it lies."""
+    is_package = entry.is_dir()
     spec = importlib.util.spec_from_file_location(
-        name, folder / "__init__.py", submodule_search_locations=[str(folder)]
+        name,
+        entry / "__init__.py" if is_package else entry,
+        submodule_search_locations=[str(entry)] if is_package else None,
     )
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
@@ -120,7 +117,7 @@ def load_extension() -> ModuleType:
         return sys.modules[EXTENSION]
     folder = EXTENSIONS_FOLDER / "threestudio-jointdreamer"
     if folder.is_dir():
-        return _load_package(EXTENSION, folder)
+        return _load(EXTENSION, folder)
     return importlib.import_module(EXTENSION)
 
 
@@ -134,29 +131,18 @@ def load_other_extensions(folder: Path = EXTENSIONS_FOLDER) -> list[str]:
         The names of those that were imported.
     """
     loaded = []
-    for entry in sorted(folder.glob("*")) if folder.is_dir() else []:
-        is_package = (entry / "__init__.py").is_file()
-        if entry.name == "threestudio-jointdreamer" or entry.stem.endswith("_disabled"):
+    for entry in sorted(folder.glob("*")):
+        name = entry.stem
+        if not ((entry / "__init__.py").is_file() or entry.suffix == ".py"):
             continue
-        if not (is_package or entry.suffix == ".py") or entry.stem in sys.modules:
+        if name == "threestudio-jointdreamer" or name.endswith("_disabled") or name in sys.modules:
             continue
         try:
-            _load_extension_file(entry.stem, entry)
+            _load(name, entry)
+            loaded.append(name)
         except Exception as error:
             _say_once(f"custom/{entry.name} cannot be imported, so is missing: {error!r}")
-        else:
-            loaded.append(entry.stem)
     return loaded
-
-
-def _load_extension_file(name: str, entry: Path) -> None:
-    if entry.is_dir():
-        _load_package(name, entry)
-        return
-    spec = importlib.util.spec_from_file_location(name, entry)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    sys.modules[name] = module
 
 
 def use_stand_in_if_broken() -> None:
@@ -168,4 +154,4 @@ def use_stand_in_if_broken() -> None:
         _say_once(f"{broken} cannot be imported ({error}): the standalone host stands in for it.")
         for name in [name for name in sys.modules if name.split(".")[0] == "threestudio"]:
             del sys.modules[name]
-        _load_package("threestudio", STANDALONE / "threestudio")
+        _load("threestudio", STANDALONE / "threestudio")

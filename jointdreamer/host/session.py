@@ -31,12 +31,7 @@ PROMPT = "system.prompt_processor.prompt"
 
 
 def execute(options: Options, n_gpus: int) -> dict[str, Any]:
-    """Does what `options` ask for.
-
-    Returns:
-        `trial_dir` (the run's folder), `save_dir` (pictures, videos, meshes), `ckpt` (the newest
-        checkpoint or None) and `global_step` (that the weights are at).
-    """
+    """Does what `options` ask for, and returns what `launcher.run` does."""
     _quieten()
     cfg = experiment(options, n_gpus)
     pl.seed_everything(cfg.seed + get_rank(), workers=True)
@@ -83,7 +78,7 @@ def experiment(options: Options, n_gpus: int) -> DictConfig:
         ValueError: for misspelt keys, missing values, and when there is nothing to evaluate.
         FileNotFoundError: if there is no checkpoint to resume from.
     """
-    raw = options.raw_config
+    raw = options.raw
     check_config(raw)
     if not raw.get("resume") and options.action != "train":
         raise ValueError(
@@ -94,24 +89,14 @@ def experiment(options: Options, n_gpus: int) -> DictConfig:
     if raw.get("resume"):
         fixed["resume"] = find_checkpoint(raw.resume)
         folder = run_folder(raw.resume)
-        if folder and not any(key in options.override_config for key in NEW_FOLDER_KEYS):
+        if folder and not any(key in options.overrides for key in NEW_FOLDER_KEYS):
             fixed |= _keys_of_folder(str(folder))
     cfg = load_config(OmegaConf.to_yaml(raw), from_string=True, **fixed)
     before, now = (OmegaConf.select(c, PROMPT) for c in (run_config(raw.get("resume")), cfg))
     if before is not None and now != before:
         rank_zero_info(f"The prompt is now {now!r}; the run's was {before!r}.")
-    _make_folder(cfg.trial_dir)
+    os.makedirs(cfg.trial_dir, exist_ok=True)
     return cfg
-
-
-def _make_folder(trial_dir: str) -> None:
-    try:
-        os.makedirs(trial_dir, exist_ok=True)
-    except OSError as error:
-        raise ValueError(
-            f"the run's folder '{trial_dir}' cannot be made ({error.strerror}): it is "
-            "<exp_root_dir>/<name>/<tag>; choose another exp_root_dir=... or tag=..."
-        ) from error
 
 
 def _keys_of_folder(trial_dir: str) -> dict[str, Any]:
@@ -178,7 +163,7 @@ def _training_callbacks(cfg: DictConfig, options: Options) -> list[Callback]:
         LearningRateMonitor(logging_interval="step"),
         RunMetrics(cfg.trial_dir, resumed=cfg.resume is not None),
         ConfigSnapshotCallback(
-            str(options.config or config_file(options.raw_config.resume)),
+            str(options.config or config_file(options.raw.resume)),
             cfg,
             os.path.join(cfg.trial_dir, "configs"),
             use_version=False,

@@ -25,7 +25,7 @@ def test_help_names_the_actions_and_shows_an_override(tmp_path):
         assert word in shown.stdout
 
 
-def test_a_missing_config_ends_with_one_line_and_code_2_from_any_folder(tmp_path):
+def test_a_config_that_is_missing_or_no_yaml_ends_with_one_line_and_code_2(tmp_path):
     done = launch(tmp_path, "--config", "nowhere.yaml", "--train")
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr == (
@@ -33,9 +33,6 @@ def test_a_missing_config_ends_with_one_line_and_code_2_from_any_folder(tmp_path
         "configs/tiny/jointdreamer.yaml.\n"
     )
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_config_that_is_no_yaml_ends_with_one_line(tmp_path):
     (tmp_path / "c.yaml").write_text("a: [1")
     done = launch(tmp_path, "--config", "c.yaml", "--train")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
@@ -73,10 +70,3 @@ def test_a_misspelt_key_anywhere_is_told_before_anything_is_made(folder, key, cl
 def test_a_missing_prompt_is_told(folder):
     with pytest.raises(ValueError, match=r"^system\.prompt_processor\.prompt is required: add"):
         run(["--config", str(TINY), "--train"])
-
-
-@pytest.mark.parametrize("action", ["validate", "test", "export"])
-def test_nothing_is_made_of_a_run_before_it_is_trained(folder, action):
-    with pytest.raises(ValueError, match="nothing trained yet"):
-        run(["--config", str(TINY), f"--{action}", PROMPT])
-    assert list(folder.iterdir()) == []

@@ -52,17 +52,17 @@ def test_what_is_there_stays(load, checkout, tmp_path):
     assert (load / "tets").resolve() == tmp_path / "my-tets"
 
 
-def test_what_install_linked_from_here_is_not_linked_back(load, checkout):
+def test_neither_our_own_files_nor_anything_from_another_folder_is_linked(
+    load, checkout, tmp_path, monkeypatch
+):
     (load / "prompts").mkdir()
-    (checkout / "load" / "other-name").symlink_to(load / "prompts")
+    (checkout / "load" / "by-install").symlink_to(load / "prompts")
     link_load_folder(checkout, load)
-    assert not (load / "other-name").exists()
-
-
-def test_a_run_that_starts_elsewhere_gets_no_links(load, checkout, tmp_path, monkeypatch):
+    assert not (load / "by-install").exists() and (load / "tets").exists()
+    (load / "tets").unlink()
     monkeypatch.chdir(tmp_path)
     link_load_folder(checkout, load)
-    assert [path.name for path in load.iterdir()] == ["tiny"]
+    assert not (load / "tets").exists()
 
 
 def test_a_disk_without_links_is_told_with_what_to_do(load, checkout, monkeypatch):
