@@ -30,16 +30,9 @@ register()
 from rich.console import Console  # noqa: E402
 from threestudio_jointdreamer.files import replacing  # noqa: E402
 
-from benchmarks.janus_benchmark import publishing, tables  # noqa: E402
+from benchmarks.janus_benchmark import publishing, references, tables, timing  # noqa: E402
 from benchmarks.janus_benchmark.faces import judge_faces  # noqa: E402
-from benchmarks.janus_benchmark.methods import (  # noqa: E402
-    Missing,
-    named,
-    read_methods,
-    shortened,
-)
-from benchmarks.janus_benchmark.references import make_references  # noqa: E402
-from benchmarks.janus_benchmark.timing import time_runs  # noqa: E402
+from benchmarks.janus_benchmark.methods import Missing, read_methods, shortened  # noqa: E402
 from jointdreamer.csv_table import write_csv  # noqa: E402
 from jointdreamer.evaluation.measure import Evaluation, measure_runs  # noqa: E402
 from jointdreamer.evaluation.report import write_report, write_tables  # noqa: E402
@@ -75,12 +68,9 @@ class Plan:
         One of each method for each seed, in turn, so that no method has the machine's best minute.
         """
         short = shortened(self.sweep, TIMED_STEPS)
-        return replace(
-            short,
-            methods=named(short, tables.MAIN),
-            prompts=self.sweep.prompts[:1],
-            out=self.sweep.out / "timing",
-        )
+        methods = tuple(method for method in short.methods if method.name in tables.MAIN)
+        prompts, out = self.sweep.prompts[:1], self.sweep.out / "timing"
+        return replace(short, methods=methods, prompts=prompts, out=out)
 
 
 def planned(args: argparse.Namespace) -> Plan:
@@ -143,13 +133,12 @@ def evaluated(
     features = plan.sweep.out / "features"
     folders = [record.run.folder for record in records if record.done]
     judge_faces(folders, features, min(plan.workers.jobs, os.cpu_count() or 1), device)
+    true = plan.sweep.out / "true-creatures"
     result = measure_runs(
         folders,
         features,
         prompts=candidates,
-        fid_reference=make_references(
-            plan.sweep.out / "true-creatures", plan.sweep.prompts, device
-        ),
+        fid_reference=references.make_references(true, plan.sweep.prompts, device),
         fid_features="clip",
         janus="tiny",
         render_faces=True,
@@ -249,7 +238,11 @@ def benchmark(args: argparse.Namespace) -> int:
                 return INTERRUPTED
     timed_records = [Record.of(one) for one in timed]
     if not runs:
-        return _show_timing(plan, timed_records, console)
+        rows = tables.timing_rows(timed_records)
+        if rows:
+            write_csv(plan.sweep.out / "timing.csv", rows)
+            console.out(tables.as_markdown(tables.timing_table(timed_records)), highlight=False)
+        return 0 if len(rows) == len(timed) else 1
     with _seconds("runs", console):
         if not run_sweep(runs, plan.workers, console):
             return INTERRUPTED
@@ -281,25 +274,14 @@ def _seconds(phase: str, console: Console) -> Iterator[None]:
 def _time(runs: Sequence[PlannedRun], workers: Workers, console: Console) -> bool:
     if not workers.gpus:  # only a process of its own tells a run's memory
         return run_sweep(runs, replace(workers, jobs=1), console)
-    waiting = [run for run in runs if not Record.of(run).done]
-    if not waiting:
-        return True
-    log = runs[0].out / "log.txt"
+    waiting, log = [run for run in runs if not Record.of(run).done], runs[0].out / "log.txt"
     with console.status(f"timing {len(waiting)} runs"):
-        if not time_runs(waiting, log):
+        if waiting and not timing.time_runs(waiting, log):
             return False
-    for record in map(Record.of, waiting):
-        if not record.done:
-            text = f"not timed: {record.run.name}; see {log}"
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
+    for run in waiting:
+        if not Record.of(run).done:
+            console.print(f"not timed: {run.name}; see {log}", highlight=False, soft_wrap=True)
     return True
-
-
-def _show_timing(plan: Plan, records: Sequence[Record], console: Console) -> int:
-    if rows := tables.timing_rows(records):
-        write_csv(plan.sweep.out / "timing.csv", rows)
-        console.out(tables.as_markdown(tables.timing_table(records)), highlight=False)
-    return 0 if len(rows) == len(records) else 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:

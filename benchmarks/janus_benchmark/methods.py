@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from jointdreamer.experiment import read_experiment
 from jointdreamer.paths import find_file, find_shipped
-from jointdreamer.sweeps.plan import Method, Sweep, read_sweep
+from jointdreamer.sweeps.plan import Sweep, read_sweep
 
 TRAINING = {  # how to make what may be missing
     "wonder3d": "jointdreamer tinyworld train wonder3d",
@@ -112,7 +112,3 @@ def _is_schedule(value: Any) -> bool:
         return False
     numbers = all(isinstance(number, int | float) for number in value)
     return numbers and type(value[0]) is int and type(value[3]) is int and value[0] < value[3]
-
-
-def named(sweep: Sweep, names: Sequence[str]) -> tuple[Method, ...]:
-    return tuple(method for method in sweep.methods if method.name in names)

@@ -2,7 +2,6 @@
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.janus_benchmark.methods import Missing
@@ -57,30 +56,22 @@ NOTES = {  # on columns that not every table has
 HEADINGS = {name: name.replace("_", " ") for name in (*DIGITS, "method", "runs")}
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Of a training step: seconds, and the most memory that it took, of the GPU if there is one."""
-
-    seconds: float
-    peak_gib: float | None
-
-
-def costs(records: Sequence[Record]) -> dict[str, Cost]:
-    """Each method's cost, the median over its finished runs."""
+def costs(records: Sequence[Record]) -> dict[str, tuple[float, float]]:
+    """The median step of each method's finished runs in ms, and the most memory of them in GiB."""
     found: dict[str, list[dict[str, Any]]] = {}
     for row in timing_rows(records):
         found.setdefault(row["method"], []).append(row)
     return {
-        name: Cost(
-            statistics.median(row["ms_per_step"] for row in rows) / 1000,
-            max((row["peak_gib"] for row in rows if row["peak_gib"] is not None), default=None),
+        name: (
+            statistics.median(row["ms_per_step"] for row in rows),
+            max(row["peak_gib"] for row in rows),
         )
         for name, rows in found.items()
     }
 
 
 def timing_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """A row for each finished run: what a training step of it took."""
+    """A row for each finished run: its training step, and memory, of the GPU if there is one."""
     return [
         {
             "method": row["method"],
@@ -99,18 +90,15 @@ def timing_table(records: Sequence[Record]) -> ReportTable:
     spent, steps = costs(records), {}
     for row in timing_rows(records):
         steps.setdefault(row["method"], []).append(f"{row['ms_per_step']:.1f}")
-    base = spent.get(BASELINE) or next(iter(spent.values()))
-    cells = [
-        [name, f"{cost.seconds / base.seconds:.2f}", ", ".join(steps[name])]
-        for name, cost in spent.items()
-    ]
+    base, _ = spent.get(BASELINE) or next(iter(spent.values()))
+    cells = [[name, f"{ms / base:.2f}", ", ".join(steps[name])] for name, (ms, _) in spent.items()]
     note = "ms per step: of each timed run, which had the machine to itself."
     return ReportTable("Time", ["method", HEADINGS["relative_time"], "ms per step"], cells, note)
 
 
 def janus_rows(
     result: Evaluation,
-    spent: dict[str, Cost],
+    spent: dict[str, tuple[float, float]],
     missing: Sequence[Missing],
     failed: dict[str, int],
     wanted: Sequence[str],
@@ -120,10 +108,11 @@ def janus_rows(
     reasons = {entry.method: entry.reason for entry in missing}
     rows = []
     for name in (name for name in MAIN if name in wanted):
-        row, cost, base = methods.get(name), spent.get(name), spent.get(BASELINE)
+        row = methods.get(name)
+        ms, peak = spent.get(name, (None, None))
+        base, _ = spent.get(BASELINE, (None, None))
         values = _values(row)
-        values["relative_time"] = cost and base and cost.seconds / base.seconds
-        values["peak_gib"] = cost and cost.peak_gib
+        values |= {"relative_time": ms and base and ms / base, "peak_gib": peak}
         values["smoothness"] = row and row.roughness
         rows.append(_row(name, row, values, JANUS_COLUMNS, failed.get(name, 0), reasons.get(name)))
     return rows

@@ -17,16 +17,8 @@ from ..experiment import read_experiment
 from ..paths import find_file
 from ..slugs import slug
 
-SET_BY_THE_SWEEP = {
-    "system.prompt_processor.prompt": "prompts",
-    "seed": "seeds",
-    "exp_root_dir": "out",
-    "name": "methods",
-    "tag": "prompts",
-    "timestamp": "out",
-    "use_timestamp": "out",
-    "resume": "out",
-}
+PROMPT = "system.prompt_processor.prompt"
+OWN_KEYS = (PROMPT, "seed", "name", "tag", "exp_root_dir", "timestamp", "use_timestamp", "resume")
 
 
 @dataclass
@@ -108,7 +100,7 @@ class PlannedRun:
             "tag": self.tag,
             "use_timestamp": False,
             "seed": self.seed,
-            "system.prompt_processor.prompt": self.prompt,
+            PROMPT: self.prompt,
         }
         resume = {"resume": str(self.folder)} if any(self.folder.glob("ckpts/*.ckpt")) else {}
         config = ("--config", str(self.method.config), "--train")
@@ -243,9 +235,11 @@ def as_overrides(value: Any, where: str) -> tuple[str, ...]:
 
 def _refuse_own_keys(overrides: Sequence[str]) -> None:
     given = OmegaConf.to_container(OmegaConf.from_cli(list(overrides)), resolve=False)
-    for key, owner in SET_BY_THE_SWEEP.items():
+    for key in OWN_KEYS:
         value: Any = given
         for part in key.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         if value is not None:
-            raise ValueError(f"{key}={value} cannot be overridden: `{owner}` of the sweep sets it.")
+            raise ValueError(
+                f"{key}={value} cannot be overridden: prompts, methods, seeds and out say it."
+            )

@@ -146,8 +146,7 @@ class _Watch:
                 text = f"{count - len(self.going)}/{count} {record.line}"
                 self._console.print(text, markup=False, highlight=False, soft_wrap=True)
                 self.write()
-        left = [max(0, self._steps[run] - self._records[run].row["steps"]) for run in self.going]
-        reached = sum(self._steps.values()) - sum(left)
+        reached = sum(min(self._records[run].row["steps"], n) for run, n in self._steps.items())
         advance(reached - self._shown, note="steps")
         self._shown = reached
 
@@ -158,8 +157,10 @@ class _Watch:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGTERM and a closed terminal are as Ctrl-C, also where a shell had them ignored."""
-    names = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    """SIGTERM and a closed terminal, unless for nohup, are as Ctrl-C, which always works."""
+    names = [signal.SIGINT, signal.SIGTERM]  # a shell has its background jobs ignore SIGINT
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        names.append(signal.SIGHUP)
     before = [signal.signal(name, signal.default_int_handler) for name in names]
     try:
         yield

@@ -83,7 +83,7 @@ def test_tables_page_and_docs_come_out_of_finished_runs(bench, tmp_path, monkeyp
     monkeypatch.setattr(references, "VIEWS", 8)
     monkeypatch.setattr(benchmark, "visible_gpus", lambda: ["0"])
     monkeypatch.setattr(
-        benchmark, "time_runs", lambda runs, log: benchmark.run_sweep(runs, None, None)
+        benchmark.timing, "time_runs", lambda runs, _: benchmark.run_sweep(runs, None, None)
     )
     steps = ("--steps", "40")
     assert bench(*COMMON, *steps, "--publish") == 1  # a run failed

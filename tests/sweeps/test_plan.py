@@ -94,8 +94,11 @@ def test_a_configs_comments_do_not_make_it_another_config(tmp_path):
         ({"jobs": "two"}, "'two'.*full_key: jobs"),
         ({"overrides": ["seed"]}, "override 'seed' is no key=value"),
         ({"overrides": ["a=[1"]}, "a=\\[1 do not make a config"),
-        ({"overrides": {"seed": 4}}, "seed=4 cannot be overridden: `seeds`"),
-        ({"overrides": {"system": {"prompt_processor": {"prompt": "x"}}}}, "overridden: `prompts`"),
+        ({"overrides": {"seed": 4}}, "seed=4 cannot be overridden: prompts, methods"),
+        (
+            {"overrides": {"system": {"prompt_processor": {"prompt": "x"}}}},
+            "prompt=x cannot be overridden",
+        ),
     ],
 )
 def test_a_mistake_is_told_with_its_key(tmp_path, changes, message):
