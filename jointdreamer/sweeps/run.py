@@ -22,6 +22,7 @@ from rich.console import Console
 from threestudio_jointdreamer.files import replacing
 
 from ..csv_table import write_csv
+from ..host.threads import threads_for_each
 from ..progress import progress
 from .plan import PlannedRun
 from .records import FOLDER, Record, is_locked, read_json, take_lock
@@ -228,8 +229,8 @@ def _start(run: PlannedRun, workers: Workers, gpu: str | None, lock: TextIO) -> 
 
     It has the lock as well: if the sweep is killed, no other starts what still goes on.
     """
-    cores = 1 if workers.backend == "ray" else max(1, (os.cpu_count() or 1) // workers.jobs)
-    environment = {"OMP_NUM_THREADS": str(cores), "PYTHONUNBUFFERED": "1", **os.environ}
+    threads = 1 if workers.backend == "ray" else threads_for_each(workers.jobs)
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
     if gpu is not None:
         environment["CUDA_VISIBLE_DEVICES"] = gpu
     with open(run.folder / FOLDER / "log.txt", "a", encoding="utf-8") as log:
