@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-TINY_CLIP = "load/tiny/clip"
+from . import TINY_CLIP
 
 
 def add_evaluate(parser: argparse.ArgumentParser) -> None:

@@ -13,10 +13,10 @@ from torch import Tensor
 from ..janus.verdict import Verdict
 from ..progress import track
 from ..runs import read_picture
+from . import TINY_CLIP
 from .assets import Asset, Frame, find_runs, read_assets
 from .clip_models import Clip, load_clip
 from .clip_score import clip_score, similarities
-from .commands import TINY_CLIP
 from .feature_store import FeatureStore
 from .fid import FeatureExtractor, find_extractor, frechet_distance, reference_pictures
 from .r_precision import distinct, place_of, read_prompts, retrieve

@@ -13,8 +13,8 @@ from ..janus.verdict import Verdict, verdict_of
 from ..janus.views import views_of
 from ..progress import track
 from ..runs import CHECKPOINT
+from . import TINY_CLIP
 from .assets import Asset
-from .commands import TINY_CLIP
 from .feature_store import FeatureStore
 
 

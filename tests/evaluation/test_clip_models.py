@@ -11,9 +11,9 @@ from helpers.open_clip import write_open_clip
 from PIL import Image
 from transformers import CLIPModel
 
+from jointdreamer.evaluation import TINY_CLIP
 from jointdreamer.evaluation.clip_models import FolderClip, load_clip
 from jointdreamer.evaluation.clip_score import similarities
-from jointdreamer.evaluation.commands import TINY_CLIP
 from jointdreamer.tinyworld.dataset import make_pictures
 
 CPU = torch.device("cpu")
