@@ -89,7 +89,6 @@ def convert(
     from threestudio_jointdreamer.files import replacing
     from threestudio_jointdreamer.priors.loading import load_schedule
     from threestudio_jointdreamer.weights.files import sha256_of
-    from threestudio_jointdreamer.weights.ldm.clip import preprocessor_config
     from threestudio_jointdreamer.weights.models import open_model
 
     from .progress import progress, track
@@ -117,9 +116,8 @@ def convert(
         with progress("converting", len(models)) as advance:
             for part in models:
                 config = _write(model, part, folder, dtype)
-                if part == "image_encoder" and source.path.is_file():
-                    file = folder / "feature_extractor" / CONFIGS["feature_extractor"]
-                    _write_json(file, preprocessor_config(config))
+                if part == "image_encoder" and "feature_extractor" not in configs:
+                    _write_feature_extractor(folder, config["image_size"])
                 advance(note=part)
         for part in configs:
             _write_json(folder / part / CONFIGS[part], _config(model, part))
@@ -165,7 +163,7 @@ def _write(model: "NamedModel", part: str, folder: Path, dtype: "torch.dtype") -
     config, weights = model.read(part)
     arguments = {} if part else {"add_pooling_layer": False}  # of DINO's ViT
     cpu = torch.device("cpu")
-    made = model.build(_class_of(part, config), part, (config, weights), cpu, dtype, **arguments)
+    made = model.load(_class_of(part, config), part, cpu, dtype, (config, weights), **arguments)
     state = made.state_dict()
     infinite = [name for name, tensor in state.items() if not tensor.isfinite().all()]
     if infinite:
@@ -178,6 +176,16 @@ def _write(model: "NamedModel", part: str, folder: Path, dtype: "torch.dtype") -
     if any(not torch.equal(tensor, back[name]) for name, tensor in state.items()):
         raise OSError(f"What was written of {part} reads back differently: the disk fails.")
     return config
+
+
+def _write_feature_extractor(folder: Path, size: int) -> None:
+    from threestudio_jointdreamer.weights.assembling import without_reports
+    from transformers import CLIPImageProcessor
+
+    square = {"height": size, "width": size}
+    with without_reports():
+        processor = CLIPImageProcessor(size={"shortest_edge": size}, crop_size=square)
+    processor.save_pretrained(folder / "feature_extractor")
 
 
 def _class_of(part: str, config: dict[str, Any]) -> "type[nn.Module]":

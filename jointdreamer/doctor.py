@@ -26,10 +26,9 @@ PARTS = {  # that a class must find; others are opened with all that they have
 }
 # what `import threestudio` imports, see docs/threestudio.md
 OF_THREESTUDIO = (
-    *("torchvision", "nerfacc", "tinycudann", "nvdiffrast.torch", "envlight", "igl", "diffusers"),
-    *("transformers", "pytorch_lightning", "cv2", "controlnet_aux", "wandb", "typeguard"),
-    *("trimesh", "xatlas", "mcubes", "imageio", "imageio_ffmpeg", "einops", "accelerate"),
-    *("torchmetrics", "matplotlib", "scipy", "IPython", "threestudio"),
+    *("torchvision", "nerfacc", "tinycudann", "nvdiffrast.torch", "envlight", "igl", "cv2"),
+    *("controlnet_aux", "wandb", "typeguard", "xatlas", "mcubes", "einops", "accelerate"),
+    *("scipy", "IPython", "threestudio"),
 )
 PROBE = """
 import importlib, json, sys, warnings
@@ -102,25 +101,17 @@ def _installed() -> dict[str, str]:
     found["torch"] = torch.__version__ + cuda
     # of threestudio's own models the stand-in has only those that our configs name
     whole = _exists("threestudio.models.guidance")
-    why_not = getattr(tinycudann, "why_not_other", None)
-    stand_in = hasattr(tinycudann, "why_not_other")
+    why_not = getattr(tinycudann, "why_not_other", None) or "not installed"
+    in_pytorch = hasattr(tinycudann, "why_not_other")
+    cache = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or Path.home() / ".cache")
+    nerfacc = _exists("nerfacc.csrc") or any(cache.glob("**/nerfacc_cuda*.so"))
+    without = "compiled at its first use" if shutil.which("nvcc") else "not there, and no nvcc"
     return found | {
         "threestudio": str(Path(threestudio.__file__).parent) if whole else "stood in for",
-        "tiny-cuda-nn": f"in PyTorch ({why_not or 'not installed'})" if stand_in else "there",
-        "nerfacc's CUDA": _nerfacc(),
+        "tiny-cuda-nn": f"in PyTorch ({why_not})" if in_pytorch else "there",
+        "nerfacc's CUDA": "there" if nerfacc else without,
         "nvdiffrast": "there" if _exists("nvdiffrast") else "not there",
     }
-
-
-def _nerfacc() -> str:
-    import torch
-
-    if not torch.cuda.is_available():
-        return "not usable without a GPU; rays are marched in PyTorch"
-    folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or Path.home() / ".cache")
-    if _exists("nerfacc.csrc") or any(folder.glob("**/nerfacc_cuda*.so")):
-        return "there"
-    return "compiled at its first use" if shutil.which("nvcc") else "not there, and no nvcc"
 
 
 def _exists(module: str) -> bool:

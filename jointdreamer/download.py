@@ -2,8 +2,8 @@
 
 import argparse
 import json
-from collections.abc import Iterator
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +34,14 @@ class ModelName:
     Attributes:
         key: the config key; name: its value.
         owner: the registered name of the class whose key it is.
-        half: it is used in half precision on a GPU.
+        half: whether it is used in half precision on a GPU; None where its class does not say.
         has_backbone: a backbone is named beside it.
     """
 
     key: str
     name: str
     owner: str = ""
-    half: bool = False
+    half: bool | None = None
     has_backbone: bool = False
 
 
@@ -57,7 +57,7 @@ def download(args: argparse.Namespace) -> int:
 
     from .experiment import read_experiment
 
-    models = model_names(read_experiment(args.config, args.overrides))
+    models = merged(model_names(read_experiment(args.config, args.overrides)))
     for model in models:  # before anything is fetched
         if names.find_local(model.name) is None:
             names.parse_hub_name(model.name, model.key)
@@ -67,13 +67,12 @@ def download(args: argparse.Namespace) -> int:
         if path is not None:
             print(f"here         {model.name}")
         elif args.dry_run:
-            sizes = names.to_download(model.name, model.key, half=model.half)
-            total += sum(sizes.values())
-            print(
-                f"{sum(sizes.values()) / GIB:8.2f} GiB {model.name}: {', '.join(sizes) or 'none'}"
-            )
+            sizes = names.to_download(model.name, model.key, half=bool(model.half))
+            size = sum(sizes.values())
+            total += size
+            print(f"{size / GIB:8.2f} GiB {model.name}: {', '.join(sizes) or 'in the cache'}")
         else:
-            path = names.fetch(model.name, model.key, half=model.half)
+            path = names.fetch(model.name, model.key, half=bool(model.half))
             fetched += 1
             print(f"in the cache {model.name}")
         models += backbone_of(model, path)
@@ -87,10 +86,17 @@ def download(args: argparse.Namespace) -> int:
 
 
 def model_names(cfg: DictConfig) -> list[ModelName]:
-    """Every model that a config names, or that a class in it names by default, each once."""
-    found: dict[tuple, ModelName] = {}
-    for model in _walk(OmegaConf.to_container(cfg, resolve=False), cfg):
-        found.setdefault((model.name, model.half, model.owner), model)
+    """Every model that a config names, or that a class in it names by default."""
+    return list(dict.fromkeys(_walk(OmegaConf.to_container(cfg, resolve=False), cfg)))
+
+
+def merged(models: Sequence[ModelName]) -> list[ModelName]:
+    """Each name once; in full precision, which serves for both, if anything needs that."""
+    found: dict[str, ModelName] = {}
+    for model in models:
+        other = found.setdefault(model.name, model)
+        if other.half is None or model.half is False:
+            found[model.name] = replace(other, half=model.half)
     return list(found.values())
 
 
@@ -131,9 +137,9 @@ def _walk(
 ) -> Iterator[ModelName]:
     cls = find_class(owner)
     block = _defaults(cls) | block
-    # threestudio's own classes read the weights in full precision and cast them
-    theirs = cls is not None and cls.__module__.startswith("threestudio.")
-    half = bool(block.get("half_precision_weights", owner != "")) and not theirs
+    half = block.get("half_precision_weights")
+    if cls is not None and cls.__module__.startswith("threestudio."):
+        half = half and False  # they read the weights in full precision and cast them
     for name, value in block.items():
         path = f"{key}.{name}" if key else str(name)
         if str(name).endswith(SUFFIX):

@@ -72,6 +72,14 @@ def test_a_dry_run_says_sizes_and_fetches_nothing(hub, download, capsys, tmp_pat
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
+def test_one_precision_of_a_repository_is_fetched_for_all_who_name_it(hub, download):
+    """The prompt processor names the same one as the guidance, without a precision."""
+    hub.repos[SD][f"{UNET}.fp16.safetensors"] = b"half of it"
+    assert download() == 0
+    unets = [path for path in hub.fetched() if path.startswith(UNET)]
+    assert sorted(unets) == [f"{UNET}.fp16.safetensors", f"{UNET}.safetensors"]  # SD's and MV's
+
+
 def test_full_precision_is_fetched_where_the_config_asks_for_it(hub, download):
     hub.repos[MV][f"{UNET}.fp16.safetensors"] = b"half of it"
     key = "system.guidance.energy.half_precision_weights"

@@ -221,7 +221,7 @@ def load_image_prior(
         name: of_parts.load(model_class, name, device, dtype)
         for name, model_class in kind.part_classes.items()
     }
-    unet = model.build(kind.unet_class, "unet", contents, device, dtype)
+    unet = model.load(kind.unet_class, "unet", device, dtype, contents)
     of_vae = open_model(vae_from, key, ["vae"], half) if vae_from else model
     vae = of_vae.load(AutoencoderKL, "vae", device, dtype)
     encoder = model.load(CLIPVisionModelWithProjection, "image_encoder", device, dtype)

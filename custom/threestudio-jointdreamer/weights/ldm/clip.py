@@ -85,25 +85,6 @@ def convert_clip(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> di
     return fit(parts, names, empty_model(CLIPVisionModelWithProjection, config))
 
 
-def preprocessor_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What `preprocessor_config.json` of a `CLIPImageProcessor` says for this encoder."""
-    size = config["image_size"]
-    return {
-        "image_processor_type": "CLIPImageProcessor",
-        "do_resize": True,
-        "size": {"shortest_edge": size},
-        "resample": 3,  # bicubic
-        "do_center_crop": True,
-        "crop_size": {"height": size, "width": size},
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": [0.48145466, 0.4578275, 0.40821073],
-        "image_std": [0.26862954, 0.26130258, 0.27577711],
-        "do_convert_rgb": True,
-    }
-
-
 def _split(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
     """CLIP stacks what transformers keeps apart, and multiplies its projection from the right."""
     for kind in ("weight", "bias"):

@@ -43,9 +43,9 @@ def sections_of(weights: Mapping[str, Tensor], source: Path) -> Sections:
     layout = next((layout for name, layout in LAYOUTS.items() if name in weights), None)
     if layout is None:
         raise ValueError(
-            f"{source} is no checkpoint of Stable Diffusion 1 or 2, MVDream, Zero-1-to-3 or DINO: it "
-            f"holds {some(weights, 3)}. Of a model in diffusers layout, give the folder that holds "
-            "unet/."
+            f"{source} is no checkpoint of Stable Diffusion 1 or 2, MVDream, Zero-1-to-3 or DINO: "
+            f"it holds {some(weights, 3)}. Of a model in diffusers layout, give the folder that "
+            "holds unet/."
         )
     sections: Sections = {}
     unknown = []
