@@ -19,10 +19,7 @@ COMMANDS = {
     "sweep": ("sweeps.command", "run prompts x methods x seeds"),
     "evaluate": ("evaluation.commands:add_evaluate", "measure finished runs, and write a report"),
     "curves": ("evaluation.commands:add_curves", "draw a run's logs as curves.png"),
-    "compare": (
-        "evaluation.commands:add_compare",
-        "put the turntables of several runs in one picture",
-    ),
+    "compare": ("evaluation.commands:add_compare", "put the turntables of runs in one picture"),
     "janus": ("janus.command", "count the faces of assets all round"),
     "train-classifier": ("pair_training.command", "train the pair classifier"),
     "tinyworld": ("tinyworld.commands", "the procedural creatures and their tiny priors"),

@@ -52,12 +52,8 @@ def demo(args: argparse.Namespace) -> None:
     resume = [f"resume={_quoted(checkpoint)}"]
 
     digest = hashlib.sha256(config.read_bytes()).hexdigest()
-    goes_on = _prepare(
-        folder,
-        checkpoint,
-        {"prompt": args.prompt, "config": digest, "overrides": args.overrides},
-        args.fresh,
-    )
+    settings = {"prompt": args.prompt, "config": digest, "overrides": args.overrides}
+    goes_on = _prepare(folder, checkpoint, settings, args.fresh)
     try:
         run([*command, "--train", *(resume if goes_on else [])])
     except BaseException:

@@ -8,13 +8,7 @@ from datetime import timedelta
 from typing import TextIO, TypeVar
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 T = TypeVar("T")
 LINES = 10  # that a log gets of the whole way
@@ -36,14 +30,7 @@ def progress(
     """
     console = console or Console(file=sys.stderr)
     if not console.is_terminal:
-        say, done = log_lines(description, total, stream=console.file), 0.0
-
-        def advance(count: float = 1, note: str = "") -> None:
-            nonlocal done
-            done += count
-            say(done, note)
-
-        yield advance
+        yield log_lines(description, total, stream=console.file)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -55,11 +42,7 @@ def progress(
     )
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(description, total=total, note="")
-
-        def advance(count: float = 1, note: str = "") -> None:
-            bar.update(task, advance=count, note=note)
-
-        yield advance
+        yield lambda count=1, note="": bar.update(task, advance=count, note=note)
 
 
 def track(items: Sequence[T], description: str) -> Iterator[T]:
@@ -73,28 +56,27 @@ def track(items: Sequence[T], description: str) -> Iterator[T]:
 def log_lines(
     description: str, total: float, done: float = 0, stream: TextIO | None = None
 ) -> Callable[..., None]:
-    """Lines for a log that say how far it is.
+    """An `advance` as of `progress` that writes a line at each tenth of `total`.
+
+    The time left does not count what the first call had to start up.
 
     Args:
         done: what was done before, where something is continued.
         stream: standard error by default.
-
-    Returns:
-        `say(done, note="")`, to be called as often as one likes: it writes at each tenth of
-        `total`. The time left does not count what the first call had to start up.
     """
-    begin, first, said = None, done, int(LINES * done / total) if total > 0 else 0
+    begin, first, said = None, done, LINES * done // max(total, 1)
 
-    def say(done: float, note: str = "") -> None:
-        nonlocal begin, first, said
+    def advance(count: float = 1, note: str = "") -> None:
+        nonlocal begin, done, first, said
+        done += count
         if begin is None:
             begin, first = time.monotonic(), done
-        if total > 0 and int(LINES * done / total) > said:
-            said = int(LINES * done / total)
+        if (tenth := LINES * done // max(total, 1)) > said and total > 0:
+            said = tenth
             text = f"{description}: {done:.0f}/{total:.0f} {note}".rstrip()
             if done > first:
                 left = (time.monotonic() - begin) / (done - first) * (total - done)
                 text += f", about {timedelta(seconds=round(left))} left"
             print(text, file=stream or sys.stderr, flush=True)
 
-    return say
+    return advance

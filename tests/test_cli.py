@@ -1,6 +1,7 @@
 """The `jointdreamer` command, with a host that leaves files and once with the real one."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from helpers.tiny_run import write_tiny_config
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from jointdreamer.cli import main
+from jointdreamer.cli import COMMANDS, main
 
 PROMPT = "a blue cat wearing a red hat"
 
@@ -170,12 +171,12 @@ def test_demo_with_the_real_host_from_prompt_to_mesh(tmp_path, sd_folder, mv_fol
     assert json.loads((folder / "demo.json").read_text())["prompt"] == "a red bear"
 
 
-def test_help_lists_the_commands_and_tinyworld_brings_its_own(capsys):
-    for arguments, words in (
-        (["--help"], ("demo", "curves", "compare", "tinyworld")),
-        (["tinyworld", "--help"], ("train", "samples")),
-    ):
+def test_every_command_shows_its_help_without_what_only_unix_has(monkeypatch, capsys):
+    for module in ("fcntl", "resource"):
+        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.delattr("os.sched_getaffinity")
+    for command in COMMANDS:
         with pytest.raises(SystemExit) as stopped:
-            main(arguments)
-        printed = capsys.readouterr().out
-        assert stopped.value.code == 0 and all(word in printed for word in words)
+            main([command, "--help"])
+        assert stopped.value.code == 0
+        assert f"usage: jointdreamer {command}" in capsys.readouterr().out

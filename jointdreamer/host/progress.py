@@ -35,17 +35,20 @@ class StepLines(Callback):
     """A line on standard output at each tenth of training and of testing, with the time left."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._say = log_lines("Training", trainer.max_steps, trainer.global_step, sys.stdout)
+        self._step = trainer.global_step
+        self._advance = log_lines("Training", trainer.max_steps, self._step, sys.stdout)
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         metrics = trainer.progress_bar_metrics.items()
-        self._say(trainer.global_step, " ".join(f"{name}={value:.4g}" for name, value in metrics))
+        note = " ".join(f"{name}={value:.4g}" for name, value in metrics)
+        self._advance(trainer.global_step - self._step, note)
+        self._step = trainer.global_step
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._say = log_lines("Testing", sum(trainer.num_test_batches), stream=sys.stdout)
+        self._advance = log_lines("Testing", sum(trainer.num_test_batches), stream=sys.stdout)
 
-    def on_test_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, *args) -> None:
-        self._say(batch_idx + 1)
+    def on_test_batch_end(self, *args) -> None:
+        self._advance()
 
 
 def progress_callback() -> ProgressBar | StepLines:

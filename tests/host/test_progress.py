@@ -81,9 +81,9 @@ def test_on_a_terminal_lightnings_bar_counts_global_steps(tmp_path):
 def test_the_time_left_does_not_count_what_the_first_step_starts_up(monkeypatch):
     now, output = 0.0, io.StringIO()
     monkeypatch.setattr(progress.time, "monotonic", lambda: now)
-    say = progress.log_lines("Training", 100, done=60, stream=output)
-    for done, now in ((61, 500.0), (70, 518.0), (80, 538.0), (100, 578.0)):  # noqa: B007
-        say(done)
+    advance = progress.log_lines("Training", 100, done=60, stream=output)
+    for count, now in ((1, 500.0), (9, 518.0), (10, 538.0), (20, 578.0)):  # noqa: B007
+        advance(count)
     assert output.getvalue().splitlines() == [
         "Training: 70/100, about 0:01:00 left",
         "Training: 80/100, about 0:00:40 left",
