@@ -7,7 +7,7 @@ def set_thread_defaults() -> None:
     """For this process, if torch is not imported yet, and for its children.
 
     As many threads as this process may use physical cores, which sleep while they wait: threads
-    that spin for each other make a busy machine ten times slower. What the user has set stays.
+    that spin for each other make a busy machine many times slower. What the user has set stays.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if "OMP_NUM_THREADS" not in os.environ:
