@@ -20,7 +20,7 @@ C ≡ 0, (5) is DreamFusion's SDS, to the last bit.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Float, Int
@@ -62,6 +62,14 @@ class Distilled:
     energy: Float[Tensor, " N"] | None = None
     g: Float[Tensor, "B C h w"] | None = None
     x0_hat: Float[Tensor, "B C h w"] | None = None
+
+    def part(self, views: slice, objects: slice) -> "Distilled":
+        """Of some objects of the batch, and of their views."""
+        rows = {"energy": objects}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Distilled(
+            **{k: None if v is None else v[rows.get(k, views)] for k, v in values.items()}
+        )
 
 
 @dataclass(frozen=True)

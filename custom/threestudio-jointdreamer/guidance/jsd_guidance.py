@@ -33,6 +33,7 @@ CHOICES = {
     "denoised_from": tuple(DENOISED_FROM),
     "energy_gradient": ENERGY_GRADIENTS,
 }
+ViewsOf = Callable[[Tensor, Tensor, Tensor], Views]  # of x̂0, x_t and ε
 METHOD_KEYS = ("weighting_strategy", "denoised_from", "energy_gradient", "denoised_clamp")
 ANY = (float("-inf"), float("inf"))
 SCHEDULES = {  # the numbers that a schedule may move, and the range that they must stay in
@@ -187,8 +188,6 @@ class JSDGuidance(BaseObject):
         Raises:
             ValueError: B is not a multiple of n_view.
         """
-        n_object, n_view = self._count_objects(len(rgb)), self.cfg.n_view
-        angles = (elevation, azimuth, camera_distances)
         cameras = dict(
             elevation=elevation,
             azimuth=azimuth,
@@ -197,20 +196,45 @@ class JSDGuidance(BaseObject):
             fovy=fovy,
         )
         with torch.autocast(self.device.type, enabled=False):
-            x = self._encode(rgb, rgb_as_latents)
-            t = self._draw_timesteps(n_object)
-            prompts = Prompts.for_views(prompt_utils, *angles, self.cfg.view_dependent_prompting)
-            rgb = None if rgb_as_latents else rgb
-            views_of = self._views(x, t, prompts, prompt_utils, cameras, rgb=rgb, opacity=opacity)
-
-            def energy(x0_hat: Tensor, x_t: Tensor, eps: Tensor) -> Float[Tensor, " N"]:
-                return self.energy.evaluate(views_of(x0_hat, x_t, eps))
-
-            distilled = self.method(x, t.repeat_interleave(n_view), self.prior, prompts, energy)
-            out = self._loss(x, self._gradient(distilled)) | self._scalars(distilled)
+            x, distilled, prompts, views_of = self.distil(
+                rgb, prompt_utils, cameras, rgb_as_latents, opacity
+            )
+            out = self.loss_and_scalars(x, distilled)
             if guidance_eval:
+                angles = (elevation, azimuth, camera_distances)
                 out["eval"] = self._evaluate(distilled, prompts, views_of, *angles)
         return out
+
+    def distil(
+        self,
+        rgb: Float[Tensor, "B H W Cin"],
+        prompt_utils,
+        cameras: dict[str, Tensor | None],
+        rgb_as_latents: bool = False,
+        opacity: Float[Tensor, "B H W 1"] | None = None,
+    ) -> tuple[Float[Tensor, "B C h w"], Distilled, Prompts, ViewsOf]:
+        """The encoded views with their graph, JSD's gradient, and what it was made with.
+
+        Args:
+            cameras: `elevation`, `azimuth`, `camera_distances`, `c2w` and `fovy` of `__call__`.
+        """
+        n_object, n_view = self._count_objects(len(rgb)), self.cfg.n_view
+        x = self._encode(rgb, rgb_as_latents)
+        t = self._draw_timesteps(n_object)
+        angles = (cameras[name] for name in ("elevation", "azimuth", "camera_distances"))
+        prompts = Prompts.for_views(prompt_utils, *angles, self.cfg.view_dependent_prompting)
+        rgb = None if rgb_as_latents else rgb
+        views_of = self._views(x, t, prompts, prompt_utils, cameras, rgb=rgb, opacity=opacity)
+
+        def energy(x0_hat: Tensor, x_t: Tensor, eps: Tensor) -> Float[Tensor, " N"]:
+            return self.energy.evaluate(views_of(x0_hat, x_t, eps))
+
+        t = t.repeat_interleave(n_view)
+        return x, self.method(x, t, self.prior, prompts, energy), prompts, views_of
+
+    def loss_and_scalars(self, x: Float[Tensor, "B C h w"], distilled: Distilled) -> dict:
+        """What `__call__` returns of these encoded views, or of a part of its batch."""
+        return self._loss(x, self._gradient(distilled)) | self._scalars(distilled)
 
     def _count_objects(self, batch_size: int) -> int:
         if batch_size % self.cfg.n_view:
@@ -234,7 +258,7 @@ class JSDGuidance(BaseObject):
         prompt_utils,
         cameras: dict[str, Tensor | None],
         **renders: Tensor | None,
-    ) -> Callable[[Tensor, Tensor, Tensor], Views]:
+    ) -> ViewsOf:
         """A function of x̂0, x_t and ε that gives the views as an energy sees them."""
 
         def by_object(x: Tensor | None) -> Tensor | None:
@@ -305,7 +329,7 @@ class JSDGuidance(BaseObject):
         self,
         distilled: Distilled,
         prompts: Prompts,
-        views_of: Callable[[Tensor, Tensor, Tensor], Views],
+        views_of: ViewsOf,
         *angles: Tensor,
     ) -> dict:
         """The pictures of the first `max_items_eval` views, without a trace in any random state."""
