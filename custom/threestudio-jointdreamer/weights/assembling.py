@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from .state_dicts import check_names, check_state_dict, empty_model
+from ..state_dicts import check_names, check_state_dict, empty_model
 
 # names of attention layers in VAEs that were written before diffusers 0.12, as SD 1.5's and 2.1's
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..state_dicts import fit
+from ...state_dicts import fit
 from . import clip as openai_clip
 from . import unet as ldm_unet
 from . import vae as ldm_vae

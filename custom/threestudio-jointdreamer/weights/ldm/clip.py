@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 
-from ..state_dicts import children, empty_model, fit
+from ...state_dicts import children, empty_model, fit
 
 PREFIX = "cond_stage_model.model.visual."
 # CLIP's text half and the constants of its preprocessing, after "cond_stage_model."

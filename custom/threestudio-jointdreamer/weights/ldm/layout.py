@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..state_dicts import some
+from ...state_dicts import some
 from . import clip as openai_clip
 from .schedule import BUFFERS
 

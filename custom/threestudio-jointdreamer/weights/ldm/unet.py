@@ -6,7 +6,7 @@ from typing import Any
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from ..state_dicts import children, empty_model, fit, renaming
+from ...state_dicts import children, empty_model, fit, renaming
 from .converters import diffusers_converter
 
 SD1_HEADS = 8  # Stable Diffusion 1: as many heads at every width

@@ -6,7 +6,7 @@ from typing import Any
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from ..state_dicts import children, empty_model, fit, renaming
+from ...state_dicts import children, empty_model, fit, renaming
 from .converters import diffusers_converter
 
 SCALING_FACTOR = 0.18215  # of every published SD 1, SD 2, MVDream and Zero-1-to-3
