@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from . import errors
@@ -10,11 +11,12 @@ from .selection import ensure_host, load_extension, load_other_extensions
 from .threads import set_thread_defaults
 
 
-def run(argv: list[str]) -> dict[str, Any]:
+def run(argv: list[str], callbacks: Sequence[Any] = ()) -> dict[str, Any]:
     """Trains, validates, tests or exports what a config describes.
 
     Args:
         argv: the command line without the program's name, as in `launch.py --help`.
+        callbacks: further ones for Lightning's Trainer.
 
     Returns:
         `trial_dir` (the run's folder), `save_dir` (pictures, videos, meshes), `ckpt` (the newest
@@ -37,7 +39,7 @@ def run(argv: list[str]) -> dict[str, Any]:
         load_other_extensions()
         from .session import execute  # needs the host that was just chosen
 
-        return execute(options, n_gpus)
+        return execute(options, n_gpus, callbacks)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -69,7 +69,7 @@ class RunMetrics(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        interrupted = isinstance(exception, KeyboardInterrupt)
+        interrupted = isinstance(exception, KeyboardInterrupt | SystemExit)  # SIGTERM: the latter
         self._values["state"] = "interrupted" if interrupted else "failed"
         with suppress(OSError):  # the exception is what matters
             self._write(trainer)

@@ -6,6 +6,7 @@ import re
 import shlex
 import sys
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -30,7 +31,7 @@ NEW_FOLDER_KEYS = ("tag", "timestamp", "use_timestamp", "name", "exp_root_dir")
 PROMPT = "system.prompt_processor.prompt"
 
 
-def execute(options: Options, n_gpus: int) -> dict[str, Any]:
+def execute(options: Options, n_gpus: int, callbacks: Sequence[Callback] = ()) -> dict[str, Any]:
     """Does what `options` ask for, and returns what `launcher.run` does."""
     _quieten()
     cfg = experiment(options, n_gpus)
@@ -39,7 +40,7 @@ def execute(options: Options, n_gpus: int) -> dict[str, Any]:
     system = threestudio.find(cfg.system_type)(cfg.system, resumed=cfg.resume is not None)
     save_dir = os.path.join(cfg.trial_dir, "save")
     system.set_save_dir(save_dir)
-    trainer = make_trainer(cfg, options, system)
+    trainer = make_trainer(cfg, options, system, callbacks)
     if options.action == "train":
         try:
             trainer.fit(system, datamodule=datamodule, ckpt_path=cfg.resume)
@@ -116,16 +117,21 @@ def _keys_of_folder(trial_dir: str) -> dict[str, Any]:
     }
 
 
-def make_trainer(cfg: DictConfig, options: Options, system: pl.LightningModule) -> pl.Trainer:
-    """Lightning's Trainer with our callbacks, loggers and checkpoints.
+def make_trainer(
+    cfg: DictConfig,
+    options: Options,
+    system: pl.LightningModule,
+    callbacks: Sequence[Callback] = (),
+) -> pl.Trainer:
+    """Lightning's Trainer with our callbacks, after those given, loggers and checkpoints.
 
     On a machine without a GPU it runs on the CPU, in float32 where the config asks for float16.
     """
     settings = {"inference_mode": False, **_where(cfg.trainer), "plugins": [AtomicCheckpointIO()]}
-    callbacks: list[Callback] = []
+    callbacks = [*callbacks]
     if cfg.trainer.get("enable_progress_bar", True):
         callbacks.append(progress_callback())
-        settings["enable_progress_bar"] = isinstance(callbacks[0], ProgressBar)
+        settings["enable_progress_bar"] = isinstance(callbacks[-1], ProgressBar)
     settings |= {"callbacks": callbacks, "logger": False}
     if options.action == "train":
         callbacks += _training_callbacks(cfg, options)
