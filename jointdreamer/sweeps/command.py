@@ -14,7 +14,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "trainer.max_steps=200. See configs/sweeps/demo8.yaml for the file."
     )
     parser.add_argument("sweep", metavar="SWEEP.yaml", type=Path, help="what to run")
-    parser.add_argument("--jobs", type=int, help="runs at a time; default: the file's, else 1")
+    parser.add_argument("--jobs", type=int, help="processes at a time; default: the file's, else 1")
+    parser.add_argument(
+        "--together",
+        type=int,
+        default=1,
+        metavar="N",
+        help="runs of one method in each process, at most; jsd-guidance is then called for all at "
+        "once; default: %(default)s",
+    )
     parser.add_argument(
         "--backend",
         choices=("threading", "ray"),
@@ -46,6 +54,8 @@ def sweep(args: argparse.Namespace) -> int:
     from . import plan, run
     from .records import Record, table_of_methods, table_of_runs
 
+    if args.together < 1:
+        raise ValueError(f"--together={args.together} must be a whole number from 1.")
     console, methods, seeds = Console(), args.methods, args.seeds
     planned = plan.read_sweep(
         args.sweep,
@@ -65,7 +75,9 @@ def sweep(args: argparse.Namespace) -> int:
         return 0
     if args.fresh:
         run.remove_runs(runs)
-    workers = run.Workers(run.LAUNCHER, planned.jobs or 1, args.backend, run.visible_gpus())
+    workers = run.Workers(
+        run.LAUNCHER, planned.jobs or 1, args.backend, run.visible_gpus(), args.together
+    )
     finished = run.run_sweep(runs, workers, console)
     records = [Record.of(one) for one in runs]
     console.print(table_of_runs(records), "", table_of_methods(records), "", sep="\n")

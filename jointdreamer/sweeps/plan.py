@@ -148,6 +148,29 @@ class Sweep:
         ]
 
 
+def groups_of(runs: Sequence[PlannedRun], size: int, jobs: int) -> list[list[PlannedRun]]:
+    """Runs of one method in groups of at most `size`, in order of their first runs.
+
+    They are no larger than they have to be for `jobs` processes to be done in as few rounds: with
+    3 x 16 runs of 11 methods and 16 processes, 44 groups of 12 in three rounds, as 33 of 16 are.
+    """
+    divided = [_divided(runs, n) for n in range(1, size + 1)]
+    rounds = [-(-len(groups) // jobs) for groups in divided]
+    return divided[rounds.index(rounds[-1])]
+
+
+def _divided(runs: Sequence[PlannedRun], size: int) -> list[list[PlannedRun]]:
+    by_method: dict[Any, list[list[PlannedRun]]] = {}
+    groups = []
+    for run in runs:
+        of_method = by_method.setdefault((run.method, run.overrides), [])
+        if not of_method or len(of_method[-1]) == size:
+            of_method.append([])
+            groups.append(of_method[-1])
+        of_method[-1].append(run)
+    return groups
+
+
 def read_sweep(
     path: Path, methods: Sequence[str] | None = None, overrides: Sequence[str] = (), **changes: Any
 ) -> Sweep:

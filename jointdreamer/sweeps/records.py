@@ -56,6 +56,7 @@ class Record:
             "steps": measured.get("step") or 0,
             **{key: measured.get(key) for key in (*MEASURED, "device")},
             "at_once": noted.get("at_once"),
+            "together": noted.get("together"),
             "attempts": noted.get("attempts", 0),
             "folder": os.path.relpath(run.folder, run.out),
             "log_end": "" if state in ("done", "waiting", "running") else _log_end(run),

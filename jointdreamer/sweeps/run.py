@@ -1,4 +1,4 @@
-"""Carries a sweep out: each run a process, several at a time through joblib, until Ctrl-C."""
+"""Carries a sweep out: runs as processes, several at a time through joblib, until Ctrl-C."""
 
 import json
 import os
@@ -11,11 +11,11 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import joblib
 from rich.console import Console
@@ -24,10 +24,11 @@ from threestudio_jointdreamer.files import replacing
 from ..csv_table import write_csv
 from ..host.threads import threads_for_each
 from ..progress import progress
-from .plan import PlannedRun
+from .plan import PlannedRun, groups_of
 from .records import FOLDER, Record, is_locked, read_json, take_lock
 
 LAUNCHER = (sys.executable, "-m", "jointdreamer.host.launcher")
+TOGETHER = (sys.executable, "-m", "jointdreamer.sweeps.together")
 BACKENDS = ("threading", "ray")
 LOOK = 0.5  # seconds between two looks at the runs
 GRACE = 10.0  # seconds from Ctrl-C to a run's end by force
@@ -39,15 +40,19 @@ class Workers:
 
     Attributes:
         program: what carries out a command line of launch.py.
-        jobs: runs at a time.
+        jobs: processes at a time.
         backend: joblib's; "ray" is a cluster, whose machines see `out` and Python at one path.
         gpus: of this machine, as CUDA_VISIBLE_DEVICES names them; used in turn.
+        together: runs of one method that share a process and its calls of the guidance, at most.
+        program_together: what carries out the task of such a process.
     """
 
     program: Sequence[str] = LAUNCHER
     jobs: int = 1
     backend: str = "threading"
     gpus: Sequence[str] = ()
+    together: int = 1
+    program_together: Sequence[str] = TOGETHER
 
 
 def visible_gpus() -> list[str]:
@@ -173,14 +178,15 @@ def _interruptible() -> Iterator[None]:
 def _work(
     runs: Sequence[PlannedRun], workers: Workers, options: dict[str, Any], wanted: Path
 ) -> None:
-    """Carries the runs out, `jobs` at a time."""
+    """Carries the runs out, `jobs` processes at a time."""
     if not runs:
         return
     slots: queue.Queue = queue.Queue()  # the GPUs of the runs that go on at a time
     for job in range(workers.jobs):
         slots.put(workers.gpus[job % len(workers.gpus)] if workers.gpus else None)
     shared = slots if workers.backend != "ray" else None  # which shares its machines' GPUs itself
-    calls = [joblib.delayed(carry_out)(run, workers, wanted, shared) for run in runs]
+    groups = groups_of(runs, workers.together, workers.jobs)
+    calls = [joblib.delayed(carry_out)(group, workers, wanted, shared) for group in groups]
     with joblib.parallel_config(workers.backend, n_jobs=workers.jobs, **options):
         joblib.Parallel(batch_size=1, pre_dispatch="all")(calls)
 
@@ -201,49 +207,80 @@ def _start_ray(jobs: int) -> dict[str, Any]:
     return {"ray_remote_args": {"num_cpus": 1, "num_gpus": share}}
 
 
-def carry_out(run: PlannedRun, workers: Workers, wanted: Path, slots: queue.Queue | None) -> None:
-    """Runs one run as a process, unless it is another sweep's; its folder tells how it ended."""
-    with take_lock(run) as lock:
-        if lock is None or not wanted.exists() or Record.of(run).done:
+def carry_out(
+    runs: Sequence[PlannedRun], workers: Workers, wanted: Path, slots: queue.Queue | None
+) -> None:
+    """Runs one run, or several together, as a process; their folders tell how they ended.
+
+    Those that are another sweep's are left out.
+    """
+    with ExitStack() as stack:
+        locks = {run: stack.enter_context(take_lock(run)) for run in runs}
+        runs = [run for run in runs if locks[run] is not None and not Record.of(run).done]
+        if not runs or not wanted.exists():
             return
         gpu = None if slots is None else slots.get()
         begin = time.monotonic()
-        state = {"seconds": 0.0, "attempts": 0, **read_json(run.folder / FOLDER / "state.json")}
-        state |= {"state": "running", "exit": None, "at_once": workers.jobs}
-        state["attempts"] += 1
-        note(run, "settings", run.settings())
-        note(run, "state", state)
+        states = {run: _begin(run, workers.jobs, len(runs)) for run in runs}
         try:
-            code = _exit_code(_start(run, workers, gpu, lock), wanted)
+            process = _start(runs, workers, gpu, [locks[run].fileno() for run in runs])
+            code = _exit_code(process, wanted)
         finally:
             if slots is not None:
                 slots.put(gpu)
-        end = "killed" if code < 0 else "failed" if code else "done"
-        state |= {"state": end if wanted.exists() or not code else "interrupted", "exit": code}
-        state["seconds"] += time.monotonic() - begin
-        note(run, "state", state)
+        for run, state in states.items():
+            path = run.folder / FOLDER / "exit"  # of a run among several
+            own = int(path.read_text()) if path.is_file() else code
+            end = "killed" if own < 0 else "failed" if own else "done"
+            state |= {"state": end if wanted.exists() or not own else "interrupted", "exit": own}
+            state["seconds"] += time.monotonic() - begin
+            note(run, "state", state)
 
 
-def _start(run: PlannedRun, workers: Workers, gpu: str | None, lock: TextIO) -> subprocess.Popen:
-    """The run's process; a session of its own keeps a terminal's Ctrl-C from it.
+def _begin(run: PlannedRun, at_once: int, together: int) -> dict[str, Any]:
+    """Notes that another attempt begins; returns what was noted."""
+    state = {"seconds": 0.0, "attempts": 0, **read_json(run.folder / FOLDER / "state.json")}
+    state |= {"state": "running", "exit": None, "at_once": at_once, "together": together}
+    state["attempts"] += 1
+    note(run, "settings", run.settings())
+    note(run, "state", state)
+    (run.folder / FOLDER / "exit").unlink(missing_ok=True)
+    return state
 
-    It has the lock as well: if the sweep is killed, no other starts what still goes on.
+
+def _start(
+    runs: Sequence[PlannedRun], workers: Workers, gpu: str | None, locks: Sequence[int]
+) -> subprocess.Popen:
+    """The process; a session of its own keeps a terminal's Ctrl-C from it.
+
+    It has the locks as well: if the sweep is killed, no other starts what still goes on.
     """
     threads = 1 if workers.backend == "ray" else threads_for_each(workers.jobs)
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
     if gpu is not None:
         environment["CUDA_VISIBLE_DEVICES"] = gpu
-    with open(run.folder / FOLDER / "log.txt", "a", encoding="utf-8") as log:
-        print(f"--- {datetime.now():%Y-%m-%d %H:%M:%S}", file=log, flush=True)
+    command = [*workers.program, *runs[0].arguments()]
+    logs = [run.folder / FOLDER / "log.txt" for run in runs]
+    if len(runs) > 1:
+        tasks = [
+            {"arguments": run.arguments(), "log": str(log)}
+            for run, log in zip(runs, logs, strict=True)
+        ]
+        note(runs[0], "task", tasks)
+        command = [*workers.program_together, str(runs[0].folder / FOLDER / "task.json")]
+    for path in logs:
+        with open(path, "a", encoding="utf-8") as log:
+            print(f"--- {datetime.now():%Y-%m-%d %H:%M:%S}", file=log)
+    with open(logs[0], "a", encoding="utf-8") as log:
         signals = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # Ray blocks it
         process = subprocess.Popen(
-            [*workers.program, *run.arguments()],
+            command,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            pass_fds=[lock.fileno()],
+            pass_fds=locks,
         )
         signal.pthread_sigmask(signal.SIG_SETMASK, signals)
         return process
@@ -261,7 +298,7 @@ def _exit_code(process: subprocess.Popen, wanted: Path) -> int:
     return process.wait()
 
 
-def note(run: PlannedRun, name: str, content: dict[str, Any]) -> None:
+def note(run: PlannedRun, name: str, content: Any) -> None:
     """Writes a JSON file into the sweep's part of a run's folder."""
     with replacing(run.folder / FOLDER / f"{name}.json") as new:
         new.write_text(json.dumps(content, indent=1), encoding="utf-8")

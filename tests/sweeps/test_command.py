@@ -59,6 +59,7 @@ def test_the_exit_status_says_that_a_run_failed(sweep, capsys):
     "options, message",
     [
         (["--jobs", "0"], "jobs=0 must be"),
+        (["--together", "0"], "--together=0 must be"),
         (["--seeds", "one"], "'one' of type 'str' could not be converted to Integer"),
         (["--methods", "plan"], "--methods plan: there is no such one, but plain"),
         (["--prompts", "no.json"], "no.json does not exist"),

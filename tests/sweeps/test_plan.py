@@ -8,7 +8,7 @@ from helpers.sweeps import PROMPTS, write_sweep
 from omegaconf import OmegaConf
 
 from jointdreamer.host.config_check import check_config
-from jointdreamer.sweeps.plan import read_sweep
+from jointdreamer.sweeps.plan import groups_of, read_sweep
 
 HARD_PROMPTS = [
     'a "blue" cat, 5=x',
@@ -112,3 +112,29 @@ def test_the_shipped_sweep_holds_configs_that_the_host_accepts():
     assert len(runs) == 16 and {run.steps for run in runs} == {600}
     for run in runs[:3]:
         check_config(OmegaConf.merge(OmegaConf.load(run.method.config), given(run)))
+
+
+def test_runs_of_one_method_share_processes_in_order(tmp_path):
+    runs = read_sweep(write_sweep(tmp_path, methods={"a": {}, "b": {}}, seeds=[0, 1])).runs()
+    found = [[(r.method.name, r.seed, r.prompt) for r in group] for group in groups_of(runs, 3, 1)]
+    assert found == [[(name, seed, p) for p in PROMPTS] for seed in (0, 1) for name in "ab"]
+    assert [len(group) for group in groups_of(runs[:-1], 4, jobs=1)] == [4, 3]
+
+
+@pytest.mark.parametrize(
+    "size, jobs, expected",
+    [
+        (16, 16, [12] * 44),  # 33 groups of 16 would leave one of them to a third round
+        (16, 33, [16] * 33),
+        (16, 4, [16] * 33),  # in nine rounds, as few as can be
+        (16, 1000, [1] * 528),
+        (1, 16, [1] * 528),
+    ],
+)
+def test_groups_fill_the_rounds_that_they_need(tmp_path, size, jobs, expected):
+    methods = {f"m{n}": {} for n in range(11)}
+    prompts = [f"prompt {n}" for n in range(16)]
+    plan = write_sweep(tmp_path, methods=methods, seeds=[0, 1, 2], prompts=prompts)
+    groups = groups_of(read_sweep(plan).runs(), size, jobs)
+    assert [len(group) for group in groups] == expected
+    assert all(len({run.method.name for run in group}) == 1 for group in groups)

@@ -174,7 +174,7 @@ def test_a_run_that_does_not_end_when_told_is_ended_by_force(tmp_path, monkeypat
         return process
 
     monkeypatch.setattr(running, "_start", starting)
-    running.carry_out(run, Workers(STAND_IN), wanted, slots)
+    running.carry_out([run], Workers(STAND_IN), wanted, slots)
     record = Record.of(run)
     assert (record.state, record.row["exit"]) == ("interrupted", -9)
 
