@@ -23,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.baselines.running import PROGRAM, register  # noqa: E402
+from benchmarks.baselines.running import PROGRAM, PROGRAM_TOGETHER, register  # noqa: E402
 
 register()
 
@@ -46,8 +46,8 @@ INTERRUPTED = 130
 QUICK_PROMPTS, QUICK_STEPS = 2, 480
 QUICK_BATCH = "data.batch_size=${data.n_view}"  # the views of one object a step
 TIMED_STEPS = 40  # of the runs that are timed, each alone on the machine
-RUNS_PER_CORE = 2  # on a GPU, where they wait for it and for each other
-RUN_GIB = 1.5  # of GPU memory that a run takes
+TOGETHER, PER_GPU = 16, 16  # runs in a process and processes on a GPU, at most
+PROCESS_GIB = 4.75  # of GPU memory that such a process takes
 PAGE, RESULTS = ROOT / "docs" / "benchmark.md", ROOT / "docs" / "results"
 PICTURE = ROOT / "docs" / "sds-vs-jsd.png"  # the README's first
 
@@ -63,7 +63,7 @@ class Plan:
 
     @property
     def timing(self) -> Sweep:
-        """Runs that are timed one by one: where runs share a GPU, they cannot tell.
+        """Runs that are timed one by one: where runs share a process or a GPU, they cannot tell.
 
         One of each method for each seed, in turn, so that no method has the machine's best minute.
         """
@@ -79,7 +79,7 @@ def planned(args: argparse.Namespace) -> Plan:
         ValueError: an option is wrong, or methods cannot run and --skip-missing is not given.
     """
     quick, wanted = args.quick, args.methods.split(",") if args.methods else None
-    for name in ("jobs", "prompts", "steps"):
+    for name in ("jobs", "together", "prompts", "steps"):
         if (number := getattr(args, name)) is not None and number < 1:
             raise ValueError(f"--{name}={number} must be a whole number from 1.")
     sweep, missing = read_methods(args.sweep, wanted)
@@ -111,19 +111,21 @@ def planned(args: argparse.Namespace) -> Plan:
     setting = f"{'Quick: ' * quick}{setting}{f', steps: {steps}' if steps else ''}"
     gpus = visible_gpus()
     jobs = args.jobs or jobs_at_once(len(gpus), os.cpu_count() or 1)
-    return Plan(sweep, missing, Workers(PROGRAM, jobs, gpus=gpus), setting)
+    together = args.together or (TOGETHER if gpus else 1)
+    workers = Workers(PROGRAM, jobs, "threading", gpus, together, PROGRAM_TOGETHER)
+    return Plan(sweep, missing, workers, setting)
 
 
 def jobs_at_once(gpus: int, cores: int) -> int:
-    """One a core; two on GPUs, but no more than their memory has room for."""
+    """One a core, on GPUs no more than their memory has room for."""
     import torch
 
     gpus = min(gpus, torch.cuda.device_count())
     if not gpus:
         return cores
     memory = [torch.cuda.get_device_properties(index).total_memory for index in range(gpus)]
-    on_each = int(min(memory) / 2**30 / RUN_GIB)  # GPUs are used in turn
-    return max(1, min(RUNS_PER_CORE * cores, gpus * on_each))
+    on_each = min(PER_GPU, int(min(memory) / 2**30 / PROCESS_GIB))  # GPUs are used in turn
+    return max(1, min(cores, gpus * on_each))
 
 
 def evaluated(
@@ -194,7 +196,10 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="of every run; schedules are scaled")
     parser.add_argument("--skip-missing", action="store_true", help="leave out what cannot run")
     parser.add_argument(
-        "--jobs", type=int, help="runs at a time; default: one a core, two if GPUs have room"
+        "--jobs", type=int, help="processes at a time; default: one a core, if GPUs have room"
+    )
+    parser.add_argument(
+        "--together", type=int, metavar="N", help="runs in each, at most; default: 16 on a GPU"
     )
     parser.add_argument("--device", choices=("cuda", "cpu"), help="where to look at assets")
     parser.add_argument("--out", type=Path, help="default: outputs/benchmark[-quick]")
@@ -221,12 +226,15 @@ def benchmark(args: argparse.Namespace) -> int:
     for entry in plan.missing:
         console.print(f"left out: {entry.method}: {entry.reason}", markup=False, highlight=False)
     runs = [] if args.timing else plan.sweep.runs()
-    timed = plan.timing.runs() if args.timing or plan.workers.gpus else []
+    alone = plan.workers.together == 1 and not plan.workers.gpus
+    timed = plan.timing.runs() if args.timing or not alone else []
     if not runs and not timed:
         raise ValueError(f"--timing is of the first table's methods: {', '.join(tables.MAIN)}")
     if args.dry_run:
         console.print(table_of_runs([Record.of(one) for one in runs or timed]))
-        how = f"; {plan.workers.jobs} at a time" if runs else ", one after another, timed"
+        jobs, together = plan.workers.jobs, plan.workers.together
+        groups = f", up to {together} in each process" * (together > 1)
+        how = f"{groups}; {jobs} at a time" if runs else ", one after another, timed"
         console.print(f"{plan.setting}: {len(runs or timed)} runs{how}")
         return 0
     if args.fresh:
@@ -273,7 +281,7 @@ def _seconds(phase: str, console: Console) -> Iterator[None]:
 
 def _time(runs: Sequence[PlannedRun], workers: Workers, console: Console) -> bool:
     if not workers.gpus:  # only a process of its own tells a run's memory
-        return run_sweep(runs, replace(workers, jobs=1), console)
+        return run_sweep(runs, replace(workers, jobs=1, together=1), console)
     waiting, log = [run for run in runs if not Record.of(run).done], runs[0].out / "log.txt"
     with console.status(f"timing {len(waiting)} runs"):
         if waiting and not timing.time_runs(waiting, log):

@@ -1,4 +1,4 @@
-"""launch.py with the baselines."""
+"""launch.py with the baselines; with `--together TASK.json`, jointdreamer.sweeps.together."""
 
 import sys
 from pathlib import Path
@@ -9,4 +9,8 @@ from benchmarks.baselines.running import register  # noqa: E402
 from jointdreamer.host.launcher import main  # noqa: E402
 
 register()
+if sys.argv[1:2] == ["--together"]:
+    from jointdreamer.sweeps import together
+
+    together.main(*sys.argv[2:])
 sys.exit(main())

@@ -6,6 +6,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = (sys.executable, str(Path(__file__).with_name("__main__.py")))  # launch.py with these
+PROGRAM_TOGETHER = (*PROGRAM, "--together")
 
 
 def register() -> None:

@@ -176,6 +176,8 @@ def test_quick_is_fewer_and_shorter_runs_and_says_so(bench, capsys):
     assert "Quick: prompts: 2, seeds: 1, steps: 480: 4 runs" in capsys.readouterr().out
     assert bench(*options, "--jobs", "16") == 0
     assert "96 runs; 16 at a time" in capsys.readouterr().out
+    assert bench(*options, "--together", "4") == 0
+    assert "96 runs, up to 4 in each process; 1 at a time" in capsys.readouterr().out
     for quick, size in (("--quick",), 4), ((), 8):
         sweep = benchmark.planned(benchmark.arguments([*quick, *options])).sweep
         (method, _) = sweep.methods
@@ -186,10 +188,10 @@ def test_quick_is_fewer_and_shorter_runs_and_says_so(bench, capsys):
 def test_gpus_get_as_many_processes_as_they_have_room_for(monkeypatch):
     sizes = {"H100": 79.1, "H200": 139.8, "RTX 4090": 23.5, "too small": 1.0}
     for name, gpus, cores, expected in (
-        ("H100", 1, 64, 52),
-        ("H100", 1, 16, 32),
-        ("H200", 2, 64, 128),
-        ("RTX 4090", 1, 16, 15),
+        ("H100", 1, 64, 16),
+        ("H100", 1, 8, 8),
+        ("H200", 2, 64, 32),
+        ("RTX 4090", 1, 16, 4),
         ("too small", 1, 16, 1),
     ):
         monkeypatch.setattr("torch.cuda.device_count", lambda gpus=gpus: gpus)
@@ -199,10 +201,13 @@ def test_gpus_get_as_many_processes_as_they_have_room_for(monkeypatch):
     assert benchmark.jobs_at_once(0, 2) == 2
 
 
-def test_runs_that_share_a_gpu_are_timed_alone(bench, monkeypatch):
+def test_runs_that_share_a_process_or_a_gpu_are_timed_alone(bench, monkeypatch, tmp_path):
     arguments = benchmark.arguments([*COMMON, "--seeds", "1,2", "--jobs", "3", "data.x=1"])
     plan = benchmark.planned(arguments)
-    assert plan.workers.jobs == 3
+    assert (plan.workers.jobs, plan.workers.together) == (3, 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(benchmark, "visible_gpus", lambda: ["0"])
+        assert benchmark.planned(arguments).workers.together == 16
     assert [method.name for method in plan.timing.methods] == ["sds", "jsd-multiview"]
     assert len(plan.timing.prompts) == 1 and plan.timing.seeds == (1, 2)
     assert plan.sweep.last_overrides == ("data.x=1",)
@@ -211,6 +216,10 @@ def test_runs_that_share_a_gpu_are_timed_alone(bench, monkeypatch):
         bench(*COMMON)  # no GPU here
     apart = [run for run in bench.conducted if run.folder.parents[1].name == "timing"]
     assert (len(apart), len(bench.conducted)) == (0, 8)
+    with pytest.raises(ZeroDivisionError):
+        bench(*COMMON, "--together", "2", out=tmp_path / "together")
+    apart = [run for run in bench.conducted[8:] if run.folder.parents[1].name == "timing"]
+    assert (len(apart), len(bench.conducted)) == (2, 8 + 2 + 8)
 
 
 def test_methods_can_be_timed_without_running_all(bench, tmp_path, capsys):
@@ -241,6 +250,7 @@ def test_methods_can_be_timed_without_running_all(bench, tmp_path, capsys):
         (["--prompts", "0"], "--prompts=0 must be"),
         (["--seeds", "one"], "--seeds=one must be"),
         (["--jobs", "0"], "--jobs=0 must be"),
+        (["--together", "0"], "--together=0 must be"),
         (["--sweep", "nowhere.yaml"], "nowhere.yaml does not exist"),
     ],
 )
