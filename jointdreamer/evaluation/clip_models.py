@@ -10,12 +10,13 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 from threestudio_jointdreamer.priors.loading import find_folder, load_model
+from threestudio_jointdreamer.prompts.text_encoder import load_tokenizer
 from threestudio_jointdreamer.systems.picture_grid import Tile
 from threestudio_jointdreamer.weights.files import sha256_of
 from torch import Tensor
-from transformers import AutoTokenizer, CLIPModel, PreTrainedTokenizerBase
+from transformers import CLIPModel
 
-from ..open_clip_models import PREFIX, first_line, load_open_clip, split_name
+from ..open_clip_models import PREFIX, load_open_clip, split_name
 
 OPTION = "--clip"
 BATCH = 32
@@ -75,7 +76,7 @@ class FolderClip(Clip):
         self.name, self._device = name, device
         self._model = load_model(CLIPModel, name, "", device, torch.float32, OPTION)
         folder = find_folder(name, "", OPTION)
-        self._tokenizer = _load_tokenizer(folder, name)
+        self._tokenizer = load_tokenizer(folder, f"{OPTION} {name}")
         path = folder / "preprocessor_config.json"
         config = json.loads(path.read_text()) if path.is_file() else {}
         numbers = (config.get(key) or [0.5] * 3 for key in ("image_mean", "image_std"))
@@ -136,16 +137,6 @@ def _square(picture: Image.Image, side: int) -> Image.Image:
     left, top = (wide - side) // 2, (high - side) // 2
     resized = picture.resize((wide, high), Image.Resampling.BICUBIC)
     return resized.crop((left, top, left + side, top + side))
-
-
-def _load_tokenizer(folder: Path, name: str) -> PreTrainedTokenizerBase:
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # transformers and tokenizers raise all sorts
-        raise ValueError(
-            f"{OPTION} {name}: the tokenizer in {folder} does not load ({first_line(error)}). "
-            "Download the model again."
-        ) from error
 
 
 def _version(model: str, pretrained: str | None) -> str:
