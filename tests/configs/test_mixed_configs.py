@@ -2,8 +2,7 @@
 
 import pytest
 import threestudio
-import torch
-from helpers.mixed_runs import CONFIGS, MIXED, read_checkpoint, with_their_guidance
+from helpers.mixed_runs import CONFIGS, MIXED, with_their_guidance
 from omegaconf import OmegaConf
 from threestudio.utils.config import load_config, parse_structured
 
@@ -34,11 +33,3 @@ def test_with_their_guidance_nothing_else_changes(mixed, tmp_path):
     for cfg in (ours, theirs):
         del cfg.system.guidance_type, cfg.system.guidance
     assert ours == theirs
-
-
-def test_a_checkpoint_with_a_part_of_the_config_is_read_as_data(tmp_path):
-    """As latentnerf's, whose learning-rate scheduler keeps its milestones."""
-    cfg = OmegaConf.create({"milestones": [1000, 2000]})
-    torch.save({"state_dict": {"w": torch.ones(2)}, "lr": cfg.milestones}, tmp_path / "last.ckpt")
-    read = read_checkpoint(tmp_path / "last.ckpt")
-    assert list(read["lr"]) == [1000, 2000] and torch.equal(read["state_dict"]["w"], torch.ones(2))
