@@ -13,7 +13,7 @@ from jointdreamer.testing.prompts import RandomPrompts
 
 
 def random_views(
-    prior: LatentPrior, n_object: int = 2, n_view: int = 4, seed: int = 0, **changes
+    prior: LatentPrior, /, n_object: int = 2, n_view: int = 4, seed: int = 0, **changes
 ) -> Views:
     """Consistent views of random latents; `denoised` is a leaf that requires grad.
 
@@ -48,6 +48,14 @@ def random_views(
         uncond_text_embeddings_of_views=of_views[1],
     )
     return replace(views, **changes)
+
+
+def level_views(prior: LatentPrior, /, n_object: int = 2, n_view: int = 4, **changes) -> Views:
+    """`random_views` from the height of the object, turned by another angle for each object."""
+    views = random_views(prior, n_object, n_view)
+    turned = views.azimuth + 30 * torch.arange(n_object)[:, None]
+    level = {"elevation": torch.zeros_like(views.elevation), "azimuth": turned}
+    return replace(views, **(level | changes))
 
 
 def gradient(C: torch.Tensor, views: Views) -> torch.Tensor:
