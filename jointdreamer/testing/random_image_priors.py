@@ -4,11 +4,14 @@ import json
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
 from threestudio_jointdreamer.priors.wonder3d_unet import Wonder3DUNet
 from threestudio_jointdreamer.priors.zero123 import CCProjection
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from ..tinyworld.models import build_scheduler
+from .random_priors import full_size_vae, tiny_vae
 
 CLIP_WIDTH = 24
 UNET = {
@@ -79,15 +82,9 @@ def build_full_size_wonder3d(path: Path | str, seed: int = 0) -> Path:
     )
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         Wonder3DUNet.from_config(config).half().save_pretrained(path / "unet")
-        AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            block_out_channels=(128, 256, 512, 512),
-            layers_per_block=2,
-            sample_size=256,
-        ).half().save_pretrained(path / "vae")
+        full_size_vae(256).half().save_pretrained(path / "vae")
         CLIPVisionModelWithProjection(clip).half().save_pretrained(path / "image_encoder")
-    _scheduler().save_pretrained(path / "scheduler")
+    build_scheduler().save_pretrained(path / "scheduler")
     return path
 
 
@@ -106,15 +103,7 @@ def build_zero123(path: Path | str, seed: int = 0, latent_size: int = 16) -> Pat
 
 
 def _with_the_rest(path: Path) -> Path:
-    AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(8, 16, 16),
-        layers_per_block=1,
-        norm_num_groups=8,
-        sample_size=64,
-        scaling_factor=0.5,
-    ).save_pretrained(path / "vae")
+    tiny_vae().save_pretrained(path / "vae")
     CLIPVisionModelWithProjection(
         CLIPVisionConfig(
             hidden_size=32,
@@ -126,11 +115,5 @@ def _with_the_rest(path: Path) -> Path:
             projection_dim=CLIP_WIDTH,
         )
     ).save_pretrained(path / "image_encoder")
-    _scheduler().save_pretrained(path / "scheduler")
+    build_scheduler().save_pretrained(path / "scheduler")
     return path
-
-
-def _scheduler() -> DDIMScheduler:
-    return DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False
-    )

@@ -3,13 +3,21 @@
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from ..tinyworld.models import (
+    CAMERA,
+    TEXT_WIDTH,
+    build_scheduler,
+    build_tokenizer,
+    build_unet,
+    build_vae,
+    text_config,
+)
 
 WORDS = """a an and the of with on in wearing red green blue yellow purple orange white black hat
 backpack bear cat dog rabbit frog pig front side back overhead view photo cube""".split()
-TOKENS = 24
-TEXT_WIDTH = 128
-CAMERA = {"class_embed_type": "projection", "projection_class_embeddings_input_dim": 16}
 
 
 def build_stable_diffusion(
@@ -25,9 +33,9 @@ def build_stable_diffusion(
     path = Path(path)
     torch.manual_seed(seed)
     _unet(width).save_pretrained(path / "unet")
-    _vae().save_pretrained(path / "vae")
+    tiny_vae().save_pretrained(path / "vae")
     _text_encoder(path)
-    _scheduler(prediction_type).save_pretrained(path / "scheduler")
+    build_scheduler(prediction_type).save_pretrained(path / "scheduler")
     return path
 
 
@@ -37,10 +45,10 @@ def build_mvdream(
     """unet/ and scheduler/ of a tiny multi-view model, and vae/ where asked for."""
     path = Path(path)
     torch.manual_seed(seed)
-    _unet(width, sample_size=latent_size, **CAMERA).save_pretrained(path / "unet")
+    _unet(width, True, latent_size).save_pretrained(path / "unet")
     if with_vae:
-        _vae().save_pretrained(path / "vae")
-    _scheduler("epsilon").save_pretrained(path / "scheduler")
+        tiny_vae().save_pretrained(path / "vae")
+    build_scheduler().save_pretrained(path / "scheduler")
     return path
 
 
@@ -61,91 +69,37 @@ def build_full_size(path: Path | str, seed: int = 0, multiview: bool = False) ->
         )
         unet.half().save_pretrained(path / "unet")
         if not multiview:
-            channels = (128, 256, 512, 512)
-            vae = AutoencoderKL(
-                down_block_types=("DownEncoderBlock2D",) * 4,
-                up_block_types=("UpDecoderBlock2D",) * 4,
-                block_out_channels=channels,
-                layers_per_block=2,
-                sample_size=512,
-            )
+            vae = full_size_vae(512)
             vae.half().save_pretrained(path / "vae")
     if not multiview:
         _text_encoder(path, width=1024)
-    _scheduler("epsilon").save_pretrained(path / "scheduler")
+    build_scheduler().save_pretrained(path / "scheduler")
     return path
 
 
-def _unet(width: int, sample_size: int = 16, **camera) -> UNet2DConditionModel:
-    return UNet2DConditionModel(
-        sample_size=sample_size,
+def full_size_vae(image_size: int) -> AutoencoderKL:
+    channels = (128, 256, 512, 512)
+    return build_vae(channels, layers_per_block=2, norm_num_groups=32, sample_size=image_size)
+
+
+def tiny_vae() -> AutoencoderKL:
+    return build_vae((8, 16, 16), norm_num_groups=8, scaling_factor=0.5)
+
+
+def _unet(width: int, multiview: bool = False, latent_size: int = 16) -> UNet2DConditionModel:
+    return build_unet(
+        multiview,
+        sample_size=latent_size,
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
         block_out_channels=(width, 2 * width),
-        layers_per_block=1,
         attention_head_dim=2,
-        cross_attention_dim=TEXT_WIDTH,
         norm_num_groups=8,
-        use_linear_projection=True,
-        **camera,
-    )
-
-
-def _vae() -> AutoencoderKL:
-    return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(8, 16, 16),
-        layers_per_block=1,
-        norm_num_groups=8,
-        sample_size=64,
-        scaling_factor=0.5,
-    )
-
-
-def _scheduler(prediction_type: str) -> DDIMScheduler:
-    return DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-        prediction_type=prediction_type,
     )
 
 
 def _text_encoder(path: Path, width: int = TEXT_WIDTH) -> None:
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
-
-    unk, bos, eos = "<unk>", "<start>", "<end>"
-    vocabulary = {word: i for i, word in enumerate([unk, *WORDS, bos, eos])}
-    words = Tokenizer(models.WordLevel(vocabulary, unk_token=unk))
-    words.normalizer = normalizers.Lowercase()
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    words.post_processor = processors.TemplateProcessing(
-        single=f"{bos} $A {eos}",
-        special_tokens=[(token, vocabulary[token]) for token in (bos, eos)],
-    )
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=words,
-        bos_token=bos,
-        eos_token=eos,
-        pad_token=eos,
-        unk_token=unk,
-        model_max_length=TOKENS,
-    )
+    tokenizer = build_tokenizer(WORDS)
     tokenizer.save_pretrained(path / "tokenizer")
-    config = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=2 * width,
-        num_hidden_layers=1,
-        num_attention_heads=4,
-        max_position_embeddings=TOKENS,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    CLIPTextModel(config).save_pretrained(path / "text_encoder")
+    sizes = text_config(tokenizer, width) | {"intermediate_size": 2 * width, "num_hidden_layers": 1}
+    CLIPTextModel(CLIPTextConfig(**sizes)).save_pretrained(path / "text_encoder")

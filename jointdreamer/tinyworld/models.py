@@ -1,5 +1,7 @@
 """The tiny priors' architectures: classes of diffusers and transformers at small width."""
 
+from collections.abc import Sequence
+
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from threestudio_jointdreamer.priors import wonder3d_unet
 from threestudio_jointdreamer.priors.multiview import CAMERA_DIM, use_cross_view_attention
@@ -13,13 +15,14 @@ LATENT_SIZE, LATENT_CHANNELS = 16, 4
 TEXT_WIDTH = 128
 MAX_TOKENS = 24
 N_VIEW = 4
+CAMERA = {"class_embed_type": "projection", "projection_class_embeddings_input_dim": CAMERA_DIM}
 
 _BOS, _EOS, _UNK = "<|startoftext|>", "<|endoftext|>", "<|unk|>"
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A lower-casing word-level tokenizer of the captions' words, padded with end-of-text."""
-    vocabulary = {word: i for i, word in enumerate((_UNK, *VOCABULARY, _BOS, _EOS))}
+def build_tokenizer(words: Sequence[str] = VOCABULARY) -> PreTrainedTokenizerFast:
+    """A lower-casing word-level tokenizer, padded with end-of-text."""
+    vocabulary = {word: i for i, word in enumerate((_UNK, *words, _BOS, _EOS))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=_UNK))
     tokenizer.normalizer = normalizers.Lowercase()
     # Words only: punctuation is dropped rather than reported as unknown.
@@ -40,41 +43,41 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def build_clip(tokenizer: PreTrainedTokenizerFast) -> CLIPModel:
-    """A small CLIP; its text tower conditions the diffusion priors."""
-    tower = {
-        "hidden_size": TEXT_WIDTH,
-        "intermediate_size": 4 * TEXT_WIDTH,
-        "num_attention_heads": 4,
-    }
-    text = {
-        **tower,
+def text_config(tokenizer: PreTrainedTokenizerFast, width: int = TEXT_WIDTH) -> dict[str, int]:
+    """What a CLIP text tower takes over from its tokenizer, and its width."""
+    return {
         "vocab_size": len(tokenizer),
-        "num_hidden_layers": 3,
-        "max_position_embeddings": MAX_TOKENS,
+        "max_position_embeddings": tokenizer.model_max_length,
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
+        "hidden_size": width,
+        "num_attention_heads": 4,
     }
-    vision = {**tower, "num_hidden_layers": 4, "image_size": IMAGE_SIZE, "patch_size": 8}
+
+
+def build_clip(tokenizer: PreTrainedTokenizerFast) -> CLIPModel:
+    """A small CLIP; its text tower conditions the diffusion priors."""
+    tower = {"intermediate_size": 4 * TEXT_WIDTH, "num_attention_heads": 4}
+    text = text_config(tokenizer) | tower | {"num_hidden_layers": 3}
+    vision = {"hidden_size": TEXT_WIDTH, "num_hidden_layers": 4, "patch_size": 8}
+    vision |= tower | {"image_size": IMAGE_SIZE}
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=TEXT_WIDTH))
 
 
-def build_vae() -> AutoencoderKL:
-    """A factor-4 autoencoder: 64x64 images to 4x16x16 latents."""
-    channels = (32, 64, 96)
+def build_vae(channels: tuple[int, ...] = (32, 64, 96), **changes) -> AutoencoderKL:
+    """An autoencoder, by default of factor 4: 64x64 images to 4x16x16 latents."""
+    config = {"layers_per_block": 1, "norm_num_groups": 16, "sample_size": IMAGE_SIZE} | changes
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * len(channels),
         up_block_types=("UpDecoderBlock2D",) * len(channels),
         block_out_channels=channels,
-        layers_per_block=1,
         latent_channels=LATENT_CHANNELS,
-        norm_num_groups=16,
-        sample_size=IMAGE_SIZE,
+        **config,
     )
 
 
-def build_scheduler() -> DDIMScheduler:
+def build_scheduler(prediction_type: str = "epsilon") -> DDIMScheduler:
     """Stable Diffusion's noise schedule."""
     return DDIMScheduler(
         beta_start=0.00085,
@@ -83,24 +86,24 @@ def build_scheduler() -> DDIMScheduler:
         clip_sample=False,
         set_alpha_to_one=False,
         steps_offset=1,
+        prediction_type=prediction_type,
     )
 
 
-def build_unet(multiview: bool = False) -> UNet2DConditionModel:
+def build_unet(multiview: bool = False, **changes) -> UNet2DConditionModel:
     """The 2D prior's UNet, or MVDream's: plus camera embedding and cross-view attention."""
-    camera = {"class_embed_type": "projection", "projection_class_embeddings_input_dim": CAMERA_DIM}
-    unet = UNet2DConditionModel(
-        sample_size=LATENT_SIZE,
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        block_out_channels=(64, 96, 128),
-        layers_per_block=1,
-        attention_head_dim=(2, 3, 4),
-        cross_attention_dim=TEXT_WIDTH,
-        norm_num_groups=16,
-        use_linear_projection=True,
-        **(camera if multiview else {}),
-    )
+    config = {
+        "sample_size": LATENT_SIZE,
+        "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        "block_out_channels": (64, 96, 128),
+        "layers_per_block": 1,
+        "attention_head_dim": (2, 3, 4),
+        "cross_attention_dim": TEXT_WIDTH,
+        "norm_num_groups": 16,
+        "use_linear_projection": True,
+    }
+    unet = UNet2DConditionModel(**config | (CAMERA if multiview else {}) | changes)
     return use_cross_view_attention(unet, N_VIEW) if multiview else unet
 
 
