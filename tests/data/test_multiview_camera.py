@@ -26,20 +26,11 @@ def batch(index: int = 0, seed: int = 0, **changes) -> dict:
 def test_batch_has_threestudios_keys_and_shapes():
     made = batch()
     shapes = {k: tuple(v.shape) for k, v in made.items() if isinstance(v, torch.Tensor)}
-    vectors, matrices, scalars = (8, 3), (8, 4, 4), (8,)
-    assert shapes == {
-        "rays_o": (8, 4, 6, 3),
-        "rays_d": (8, 4, 6, 3),
-        "mvp_mtx": matrices,
-        "proj_mtx": matrices,
-        "c2w": matrices,
-        "camera_positions": vectors,
-        "light_positions": vectors,
-        "elevation": scalars,
-        "azimuth": scalars,
-        "camera_distances": scalars,
-        "fovy": scalars,
-    }
+    expected = dict.fromkeys(("rays_o", "rays_d"), (8, 4, 6, 3))
+    expected |= dict.fromkeys(("mvp_mtx", "proj_mtx", "c2w"), (8, 4, 4))
+    expected |= dict.fromkeys(("camera_positions", "light_positions"), (8, 3))
+    expected |= dict.fromkeys(("elevation", "azimuth", "camera_distances", "fovy"), (8,))
+    assert shapes == expected
     assert (made["height"], made["width"]) == (4, 6)
 
 
@@ -169,22 +160,18 @@ def test_progressive_ranges_open_with_the_batch_index():
     assert late.max() > 60
 
 
-def test_a_batch_depends_on_seed_and_index_alone():
+def test_a_batch_depends_on_seed_and_index_alone_and_leaves_the_global_generators_alone():
     first = batch(5, seed=3)
+    dataset = module(3).train_dataset
     torch.manual_seed(99), np.random.seed(1)
-    module(3).train_dataset.collate(4)
-    again = batch(5, seed=3)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    dataset.collate(4)
+    again = dataset.collate(5)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (np.random.get_state()[1] == before[1]).all()
     assert all(torch.equal(first[k], again[k]) for k in first if torch.is_tensor(first[k]))
     assert not torch.equal(batch(6, seed=3)["azimuth"], first["azimuth"])
     assert not torch.equal(batch(5, seed=4)["azimuth"], first["azimuth"])
-
-
-def test_drawing_a_batch_leaves_the_global_generators_alone():
-    dataset = module().train_dataset
-    before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    dataset.collate(0)
-    assert torch.equal(torch.get_rng_state(), before[0])
-    assert (np.random.get_state()[1] == before[1]).all()
 
 
 def test_resolution_changes_with_the_very_batch_of_the_milestone():

@@ -3,12 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from threestudio_jointdreamer.systems.picture_grid import (
     GAP,
     PAPER,
     picture_grid,
-    save_picture,
     to_tile,
 )
 from threestudio_jointdreamer.systems.turntable import contact_sheet, nearest_views
@@ -34,14 +32,11 @@ def test_grid_puts_rows_below_and_columns_beside_each_other():
     assert tuple(grid[GAP + cell + 50, GAP + cell + 50]) == PAPER
 
 
-def test_labels_leave_the_pictures_untouched():
-    grid = picture_grid([[plain(10)] * 2] * 2, ["first", "second"], ["left", "right"])
-    assert (np.asarray(grid) == 10).all(-1).sum() == 4 * 100 * 100
-
-
-def test_small_pictures_grow_until_labels_fit():
-    grid = picture_grid([[plain(10, 8)]])
-    assert (np.asarray(grid) == 10).all(-1).sum() == 96 * 96
+def test_labels_leave_the_pictures_untouched_and_small_ones_grow_until_they_fit():
+    for size, shown in ((100, 100), (8, 96)):
+        tiles = [[plain(10, size)] * 2] * 2
+        grid = picture_grid(tiles, ["first", "second"], ["left", "right"])
+        assert (np.asarray(grid) == 10).all(-1).sum() == 4 * shown * shown
 
 
 def test_labels_must_match_the_grid():
@@ -49,13 +44,6 @@ def test_labels_must_match_the_grid():
         picture_grid([[plain(0)] * 2], column_labels=["a", "b", "c"])
     with pytest.raises(ValueError, match="no pictures"):
         picture_grid([])
-
-
-def test_picture_is_saved_whole_and_nothing_else_is_left(tmp_path):
-    path = tmp_path / "new" / "sheet.png"
-    save_picture(path, Image.fromarray(plain(7)))
-    assert [f.name for f in path.parent.iterdir()] == ["sheet.png"]
-    assert np.asarray(Image.open(path))[0, 0, 0] == 7
 
 
 def test_nearest_views_wrap_around_the_circle():

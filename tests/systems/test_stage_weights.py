@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.run_log import logged
-from helpers.tiny_run import STEPS, write_tiny_config
+from helpers.tiny_run import write_tiny_config
 from omegaconf import OmegaConf
 from threestudio_jointdreamer.systems.stage_weights import make_plain
 
@@ -73,20 +73,6 @@ def test_the_second_stages_optimizer_is_fresh(second):
     rates = {group["name"]: group["lr"] for group in state["param_groups"]}
     assert rates["geometry.density_network"] == 1e-6
     assert {int(moments["step"]) for moments in state["state"].values()} == {SECOND_STEPS}
-
-
-def test_resume_would_bring_the_first_stages_learning_rates_instead(first, second_config, tmp_path):
-    """Why a stage starts from weights: an optimizer's state holds its learning rates."""
-    run(
-        [
-            *("--config", str(second_config), "--train", f"resume={first['ckpt']}"),
-            *("name=resumed", f"exp_root_dir={tmp_path}", f"trainer.max_steps={STEPS + 1}"),
-        ]
-    )
-    ckpt = next(tmp_path.glob("resumed/*/ckpts/last.ckpt"))
-    state = state_of(ckpt)["optimizer_states"][0]
-    rates = {group["name"]: group["lr"] for group in state["param_groups"]}
-    assert rates["geometry.density_network"] == 1e-3
 
 
 def test_a_resumed_second_stage_does_not_need_the_first(second, tmp_path):
