@@ -10,13 +10,15 @@ import shlex
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+
+from . import __version__
 
 GIB = 2**30
 LIBRARIES = (
-    *("threestudio-jointdreamer", "torch", "diffusers", "transformers", "huggingface_hub"),
-    *("safetensors", "pytorch-lightning", "nerfacc"),
+    *("torch", "diffusers", "transformers", "huggingface_hub", "safetensors"),
+    *("pytorch-lightning", "nerfacc"),
 )
 PARTS = {  # that a class must find; others are opened with all that they have
     "jsd-guidance": ("unet", "vae", "scheduler"),
@@ -30,18 +32,11 @@ OF_THREESTUDIO = (
     *("controlnet_aux", "wandb", "typeguard", "xatlas", "mcubes", "einops", "accelerate"),
     *("scipy", "IPython", "threestudio"),
 )
-PROBE = """
-import importlib, json, sys, warnings
-warnings.simplefilter("ignore")
-for module in sys.argv[1:]:
-    print(json.dumps([module, "importing it ends Python"]), flush=True)
-    try:
-        importlib.import_module(module)
-        error = ""
-    except BaseException as raised:
-        error = f"{type(raised).__name__}: {raised}"
-    print(json.dumps([module, " ".join(error.split())]), flush=True)
-"""
+# an import whose error is one line, the last on standard error
+PROBE = (
+    "import sys; sys.excepthook = lambda kind, error, _: print(kind.__name__ + ':', "
+    "*str(error).split(), file=sys.stderr); import {}"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,12 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "well, 1 if something that the config needs is not here, 2 after a mistake."
     )
     parser.add_argument("config", type=Path, nargs="?", help="a YAML config")
-    parser.add_argument(
-        "--threestudio",
-        type=Path,
-        metavar="PATH",
-        help="a checkout of threestudio; default: THREESTUDIO_ROOT, or the folder this starts in",
-    )
+    text = "a checkout of threestudio; default: THREESTUDIO_ROOT, or the folder this starts in"
+    parser.add_argument("--threestudio", type=Path, metavar="PATH", help=text)
     parser.add_argument("--json", action="store_true", help="for scripts")
     parser.set_defaults(run=doctor, takes_overrides=True)
 
@@ -72,17 +63,25 @@ def doctor(args: argparse.Namespace) -> int:
     Raises:
         FileNotFoundError, ValueError: there is no such config or checkout, or it is none.
     """
-    report: dict[str, Any] = {"installed": _installed(), "gpus": _gpus()}
-    report["threestudio"] = _try_threestudio(args.threestudio)
-    report["models"] = _models(args.config, args.overrides) if args.config else {}
-    report["problems"] = [
+    installed, gpus, tried = _installed(), _gpus(), _try_threestudio(args.threestudio)
+    models = _models(args.config, args.overrides) if args.config else {}
+    problems = [
         f"{name}: {state}"
-        for group in ("threestudio", "models")
-        for name, state in report[group].items()
+        for name, state in (tried | models).items()
         if state not in ("here", "in the cache")
     ]
-    print(json.dumps(report, indent=2) if args.json else _text(report))
-    return 1 if report["problems"] else 0
+    if args.json:
+        report = {"installed": installed, "gpus": gpus, "threestudio": tried}
+        print(json.dumps({**report, "models": models, "problems": problems}, indent=2))
+        return 1 if problems else 0
+    gpus = dict(enumerate(gpus)) or {"none": "runs take place on the CPU, in fp32"}
+    groups = {"Installed": installed, "GPUs": gpus, "What threestudio imports": tried}
+    for title, rows in {**groups, "Models": models}.items():
+        if rows:
+            print(title, *(f"  {name!s:<26} {text}" for name, text in rows.items()), sep="\n")
+    for line in [f"Problem: {problem}" for problem in problems] or ["Nothing is missing."]:
+        print(line)
+    return 1 if problems else 0
 
 
 def _installed() -> dict[str, str]:
@@ -91,24 +90,21 @@ def _installed() -> dict[str, str]:
     import tinycudann
     import torch
 
-    found = {"python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
     cuda = f", built for CUDA {torch.version.cuda}" if torch.version.cuda else ", without CUDA"
-    found["torch"] = torch.__version__ + cuda
     # of threestudio's own models the stand-in has only those that our configs name
     whole = _exists("threestudio.models.guidance")
-    why_not = getattr(tinycudann, "why_not_other", None) or "not installed"
-    in_pytorch = hasattr(tinycudann, "why_not_other")
+    ours = hasattr(tinycudann, "why_not_other")
+    why_ours = getattr(tinycudann, "why_not_other", None) or "not installed"
     cache = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or Path.home() / ".cache")
     nerfacc = _exists("nerfacc.csrc") or any(cache.glob("**/nerfacc_cuda*.so"))
     without = "compiled at its first use" if shutil.which("nvcc") else "not there, and no nvcc"
-    return found | {
+    return {
+        "python": platform.python_version(),
+        "threestudio-jointdreamer": __version__,
+        **{name: importlib.metadata.version(name) for name in LIBRARIES},
+        "torch": torch.__version__ + cuda,
         "threestudio": str(Path(threestudio.__file__).parent) if whole else "stood in for",
-        "tiny-cuda-nn": f"in PyTorch ({why_not})" if in_pytorch else "there",
+        "tiny-cuda-nn": f"in PyTorch ({why_ours})" if ours else "there",
         "nerfacc's CUDA": "there" if nerfacc else without,
         "nvdiffrast": "there" if _exists("nvdiffrast") else "not there",
     }
@@ -134,47 +130,47 @@ def _gpus() -> list[str]:
 
 def _try_threestudio(named: Path | None) -> dict[str, str]:
     """For each module that a checkout of threestudio imports `here`, or why it cannot be."""
-    if named is not None and not (named / "threestudio" / "__init__.py").is_file():
-        raise ValueError(f"--threestudio {named} holds no threestudio/__init__.py: check the path.")
     root = os.environ.get("THREESTUDIO_ROOT")
-    folders = [Path(folder) for folder in (named, root, ".") if folder]
-    checkout = next((f for f in folders if (f / "threestudio" / "__init__.py").is_file()), None)
-    if checkout is None:
-        return {}
+    checkout = named or Path(root or ".")
+    if not (checkout / "threestudio" / "__init__.py").is_file():
+        if named is None:
+            return {}
+        raise ValueError(f"--threestudio {named} holds no threestudio/__init__.py: check the path.")
     path = [str(checkout.resolve()), os.environ.get("PYTHONPATH")]
     if named is None and root:  # our launcher provides tinycudann
         path.insert(1, str(Path(importlib.util.find_spec("tinycudann").origin).parents[1]))
-    printed = subprocess.run(
-        [sys.executable, "-c", PROBE, *OF_THREESTUDIO],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        cwd=checkout,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))},
-    ).stdout
-    errors = dict(json.loads(line) for line in printed.splitlines() if line.startswith('["'))
-    remedy = "; docs/threestudio.md says how to install it"
-    return {
-        module: f"{error}{remedy}" if error else "here"
-        for module in OF_THREESTUDIO
-        for error in [errors.get(module, "not tried")]
-    }
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
+
+    def state(module: str) -> str:
+        command = [sys.executable, "-c", PROBE.format(module)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, cwd=checkout, env=environment
+        )
+        if done.returncode == 0:
+            return "here"
+        said = done.stderr.strip().splitlines()[-1:] or ["importing it ends Python"]
+        return f"{said[0]}; docs/threestudio.md says how to install it"
+
+    with ThreadPoolExecutor(4) as executor:
+        return dict(zip(OF_THREESTUDIO, executor.map(state, OF_THREESTUDIO), strict=True))
 
 
 def _models(path: Path, overrides: list[str]) -> dict[str, str]:
     """For each model that a config names `here`, `in the cache`, or what is wrong with it."""
     from omegaconf import OmegaConf
+    from threestudio_jointdreamer.prompts.text_encoder import tokenizer_of
+    from threestudio_jointdreamer.weights.models import NamedModel, open_files
     from threestudio_jointdreamer.weights.names import find_here, find_local, parse_hub_name
 
-    from .download import backbone_of, find_class, model_names, types_in
+    from .download import backbone_of, blocks, find_class, model_names
     from .experiment import read_experiment
 
     cfg = read_experiment(path, overrides)
     found = {
-        f"{key}={name!r}": "not registered in this host: check the name, or run with a threestudio "
-        "that has it (THREESTUDIO_ROOT)"
-        for key, name in types_in(OmegaConf.to_container(cfg, resolve=False))
-        if find_class(name) is None
+        f"{key}_type={name!r}": "not registered in this host: check the name, or run with a "
+        "threestudio that has it (THREESTUDIO_ROOT)"
+        for key, name, given in blocks(OmegaConf.to_container(cfg, resolve=False))
+        if name and given and find_class(name) is None
     }
     models = model_names(cfg)
     for model in models:
@@ -187,35 +183,13 @@ def _models(path: Path, overrides: list[str]) -> dict[str, str]:
                 command = shlex.join(["jointdreamer", "download", str(path), *overrides])
                 found[described] = f"not here yet: run {command}"
                 continue
-            _open(source, parts, model.half, described)
+            opened = NamedModel(described, open_files(source, model.half))
+            if not (parts := parts or opened.files.parts):
+                raise FileNotFoundError(f"{source} has none of a model's folders, such as unet/.")
+            for part in parts:
+                tokenizer_of(opened) if part == "tokenizer" else opened.read(part)
             found[described] = "here" if find_local(model.name) else "in the cache"
             models += backbone_of(model, source)
         except (OSError, ValueError) as error:
             found[described] = " ".join(str(error).split()).removeprefix(f"{described}: ")
     return found
-
-
-def _open(source: Path, parts: tuple[str, ...], half: bool, described: str) -> None:
-    """Opens what a run would open; raises as it would."""
-    from threestudio_jointdreamer.prompts.text_encoder import tokenizer_of
-    from threestudio_jointdreamer.weights.models import NamedModel, open_files
-
-    model = NamedModel(described, open_files(source, half))
-    for part in parts or model.files.parts:
-        tokenizer_of(model) if part == "tokenizer" else model.read(part)
-    if not parts and not model.files.parts:
-        raise FileNotFoundError(f"{source} is no model in diffusers layout: it has no unet/ or so.")
-
-
-def _text(report: dict[str, Any]) -> str:
-    groups = {
-        "Installed": report["installed"],
-        "GPUs": dict(enumerate(report["gpus"])) or {"none": "runs take place on the CPU, in fp32"},
-        "What threestudio imports": report["threestudio"],
-        "Models": report["models"],
-    }
-    lines = []
-    for title, rows in groups.items():
-        lines += [title, *(f"  {name!s:<26} {text}" for name, text in rows.items())] if rows else []
-    lines += [f"Problem: {problem}" for problem in report["problems"]] or ["Nothing is missing."]
-    return "\n".join(lines)

@@ -3,7 +3,7 @@
 import argparse
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ class ModelName:
     has_backbone: bool = False
 
 
-def download(args: argparse.Namespace) -> int:
+def download(args: argparse.Namespace) -> None:
     """Fetches what is not in the cache; prints a line for each model.
 
     Raises:
@@ -82,12 +82,21 @@ def download(args: argparse.Namespace) -> int:
         print("Runs with this config need no network (HF_HUB_OFFLINE=1).")
     else:
         print("This config needs nothing from the hub.")
-    return 0
 
 
 def model_names(cfg: DictConfig) -> list[ModelName]:
     """Every model that a config names, or that a class in it names by default."""
-    return list(dict.fromkeys(_walk(OmegaConf.to_container(cfg, resolve=False), cfg)))
+    found = []
+    for key, owner, values in blocks(OmegaConf.to_container(cfg, resolve=False)):
+        half = values.get("half_precision_weights")
+        if getattr(find_class(owner), "__module__", "").startswith("threestudio."):
+            half = half and False  # they read the weights in full precision and cast them
+        for name in values:
+            path = f"{key}.{name}".lstrip(".")
+            if str(name).endswith(SUFFIX) and (value := _resolved(values[name], cfg, path)):
+                backbone = bool(values.get("backbone_name_or_path"))
+                found.append(ModelName(path, value, owner, half, backbone))
+    return found
 
 
 def merged(models: Sequence[ModelName]) -> list[ModelName]:
@@ -112,17 +121,27 @@ def backbone_of(model: ModelName, path: Path | None) -> list[ModelName]:
     return [ModelName(f"{model.key} (its backbone)", name, half=model.half)] if name else []
 
 
-def types_in(block: dict[str, Any], key: str = "") -> Iterator[tuple[str, str]]:
-    """Each `*_type` key of a config that has a block of its own, and its value."""
+def blocks(
+    block: dict[str, Any], key: str = "", type_name: str = ""
+) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Every block of a config: its key, its class's registered name, and its values.
+
+    Where the class is known, its defaults are among the values.
+    """
+    if config := getattr(find_class(type_name), "Config", None):
+        block = OmegaConf.to_container(OmegaConf.structured(config)) | block
+    yield key, type_name, block
     for name, value in block.items():
-        path = f"{key}.{name}" if key else name
-        if isinstance(value, dict):
-            yield from types_in(value, path)
-        elif name.endswith("_type") and name.removesuffix("_type") in block and value:
-            yield path, value
+        path, inner = f"{key}.{name}".lstrip("."), str(name).removesuffix("_type")
+        if inner != name and value and isinstance(value, str):
+            given = block.get(inner)
+            of_type = given if isinstance(given, dict) else {}
+            yield from blocks(of_type, path.removesuffix("_type"), value)
+        elif isinstance(value, dict) and f"{name}_type" not in block:
+            yield from blocks(value, path)
 
 
-def find_class(type_name: str | None) -> type | None:
+def find_class(type_name: str) -> type | None:
     """The registered class of that name, if there is one."""
     import threestudio
 
@@ -132,42 +151,7 @@ def find_class(type_name: str | None) -> type | None:
         return None
 
 
-def _walk(
-    block: dict[str, Any], cfg: DictConfig, key: str = "", owner: str = ""
-) -> Iterator[ModelName]:
-    cls = find_class(owner)
-    block = _defaults(cls) | block
-    half = block.get("half_precision_weights")
-    if cls is not None and cls.__module__.startswith("threestudio."):
-        half = half and False  # they read the weights in full precision and cast them
-    for name, value in block.items():
-        path = f"{key}.{name}" if key else str(name)
-        if str(name).endswith(SUFFIX):
-            value = _resolved(value, cfg, path)
-            if value:
-                has_backbone = bool(block.get("backbone_name_or_path"))
-                yield ModelName(path, str(value), owner, half, has_backbone)
-        elif str(name).endswith("_type") and isinstance(value, str):
-            inner = str(name).removesuffix("_type")
-            given = block.get(inner)
-            path = path.removesuffix("_type")
-            yield from _walk(given if isinstance(given, dict) else {}, cfg, path, value)
-        elif isinstance(value, dict) and f"{name}_type" not in block:
-            yield from _walk(value, cfg, path)
-
-
-def _defaults(cls: type | None) -> dict[str, Any]:
-    config = getattr(cls, "Config", None)
-    found = {}
-    for field in fields(config) if config else ():
-        if field.default is not MISSING:
-            found[field.name] = field.default
-        elif field.default_factory is not MISSING:
-            found[field.name] = field.default_factory()
-    return found
-
-
-def _resolved(value: Any, cfg: DictConfig, path: str) -> Any:
+def _resolved(value: Any, cfg: DictConfig, path: str) -> str | None:
     """A value as a run sees it; None if it is left to the user."""
     if not isinstance(value, str) or value == "???":
         return None
