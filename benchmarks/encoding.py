@@ -119,7 +119,7 @@ def main() -> None:
     rows = []
     for grid in args.grids:
         config = OmegaConf.load(ROOT / GRIDS[grid]).system.geometry.pos_encoding_config
-        layout = GridLayout.from_config(3, config)
+        layout = GridLayout.from_config(config)
         print(f"\n{grid} grid: {len(layout.levels)} levels, {layout.n_params} parameters")
         own = measure(layout, args)
         print(as_text(own))

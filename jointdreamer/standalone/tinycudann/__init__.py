@@ -1,9 +1,8 @@
 """tiny-cuda-nn's encodings in plain PyTorch: same configuration, same parameter layout, CPU or GPU.
 
-Covers what text-to-3D configurations name: the grids (`HashGrid`, `DenseGrid`, `TiledGrid`,
-`Grid`) and `SphericalHarmonics`. A parameter vector trained with either
-package loads into the other. On a CUDA device where Triton works, its kernels compute the grids;
-JOINTDREAMER_TRITON=0 in the environment leaves them to PyTorch.
+Covers what text-to-3D configurations name: `HashGrid` and `SphericalHarmonics` of 3 inputs. A
+parameter vector trained with either package loads into the other. On a CUDA device where Triton
+works, its kernels compute the grid; JOINTDREAMER_TRITON=0 in the environment leaves it to PyTorch.
 
 Where NVIDIA's tiny-cuda-nn is installed as well and works, importing this package gives that one:
 in a checkout of threestudio, whose folder comes first on the path, this one would hide it.

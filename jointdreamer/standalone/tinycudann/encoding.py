@@ -11,20 +11,18 @@ from tinycudann.grid_fast import grid_encode
 from tinycudann.grid_layout import GridLayout
 from tinycudann.spherical_harmonics import MAX_SH_DEGREE, spherical_harmonics_encode
 
-_GRIDS = ("grid", "hashgrid", "densegrid", "tiledgrid")
-_KNOWN = "HashGrid, DenseGrid, TiledGrid, Grid, SphericalHarmonics"
 _INITIAL_RANGE = 1e-4
 
 
 class Encoding(nn.Module):
-    """Map [N, n_input_dims] inputs in [0, 1] to [N, n_output_dims] features like `params`.
+    """Map [N, 3] inputs in [0, 1] to [N, n_output_dims] features like `params`.
 
-    The grids' entries are one flat parameter `params`, level by level, drawn uniformly from
+    A grid's entries are one flat parameter `params`, level by level, drawn uniformly from
     [-1e-4, 1e-4] with a generator of their own seeded with `seed`; spherical harmonics have none.
 
     Args:
-        n_input_dims: dimensions of a point.
-        encoding_config: tiny-cuda-nn's configuration; `otype` names the encoding in any case.
+        encoding_config: tiny-cuda-nn's configuration; `otype` is HashGrid (or Grid, whose default
+            type that is) or SphericalHarmonics, in any case.
         seed: seed of the initial parameters.
         dtype: torch.float32 (or None, which means the same here).
 
@@ -49,41 +47,38 @@ class Encoding(nn.Module):
                 f"Encoding dtype={dtype} is not available in the PyTorch encodings: "
                 "use torch.float32."
             )
+        if n_input_dims != 3:
+            raise ValueError(f"The PyTorch encodings take 3 input dimensions, not {n_input_dims}.")
         self.n_input_dims = n_input_dims
         self.encoding_config = dict(encoding_config)
         self.seed = seed
         self.dtype = torch.float32
         otype = str(encoding_config.get("otype", "OneBlob"))
-        self._kind = otype.lower()
         self.layout: GridLayout | None = None
         initial = torch.zeros(0)
 
-        if self._kind in _GRIDS:
-            self.layout = GridLayout.from_config(n_input_dims, encoding_config)
+        if otype.lower() in ("grid", "hashgrid"):
+            self.layout = GridLayout.from_config(encoding_config)
             self.n_output_dims = self.layout.n_output_dims
             generator = torch.Generator().manual_seed(seed)
             initial = torch.rand(self.layout.n_params, generator=generator)
             initial = (initial * 2 - 1) * _INITIAL_RANGE
-        elif self._kind == "sphericalharmonics":
+        elif otype.lower() == "sphericalharmonics":
             self._degree = int(encoding_config.get("degree", 4))
-            if n_input_dims != 3 or not 1 <= self._degree <= MAX_SH_DEGREE:
+            if not 1 <= self._degree <= MAX_SH_DEGREE:
                 raise ValueError(
-                    f"SphericalHarmonics of degree={self._degree} on {n_input_dims} inputs is not "
-                    f"possible: it takes 3 inputs and a degree from 1 to {MAX_SH_DEGREE}."
+                    f"SphericalHarmonics of degree={self._degree} is not possible: use 1 to "
+                    f"{MAX_SH_DEGREE}."
                 )
             self.n_output_dims = self._degree**2
         else:
-            raise ValueError(f"Encoding otype={otype!r} is unknown here: use one of {_KNOWN}.")
+            raise ValueError(
+                f"Encoding otype={otype!r} is unknown here: use HashGrid or SphericalHarmonics."
+            )
         self.params = nn.Parameter(initial)
 
-    def forward(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N F"]:
+    def forward(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N F"]:
         x = x.to(self.params.dtype)
         if self.layout is not None:
             return grid_encode(x, self.params, self.layout)
         return spherical_harmonics_encode(x, self._degree)
-
-    def extra_repr(self) -> str:
-        return (
-            f"n_input_dims={self.n_input_dims}, n_output_dims={self.n_output_dims}, "
-            f"config={self.encoding_config}"
-        )

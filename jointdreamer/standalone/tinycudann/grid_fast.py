@@ -4,9 +4,9 @@ Same function as `grid_plain.grid_encode_plain`, with derivatives up to second o
 normals differentiate the input gradient once more). Only the points are kept for the backward pass;
 indices are cheaper to recompute than to store.
 
-`grid_torch` computes everything. On a CUDA device, in single precision and two or three dimensions,
-`grid_triton` does it in its place, in one kernel launch a pass, wherever Triton is installed and
-works. The environment variable JOINTDREAMER_TRITON=0 leaves Triton out.
+`grid_torch` computes everything. On a CUDA device, in single precision, `grid_triton` does it in
+its place, in one kernel launch a pass, wherever Triton is installed and works. The environment
+variable JOINTDREAMER_TRITON=0 leaves Triton out.
 """
 
 import os
@@ -27,9 +27,9 @@ SWITCH = "JOINTDREAMER_TRITON"
 
 
 def grid_encode(
-    x: Float[Tensor, "N D"], params: Float[Tensor, "P"], layout: GridLayout
+    x: Float[Tensor, "N 3"], params: Float[Tensor, "P"], layout: GridLayout
 ) -> Float[Tensor, "N F"]:
-    """Interpolate every level multilinearly at points in [0, 1]^D; outputs level by level.
+    """Interpolate every level multilinearly at points in [0, 1]^3; outputs level by level.
 
     Twice differentiable in `x` and `params`.
     """
@@ -88,8 +88,9 @@ class _InputGradient(Function):
     @once_differentiable
     def backward(ctx, cotangent):
         grad_output, x, params = ctx.saved_tensors
-        gradients = _operations(x, params, ctx.layout).input_gradient_backward(
-            cotangent, grad_output, x, params, ctx.layout, ctx.needs_input_grad[:3]
+        operations = _operations(x, params, ctx.layout)
+        gradients = operations.input_gradient_backward(
+            cotangent, grad_output, x, params, ctx.layout
         )
         return *gradients, None
 
@@ -100,8 +101,7 @@ def _operations(x: Tensor, params: Tensor, layout: GridLayout) -> ModuleType:
         x.is_cuda
         and x.device == params.device
         and x.dtype == params.dtype == torch.float32
-        and layout.n_input_dims in (2, 3)
-        and x.shape[1:] == (layout.n_input_dims,)  # what does not fit, PyTorch names
+        and x.shape[1:] == (3,)  # what does not fit, PyTorch names
         and params.shape == (layout.n_params,)
         and os.environ.get(SWITCH) != "0"
     )
@@ -121,7 +121,7 @@ def _working_triton(layout: GridLayout, device: torch.device) -> ModuleType | No
     try:
         from tinycudann import grid_triton
 
-        no_points = torch.empty(0, layout.n_input_dims, device=device)
+        no_points = torch.empty(0, 3, device=device)
         grid_triton.encode(no_points, torch.empty(1, device=device), layout)
     except Exception as error:  # compilers, drivers and Triton raise all sorts
         reason = " ".join(str(error).split()) or type(error).__name__

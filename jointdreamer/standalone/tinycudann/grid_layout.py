@@ -1,15 +1,15 @@
-"""Where each vertex of each level of a multi-resolution grid lies in the parameter vector.
+"""Where each vertex of each level of a multi-resolution hash grid lies in the parameter vector.
 
 The rules are tiny-cuda-nn's (Müller et al. 2022, "Instant Neural Graphics Primitives", section 3
 and appendix A), so that a parameter vector means the same function in both packages:
 
 - level l has scale s_l = 2^(l log2 b) N_min - 1 and r_l = ceil(s_l) + 1 vertices along each axis;
-  a point x in [0, 1]^D lies at x s_l + 0.5, in the cell floor(x s_l + 0.5). On a GPU, tiny-cuda-nn
+  a point x in [0, 1]^3 lies at x s_l + 0.5, in the cell floor(x s_l + 0.5). On a GPU, tiny-cuda-nn
   takes the power of two from the GPU's own approximation (`GridLayout.on`).
-- it owns min(r_l^D rounded up to a multiple of 8, limit) entries of `n_features_per_level` numbers;
-  the limit is 2^log2_hashmap_size for a hash grid, N_min^D for a tiled one, none for a dense one.
-- where those entries hold every vertex, vertex (i_0, i_1, ...) is entry i_0 + i_1 r_l + i_2 r_l^2
-  ... (modulo the number of entries: the outermost half cell wraps around); otherwise it is the
+- it owns min(r_l^3 rounded up to a multiple of 8, 2^log2_hashmap_size) entries of
+  `n_features_per_level` numbers.
+- where those entries hold every vertex, vertex (i_0, i_1, i_2) is entry i_0 + i_1 r_l + i_2 r_l^2
+  (modulo the number of entries: the outermost half cell wraps around); otherwise it is the
   exclusive or of i_d p_d with the primes p below, modulo the number of entries. All in unsigned
   32 bit.
 """
@@ -23,11 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-HASH_PRIMES = (1, 2654435761, 805459861, 3674653429, 2097192037, 1434869437, 2165219737)
-GRID_TYPES = ("Hash", "Dense", "Tiled")
-_OTYPE_TO_TYPE = {"grid": "Hash", "hashgrid": "Hash", "densegrid": "Dense", "tiledgrid": "Tiled"}
+HASH_PRIMES = (1, 2654435761, 805459861)
 _ENTRY_MULTIPLE = 8
-_MAX_ENTRIES = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -40,6 +37,11 @@ class GridLevel:
     n_entries: int
     hashed: bool
 
+    @property
+    def strides(self) -> tuple[int, int, int]:
+        """What a vertex's coordinates are multiplied by."""
+        return HASH_PRIMES if self.hashed else (1, self.resolution, self.resolution**2)
+
     def position(self, points: Tensor) -> Tensor:
         """x s + 0.5 with one rounding, as tiny-cuda-nn's fused multiply-add has it.
 
@@ -51,9 +53,8 @@ class GridLevel:
 
 @dataclass(frozen=True)
 class GridLayout:
-    """All levels of a grid over [0, 1]^n_input_dims."""
+    """All levels of a grid over [0, 1]^3."""
 
-    n_input_dims: int
     n_features_per_level: int
     base_resolution: int
     log2_growth: float
@@ -69,33 +70,31 @@ class GridLayout:
         return self if device.type != "cuda" else _on_gpu(self, device)
 
     @property
+    def n_entries(self) -> int:
+        return self.levels[-1].offset + self.levels[-1].n_entries
+
+    @property
     def n_params(self) -> int:
-        last = self.levels[-1]
-        return (last.offset + last.n_entries) * self.n_features_per_level
+        return self.n_entries * self.n_features_per_level
 
     @property
     def n_output_dims(self) -> int:
         return len(self.levels) * self.n_features_per_level
 
     @classmethod
-    def from_config(cls, n_input_dims: int, config: Mapping[str, Any]) -> "GridLayout":
+    def from_config(cls, config: Mapping[str, Any]) -> "GridLayout":
         """Read a tiny-cuda-nn grid configuration.
 
         Raises:
-            ValueError: a value that tiny-cuda-nn does not know, or an interpolation other than
-                linear, which is the only one implemented here.
+            ValueError: a value that tiny-cuda-nn does not know, or a type or interpolation other
+                than the one implemented here.
         """
-        grid_type = config.get("type", _OTYPE_TO_TYPE[str(config["otype"]).lower()])
-        if grid_type not in GRID_TYPES:
-            raise ValueError(
-                f"Encoding type={grid_type!r} is unknown: use one of {', '.join(GRID_TYPES)}."
-            )
-        interpolation = config.get("interpolation", "Linear")
-        if str(interpolation).lower() != "linear":
-            raise ValueError(
-                f"Encoding interpolation={interpolation!r} is not available in the PyTorch grid: "
-                "use interpolation: Linear."
-            )
+        for key, only in {"type": "Hash", "interpolation": "Linear"}.items():
+            if str(config.get(key, only)).lower() != only.lower():
+                raise ValueError(
+                    f"Encoding {key}={config[key]!r} is not available in the PyTorch grid: use "
+                    f"{key}: {only}."
+                )
         n_features = int(config.get("n_features_per_level", 2))
         if n_features not in (1, 2, 4, 8):
             raise ValueError(
@@ -108,42 +107,22 @@ class GridLayout:
                 f"Encoding n_levels={n_levels}, base_resolution={base_resolution}: both must be "
                 "at least 1."
             )
-        if not 1 <= n_input_dims <= len(HASH_PRIMES):
-            raise ValueError(
-                f"A grid encoding takes 1 to {len(HASH_PRIMES)} input dimensions, not "
-                f"{n_input_dims}."
-            )
-        default_growth = 2.0
-        if grid_type == "Dense" and n_levels > 1:
-            default_growth = (256.0 / base_resolution) ** (1.0 / (n_levels - 1))
-        limit = {
-            "Hash": 2 ** int(config.get("log2_hashmap_size", 19)),
-            "Tiled": base_resolution**n_input_dims,
-            "Dense": _MAX_ENTRIES,
-        }[grid_type]
+        limit = 2 ** int(config.get("log2_hashmap_size", 19))
 
         levels: list[GridLevel] = []
         offset = 0
         # Single precision throughout: whether a level has 32 or 33 vertices may hang on rounding.
-        log2_growth = np.log2(np.float32(config.get("per_level_scale", default_growth)))
+        log2_growth = np.log2(np.float32(config.get("per_level_scale", 2.0)))
         for index in range(n_levels):
             scale = np.exp2(np.float32(index) * log2_growth) * np.float32(base_resolution)
             scale = np.float32(scale) - np.float32(1.0)
             resolution = int(np.ceil(scale)) + 1
-            n_vertices = min(resolution**n_input_dims, _MAX_ENTRIES)
+            n_vertices = resolution**3
             n_entries = min(-(-n_vertices // _ENTRY_MULTIPLE) * _ENTRY_MULTIPLE, limit)
-            levels.append(
-                GridLevel(
-                    scale=float(scale),
-                    resolution=resolution,
-                    offset=offset,
-                    n_entries=n_entries,
-                    hashed=grid_type == "Hash" and n_entries < resolution**n_input_dims,
-                )
-            )
+            hashed = n_entries < n_vertices
+            levels.append(GridLevel(float(scale), resolution, offset, n_entries, hashed))
             offset += n_entries
-        growth = float(log2_growth)
-        return cls(n_input_dims, n_features, base_resolution, growth, tuple(levels))
+        return cls(n_features, base_resolution, float(log2_growth), tuple(levels))
 
 
 @cache

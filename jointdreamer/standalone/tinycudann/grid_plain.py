@@ -1,4 +1,7 @@
-"""The grid encoding written for reading: the specification that the fast path is tested against."""
+"""The grid encoding written for reading: the specification that the fast paths are tested against.
+
+Differentiable any number of times, in any precision, on any device.
+"""
 
 from itertools import product
 
@@ -10,28 +13,19 @@ from tinycudann.grid_layout import HASH_PRIMES, GridLayout, GridLevel
 
 
 def _entry(level: GridLevel, vertex: list[Tensor]) -> Tensor:
-    """The entry of the level's table that holds each vertex, `vertex` being D tensors [N]."""
-    index = torch.zeros_like(vertex[0])
+    """The entry of the level's table that holds each vertex, three tensors [N]."""
+    x, y, z = vertex
     if level.hashed:
-        for coordinate, prime in zip(vertex, HASH_PRIMES, strict=False):
-            index = index ^ (coordinate * prime)
+        index = x ^ (y * HASH_PRIMES[1]) ^ (z * HASH_PRIMES[2])
     else:
-        for power, coordinate in enumerate(vertex):
-            index = index + coordinate * level.resolution**power
+        index = x + y * level.resolution + z * level.resolution**2
     return (index & 0xFFFFFFFF) % level.n_entries
 
 
 def grid_encode_plain(
-    x: Float[Tensor, "N D"], params: Float[Tensor, "P"], layout: GridLayout
+    x: Float[Tensor, "N 3"], params: Float[Tensor, "P"], layout: GridLayout
 ) -> Float[Tensor, "N F"]:
-    """Interpolate every level multilinearly at the points; outputs level by level.
-
-    Differentiable any number of times, in any precision, on any device.
-
-    Args:
-        x: points in [0, 1]^D.
-        params: the parameter vector, `layout.n_params` numbers.
-    """
+    """Interpolate every level multilinearly at points in [0, 1]^3; outputs level by level."""
     table = params.view(-1, layout.n_features_per_level)
     outputs = []
     for level in layout.on(x.device).levels:
@@ -39,10 +33,8 @@ def grid_encode_plain(
         cell = position.detach().floor()
         fraction = position - cell
         low_vertex = cell.long()
-        value = torch.zeros(
-            x.shape[0], layout.n_features_per_level, dtype=params.dtype, device=x.device
-        )
-        for corner in product((0, 1), repeat=layout.n_input_dims):
+        value = table.new_zeros(x.shape[0], layout.n_features_per_level)
+        for corner in product((0, 1), repeat=3):
             weight = torch.ones_like(fraction[:, 0])
             vertex = []
             for axis, upper in enumerate(corner):

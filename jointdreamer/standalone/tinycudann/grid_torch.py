@@ -2,277 +2,190 @@
 
 What makes it quick:
 
-- tensors are kept corner by corner, [2, ..., 2, n], so that every inner loop runs over points;
+- tensors are kept corner by corner, [2 2 2 n] with the last axis first, so that every inner loop
+  runs over points;
 - features are gathered from one plane each and contracted by linear interpolation along one axis
   after the other, which needs no corner weights at all in the forward pass;
 - points go through in chunks whose intermediate results stay in the cache.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from tinycudann.grid_layout import HASH_PRIMES, GridLayout, GridLevel
+from tinycudann.grid_layout import GridLayout, GridLevel
 
 _CPU_CHUNK = 2**14
 _CUDA_CHUNK = 2**20
-_EXACT_IN_SINGLE = 2**24  # integers below are exact in single precision
+_AXES = range(3)
 
 
 def encode(
-    x: Float[Tensor, "N D"], params: Float[Tensor, "P"], layout: GridLayout
+    x: Float[Tensor, "N 3"], params: Float[Tensor, "P"], layout: GridLayout
 ) -> Float[Tensor, "N F"]:
     """Interpolate every level multilinearly at the points; outputs level by level."""
+    planes = _planes(params, layout)
     output = x.new_empty(x.shape[0], layout.n_output_dims)
-    for table, rows, index, fraction in _visit(x, params, layout):
-        for feature, plane in zip(table.features, table.planes, strict=True):
-            output[rows, feature] = _contract(_gather(plane, index), fraction)
+    for cells in _visit(x, layout):
+        for feature, corners in zip(cells.features, _gather(planes, cells), strict=True):
+            output[cells.rows, feature] = _contract(corners, cells.fraction)
     return output
 
 
 def param_gradient(
     grad_output: Float[Tensor, "N F"],
-    x: Float[Tensor, "N D"],
+    x: Float[Tensor, "N 3"],
     params: Float[Tensor, "P"],
     layout: GridLayout,
 ) -> Float[Tensor, "P"]:
     """The gradient for the parameters, of which only shape and type are looked at."""
-    return _scatter(grad_output, x, params, layout, lambda pairs, _level, _rows: _outer(pairs))
+    columns = grad_output.t().contiguous()
+    planes = params.new_zeros(layout.n_features_per_level, layout.n_entries)
+    for cells in _visit(x, layout):
+        _scatter(planes, cells, _outer(_weights(cells)), columns)
+    return planes.t().reshape(-1)
 
 
 def input_gradient(
     grad_output: Float[Tensor, "N F"],
-    x: Float[Tensor, "N D"],
+    x: Float[Tensor, "N 3"],
     params: Float[Tensor, "P"],
     layout: GridLayout,
-) -> Float[Tensor, "N D"]:
+) -> Float[Tensor, "N 3"]:
     """The gradient for the points: sum_l s_l sum_f g_f d(interpolation) for each axis."""
     columns = grad_output.t().contiguous()
+    planes = _planes(params, layout)
     grad_x = torch.zeros_like(x)
-    for table, rows, index, fraction in _visit(x, params, layout):
-        corners = _weighted_corners(table, index, columns[:, rows])
-        for axis in range(layout.n_input_dims):
-            slope = _contract(corners, fraction, (axis,))
-            grad_x[rows, axis] += slope * table.level.scale
+    for cells in _visit(x, layout):
+        corners = _weighted_corners(planes, cells, columns)
+        for axis in _AXES:
+            grad_x[cells.rows, axis] += _contract(corners, cells.fraction, axis) * cells.scale
     return grad_x
 
 
 def input_gradient_backward(
-    cotangent: Float[Tensor, "N D"],
+    cotangent: Float[Tensor, "N 3"],
     grad_output: Float[Tensor, "N F"],
-    x: Float[Tensor, "N D"],
+    x: Float[Tensor, "N 3"],
     params: Float[Tensor, "P"],
     layout: GridLayout,
-    needs: tuple[bool, bool, bool],
-) -> tuple[
-    Float[Tensor, "N F"] | None,
-    Float[Tensor, "N D"] | None,
-    Float[Tensor, "P"] | None,
-]:
-    """What <cotangent, input_gradient> has for gradients.
-
-    Args:
-        needs: whether those for grad_output, x and params are asked for.
-
-    Returns:
-        Those gradients; None may stand for one that is not asked for.
-    """
-    needs_grad_output, needs_x, needs_params = needs
-    axes = range(layout.n_input_dims)
-    directions = cotangent.t().contiguous()
+) -> tuple[Float[Tensor, "N F"], Float[Tensor, "N 3"], Float[Tensor, "P"]]:
+    """The gradients of <cotangent, input_gradient> for grad_output, x and params."""
     columns = grad_output.t().contiguous()
+    directions = cotangent.t().contiguous()
+    planes = _planes(params, layout)
+    grad_planes = torch.zeros_like(planes)
+    grad_grad_output = torch.zeros_like(grad_output)
+    grad_x = torch.zeros_like(x)
+    for cells in _visit(x, layout):
+        rows, fraction = cells.rows, cells.fraction
+        step = directions[:, rows] * cells.scale
+        for feature, corners in zip(cells.features, _gather(planes, cells), strict=True):
+            for axis in _AXES:
+                slope = _contract(corners, fraction, axis)
+                grad_grad_output[rows, feature] += slope * step[axis]
 
-    grad_grad_output = torch.zeros_like(grad_output) if needs_grad_output else None
-    grad_x = torch.zeros_like(x) if needs_x else None
-    if needs_grad_output or needs_x:
-        for table, rows, index, fraction in _visit(x, params, layout):
-            direction = directions[:, rows] * table.level.scale
-            if needs_grad_output:
-                for feature, plane in zip(table.features, table.planes, strict=True):
-                    corners = _gather(plane, index)
-                    for axis in axes:
-                        slope = _contract(corners, fraction, (axis,))
-                        grad_grad_output[rows, feature] += slope * direction[axis]
-            if needs_x:
-                corners = _weighted_corners(table, index, columns[:, rows])
-                for axis in axes:  # a multilinear function has only mixed second derivatives
-                    for other in range(axis):
-                        mixed = _contract(corners, fraction, (axis, other)) * table.level.scale
-                        grad_x[rows, axis] += mixed * direction[other]
-                        grad_x[rows, other] += mixed * direction[axis]
+        corners = _weighted_corners(planes, cells, columns)
+        for axis in _AXES:  # a multilinear function has only mixed second derivatives
+            for other in range(axis):
+                mixed = _contract(corners, fraction, axis, other) * cells.scale
+                grad_x[rows, axis] += mixed * step[other]
+                grad_x[rows, other] += mixed * step[axis]
 
-    grad_params = None
-    if needs_params:
-
-        def directional_weights(pairs, level, rows):
-            """The derivative of the corner weights along the cotangent."""
-            steps = directions[:, rows] * level.scale
-            return sum(
-                _outer([_step(steps[axis]) if a == axis else pairs[a] for a in axes])
-                for axis in axes
-            )
-
-        grad_params = _scatter(grad_output, x, params, layout, directional_weights)
-    return grad_grad_output, grad_x, grad_params
+        weights, changes = _weights(cells), torch.stack([-step, step], dim=1)
+        along = [_outer([*weights[:a], changes[a], *weights[a + 1 :]]) for a in _AXES]
+        _scatter(grad_planes, cells, along[0].add_(along[1]).add_(along[2]), columns)
+    return grad_grad_output, grad_x, grad_planes.t().reshape(-1)
 
 
-class _Table(NamedTuple):
-    """One level's entries, one contiguous row a feature, and the output columns they go to."""
+class _Cells(NamedTuple):
+    """Where some of the points lie in one level."""
 
-    level: GridLevel
-    features: range
-    planes: Float[Tensor, "features entries"]
+    rows: slice  # of the points
+    features: range  # columns of the output
+    entries: slice  # of the planes
+    scale: float
+    index: Int[Tensor, "2 2 2 n"]  # the corners' entries
+    fraction: Float[Tensor, "3 n"]  # position in the cell, in [0, 1)
 
 
-def _visit(
-    x: Tensor, params: Tensor, layout: GridLayout
-) -> Iterator[tuple[_Table, slice, Tensor, Tensor]]:
-    """Every level's table with every chunk of points: rows, corner indices and fractions."""
-    inside = _inside(x)
-    coordinates = x.t().contiguous()
-    entries = params.view(-1, layout.n_features_per_level)
+def _visit(x: Float[Tensor, "N 3"], layout: GridLayout) -> Iterator[_Cells]:
+    """Every level with every chunk of points."""
+    points = x.t().contiguous()
+    size = _CPU_CHUNK if x.device.type == "cpu" else _CUDA_CHUNK
+    n_features = layout.n_features_per_level
     for number, level in enumerate(layout.levels):
-        planes = entries[level.offset : level.offset + level.n_entries].t()
-        overhang = _overhang(level, layout.n_input_dims, inside)
-        if overhang:
-            planes = torch.cat([planes, planes[:, :overhang]], dim=1)
-        first = number * layout.n_features_per_level
-        features = range(first, first + layout.n_features_per_level)
-        table = _Table(level, features, planes.contiguous())
-        for rows in _chunks(x.shape[0], x.device):
-            index, fraction = _locate(level, coordinates[:, rows], planes.shape[1])
-            yield table, rows, index, fraction
+        features = range(number * n_features, (number + 1) * n_features)
+        entries = slice(level.offset, level.offset + level.n_entries)
+        for start in range(0, x.shape[0], size):
+            rows = slice(start, start + size)
+            yield _Cells(rows, features, entries, level.scale, *_locate(level, points[:, rows]))
 
 
-def _overhang(level: GridLevel, n_dims: int, inside: bool) -> int:
-    """How many entries past its table a dense level asks for, at points of the unit box; else 0."""
-    if level.hashed or not inside:
-        return 0
-    last = sum(level.resolution ** (axis + 1) for axis in range(n_dims))
-    overhang = last + 1 - level.n_entries
-    return overhang if 0 < overhang <= level.n_entries else 0
-
-
-def _inside(x: Float[Tensor, "N D"]) -> bool:
-    """Whether all points are known to lie in the unit box; on a GPU it is not worth waiting for."""
-    if x.is_cuda or not x.numel():
-        return False
-    low, high = torch.aminmax(x)
-    return bool(low >= 0 and high <= 1)
-
-
-def _chunks(n_points: int, device: torch.device) -> list[slice]:
-    size = _CPU_CHUNK if device.type == "cpu" else _CUDA_CHUNK
-    return [slice(start, start + size) for start in range(0, n_points, size)]
-
-
-def _locate(
-    level: GridLevel, points: Float[Tensor, "D n"], table_size: int
-) -> tuple[Tensor, Float[Tensor, "D n"]]:
-    """Where the corners of each point's cell are stored, and the point's position in the cell.
-
-    Args:
-        table_size: entries of the table looked into, overhang included.
-
-    Returns:
-        Indices [2, ..., 2, n], the axis of the last coordinate first; fractions in [0, 1).
-    """
+def _locate(level: GridLevel, points: Float[Tensor, "3 n"]) -> tuple[Tensor, Tensor]:
+    """Index and fraction, see `_Cells`."""
     position = level.position(points)
     cell = position.floor()
-    fraction = position.sub_(cell)
-    n_dims = points.shape[0]
-    pair = torch.arange(2, device=points.device)[:, None]
+    low, pair = cell.long(), torch.arange(2, device=points.device)[:, None]
+    _, stride_y, stride_z = level.strides
     if level.hashed:
-        vertex = cell.long()
-        index = vertex[0] + pair
-        for axis in range(1, n_dims):
-            term = (vertex[axis] + pair).mul_(HASH_PRIMES[axis])
-            index = term[_leading(axis)] ^ index[None]
+        index = (low[1] + pair).mul_(stride_y)[:, None] ^ (low[0] + pair)
+        index = (low[2] + pair).mul_(stride_z)[:, None, None] ^ index
     else:
-        if table_size >= _EXACT_IN_SINGLE:
-            cell = cell.long()
-        base, offsets = cell[0], pair
-        for axis in range(1, n_dims):
-            stride = level.resolution**axis
-            base = torch.add(base, cell[axis], alpha=stride)
-            offsets = (pair * stride)[_leading(axis)] + offsets[None]
-        index = base.long() + offsets
-    if table_size == level.n_entries:  # no overhang: wrap around, unsigned as in 32 bit
-        if level.n_entries & (level.n_entries - 1) == 0:
-            index.bitwise_and_(level.n_entries - 1)
-        else:
-            index.bitwise_and_(0xFFFFFFFF).remainder_(level.n_entries)
-    return index, fraction
+        base = low[0] + low[1] * stride_y + low[2] * stride_z
+        index = base + ((pair * stride_z)[:, None, None] + (pair * stride_y)[:, None] + pair)
+    if level.n_entries & (level.n_entries - 1) == 0:
+        index.bitwise_and_(level.n_entries - 1)
+    else:
+        index.bitwise_and_(0xFFFFFFFF).remainder_(level.n_entries)
+    return index, position.sub_(cell)
 
 
-def _leading(n_middle: int) -> tuple:
-    """Index that inserts `n_middle` axes between the two axes of a matrix."""
-    return (slice(None), *([None] * n_middle))
+def _planes(params: Float[Tensor, "P"], layout: GridLayout) -> Float[Tensor, "F entries"]:
+    return params.view(-1, layout.n_features_per_level).t().contiguous()
 
 
-def _gather(plane: Float[Tensor, "entries"], index: Tensor) -> Tensor:
-    return plane.index_select(0, index.view(-1)).view(index.shape)
+def _gather(planes: Tensor, cells: _Cells) -> Iterator[Float[Tensor, "2 2 2 n"]]:
+    """Each feature at the corners."""
+    for plane in planes[:, cells.entries]:
+        yield plane.index_select(0, cells.index.view(-1)).view(cells.index.shape)
 
 
-def _weighted_corners(table: _Table, index: Tensor, columns: Float[Tensor, "F n"]) -> Tensor:
+def _weighted_corners(
+    planes: Tensor, cells: _Cells, columns: Float[Tensor, "F N"]
+) -> Float[Tensor, "2 2 2 n"]:
     """sum_f g_f T_f at each corner: what every derivative for the points is a contraction of."""
-    total = None
-    for feature, plane in zip(table.features, table.planes, strict=True):
-        corners = _gather(plane, index).mul_(columns[feature])
-        total = corners if total is None else total.add_(corners)
-    return total
+    corners = zip(cells.features, _gather(planes, cells), strict=True)
+    return sum(values.mul_(columns[feature, cells.rows]) for feature, values in corners)
 
 
 def _contract(
-    corners: Tensor, fraction: Float[Tensor, "D n"], differentiate: tuple[int, ...] = ()
+    corners: Float[Tensor, "2 2 2 n"], fraction: Float[Tensor, "3 n"], *differentiate: int
 ) -> Float[Tensor, "n"]:
     """Interpolate corner values along each axis, or take the difference along those named."""
-    for axis in reversed(range(fraction.shape[0])):
+    for axis in reversed(_AXES):
         low, high = corners[0], corners[1]
         corners = high - low if axis in differentiate else torch.lerp(low, high, fraction[axis])
     return corners
 
 
-def _step(value: Float[Tensor, "n"]) -> Float[Tensor, "2 n"]:
-    """The derivative of the pair of weights (1 - p, p) in direction `value`."""
-    return torch.stack([-value, value])
+def _weights(cells: _Cells) -> list[Float[Tensor, "2 n"]]:
+    """The weights of a cell's two sides along each axis."""
+    return list(torch.stack([1 - cells.fraction, cells.fraction], dim=1))
 
 
-def _outer(factors: list[Float[Tensor, "2 n"]]) -> Tensor:
-    """Corner weights [2, ..., 2, n] from one pair of weights an axis, last axis first."""
-    weights = factors[0]
-    for axis, factor in enumerate(factors[1:], start=1):
-        weights = factor[_leading(axis)] * weights[None]
-    return weights
+def _outer(factors: list[Float[Tensor, "2 n"]]) -> Float[Tensor, "2 2 2 n"]:
+    x, y, z = factors
+    return z[:, None, None] * (y[:, None] * x)
 
 
 def _scatter(
-    grad_output: Tensor,
-    x: Tensor,
-    params: Tensor,
-    layout: GridLayout,
-    corner_weights: Callable[[list[Tensor], GridLevel, slice], Tensor],
-) -> Tensor:
-    """Add grad_output times the corner weights to the entries that each point touches."""
-    inside = _inside(x)
-    coordinates = x.t().contiguous()
-    columns = grad_output.t().contiguous()
-    grad_params = torch.empty_like(params)
-    grad_entries = grad_params.view(-1, layout.n_features_per_level)
-    for number, level in enumerate(layout.levels):
-        first_feature = number * layout.n_features_per_level
-        overhang = _overhang(level, layout.n_input_dims, inside)
-        planes = params.new_zeros(layout.n_features_per_level, level.n_entries + overhang)
-        for rows in _chunks(x.shape[0], x.device):
-            index, fraction = _locate(level, coordinates[:, rows], planes.shape[1])
-            weights = corner_weights(list(torch.stack([1 - fraction, fraction], 1)), level, rows)
-            for feature, plane in enumerate(planes, start=first_feature):
-                plane.scatter_add_(0, index.view(-1), (weights * columns[feature, rows]).view(-1))
-        planes[:, :overhang] += planes[:, level.n_entries :]
-        grad_entries[level.offset : level.offset + level.n_entries] = planes[
-            :, : level.n_entries
-        ].t()
-    return grad_params
+    planes: Tensor, cells: _Cells, weights: Float[Tensor, "2 2 2 n"], columns: Float[Tensor, "F N"]
+) -> None:
+    """Add each point's columns times its corners' weights to the entries that it touches."""
+    for feature, plane in zip(cells.features, planes[:, cells.entries], strict=True):
+        values = weights * columns[feature, cells.rows]
+        plane.scatter_add_(0, cells.index.view(-1), values.view(-1))

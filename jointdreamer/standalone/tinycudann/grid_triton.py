@@ -1,13 +1,11 @@
 """The grid encoding's values and derivatives as Triton kernels: one launch for all levels.
 
 The functions are those of `grid_torch`, which is the specification, for float32 tensors on one
-device and two or three dimensions. Nothing waits for the GPU, except that the first call for a
-layout copies a few numbers of each level to the device.
+device. Nothing waits for the GPU, except that the first call for a layout copies a few numbers of
+each level to the device.
 
-Every kernel's tensors are [BLOCK, 1] (a point a row) or [BLOCK, F] (with a level's features). Two
-dimensions are three of which the last has a single vertex, at the point itself: its weight is 1 and
-no derivative goes along it. No kernel may have an argument called `params`: Triton's launcher has a
-variable of that name.
+Every kernel's tensors are [BLOCK, 1] (a point a row) or [BLOCK, F] (with a level's features). No
+kernel may have an argument called `params`: Triton's launcher has a variable of that name.
 """
 
 from functools import cache
@@ -18,72 +16,41 @@ import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
-from tinycudann.grid_layout import HASH_PRIMES, GridLayout
+from tinycudann.grid_layout import GridLayout
 
 _BLOCK = 128  # points; each of 4 warps' threads has one
 
 
-def encode(
-    x: Float[Tensor, "N D"], params: Float[Tensor, "P"], layout: GridLayout
-) -> Float[Tensor, "N F"]:
-    """Interpolate every level multilinearly at the points; outputs level by level."""
+def encode(x: Tensor, params: Tensor, layout: GridLayout) -> Float[Tensor, "N F"]:
     output = x.new_empty(x.shape[0], layout.n_output_dims)
-    _launch(_encode_kernel, True, x, layout, x, params, output)
+    _launch(_encode_kernel, True, x, layout, x, params, output, TRANSPOSED=False)
     return output
 
 
 def param_gradient(
-    grad_output: Float[Tensor, "N F"],
-    x: Float[Tensor, "N D"],
-    params: Float[Tensor, "P"],
-    layout: GridLayout,
+    grad_output: Tensor, x: Tensor, params: Tensor, layout: GridLayout
 ) -> Float[Tensor, "P"]:
-    """The gradient for the parameters, of which only shape and type are looked at."""
     grad_params = x.new_zeros(params.shape)
-    _launch(_param_gradient_kernel, True, x, layout, grad_output, x, grad_params)
+    _launch(_encode_kernel, True, x, layout, x, grad_params, grad_output, TRANSPOSED=True)
     return grad_params
 
 
 def input_gradient(
-    grad_output: Float[Tensor, "N F"],
-    x: Float[Tensor, "N D"],
-    params: Float[Tensor, "P"],
-    layout: GridLayout,
-) -> Float[Tensor, "N D"]:
-    """The gradient for the points: sum_l s_l sum_f g_f d(interpolation) for each axis."""
+    grad_output: Tensor, x: Tensor, params: Tensor, layout: GridLayout
+) -> Float[Tensor, "N 3"]:
     grad_x = x.new_empty(x.shape)
     _launch(_input_gradient_kernel, False, x, layout, grad_output, x, params, grad_x)
     return grad_x
 
 
 def input_gradient_backward(
-    cotangent: Float[Tensor, "N D"],
-    grad_output: Float[Tensor, "N F"],
-    x: Float[Tensor, "N D"],
-    params: Float[Tensor, "P"],
-    layout: GridLayout,
-    needs: tuple[bool, bool, bool],
-) -> tuple[Float[Tensor, "N F"], Float[Tensor, "N D"], Float[Tensor, "P"] | None]:
-    """What <cotangent, input_gradient> has for gradients.
-
-    Args:
-        needs: whether those for grad_output, x and params are asked for.
-
-    Returns:
-        Those gradients; the first two cost next to nothing beside each other and always come.
-    """
+    cotangent: Tensor, grad_output: Tensor, x: Tensor, params: Tensor, layout: GridLayout
+) -> tuple[Float[Tensor, "N F"], Float[Tensor, "N 3"], Float[Tensor, "P"]]:
     grad_grad_output = x.new_empty(x.shape[0], layout.n_output_dims)
     grad_x = x.new_empty(x.shape)
-    grad_params = x.new_zeros(params.shape) if needs[2] else None
-    _launch(
-        _input_gradient_backward_kernel,
-        False,
-        x,
-        layout,
-        *(cotangent, grad_output, x, params),
-        *(grad_grad_output, grad_x, x if grad_params is None else grad_params),
-        NEEDS_PARAMS=needs[2],
-    )
+    grad_params = x.new_zeros(params.shape)
+    given, wanted = (cotangent, grad_output, x, params), (grad_grad_output, grad_x, grad_params)
+    _launch(_input_gradient_backward_kernel, False, x, layout, *given, *wanted)
     return grad_grad_output, grad_x, grad_params
 
 
@@ -100,7 +67,6 @@ def _launch(kernel, levels_apart: bool, x: Tensor, layout: GridLayout, *tensors,
             *_level_tables(layout, x.device),
             x.shape[0],
             LEVELS=n_levels,
-            D=layout.n_input_dims,
             F=layout.n_features_per_level,
             BLOCK=_BLOCK,
             num_warps=4,
@@ -113,40 +79,33 @@ def _launch(kernel, levels_apart: bool, x: Tensor, layout: GridLayout, *tensors,
 def _level_tables(layout: GridLayout, device: torch.device) -> tuple[Tensor, Tensor]:
     """Scales [L]; and integers [L 5]: offset, number of entries, hashed, strides of axes 1 and 2.
 
-    A hashed level's strides are the primes; past the last axis they are 0. All fit into unsigned
-    32 bit, in which the kernels calculate.
+    All fit into unsigned 32 bit, in which the kernels calculate.
     """
-    integers = []
-    for level in layout.levels:
-        strides = [0, 0]
-        for axis in range(1, layout.n_input_dims):
-            stride = HASH_PRIMES[axis] if level.hashed else level.resolution**axis
-            strides[axis - 1] = stride % 2**32
-        integers.append([level.offset, level.n_entries, int(level.hashed), *strides])
+    integers = [
+        [level.offset, level.n_entries, int(level.hashed), *(s % 2**32 for s in level.strides[1:])]
+        for level in layout.levels
+    ]
     scales = torch.tensor([level.scale for level in layout.levels], dtype=torch.float32)
     return scales.to(device), torch.tensor(integers, dtype=torch.int64).to(device)
 
 
 @triton.jit
-def _coordinate(values, point, inside, axis: tl.constexpr, D: tl.constexpr):
-    """A coordinate of each point [BLOCK, 1], 0 past the last axis."""
-    if axis < D:
-        value = tl.load(values + point * D + axis, mask=inside, other=0.0)
-    else:
-        value = tl.zeros_like(point).to(tl.float32)
-    return value
+def _coordinates(values, point, inside):
+    """The three numbers of each point, [BLOCK, 1] each."""
+    row = values + point * 3
+    x0 = tl.load(row, mask=inside, other=0.0)
+    x1 = tl.load(row + 1, mask=inside, other=0.0)
+    x2 = tl.load(row + 2, mask=inside, other=0.0)
+    return x0, x1, x2
 
 
 @triton.jit
-def _cell(coordinate, scale, axis: tl.constexpr, D: tl.constexpr):
+def _cell(coordinate, scale):
     """The low vertex along an axis, as unsigned integer, and the position between it and the next.
 
     As in `GridLevel.position`, x s + 0.5 is rounded once.
     """
-    if axis < D:
-        position = tl.fma(coordinate, scale, 0.5)
-    else:
-        position = coordinate
+    position = tl.fma(coordinate, scale, 0.5)
     low = tl.floor(position)
     return low.to(tl.int64).to(tl.uint32), position - low
 
@@ -200,78 +159,60 @@ def _signed(value, corner: tl.constexpr, axis: tl.constexpr):
 @triton.jit(do_not_specialize=["n_points"])
 def _encode_kernel(
     x, entries, output, scales, integers, n_points,
-    LEVELS: tl.constexpr, D: tl.constexpr, F: tl.constexpr, BLOCK: tl.constexpr,
+    LEVELS: tl.constexpr, F: tl.constexpr, BLOCK: tl.constexpr, TRANSPOSED: tl.constexpr,
 ):  # fmt: skip
+    """Interpolates the entries; TRANSPOSED adds up the entries' gradient from the output's."""
     level = tl.program_id(1)
     point = (tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK))[:, None]
     feature = tl.arange(0, F)[None, :]
     inside = point < n_points
 
     scale, offset, n_entries, hashed, stride1, stride2 = _level(scales, integers, level)
-    low0, fraction0 = _cell(_coordinate(x, point, inside, 0, D), scale, 0, D)
-    low1, fraction1 = _cell(_coordinate(x, point, inside, 1, D), scale, 1, D)
-    low2, fraction2 = _cell(_coordinate(x, point, inside, 2, D), scale, 2, D)
-    total = tl.zeros([BLOCK, F], tl.float32)
-    for corner in tl.static_range(2**D):
+    x0, x1, x2 = _coordinates(x, point, inside)
+    low0, fraction0 = _cell(x0, scale)
+    low1, fraction1 = _cell(x1, scale)
+    low2, fraction2 = _cell(x2, scale)
+    column = output + (point * LEVELS + level) * F + feature
+    if TRANSPOSED:
+        value = tl.load(column, mask=inside, other=0.0)
+    else:
+        value = tl.zeros([BLOCK, F], tl.float32)
+    for corner in tl.static_range(8):
         start = _corner(
             low0, low1, low2, offset, n_entries, hashed, stride1, stride2, corner, F
         )  # fmt: skip
         weight = _side(fraction0, corner, 0) * _side(fraction1, corner, 1)
         weight = weight * _side(fraction2, corner, 2)
-        total += weight * tl.load(entries + start + feature, mask=inside, other=0.0)
-    tl.store(output + (point * LEVELS + level) * F + feature, total, mask=inside)
-
-
-@triton.jit(do_not_specialize=["n_points"])
-def _param_gradient_kernel(
-    grad_output, x, grad_params, scales, integers, n_points,
-    LEVELS: tl.constexpr, D: tl.constexpr, F: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    level = tl.program_id(1)
-    point = (tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK))[:, None]
-    feature = tl.arange(0, F)[None, :]
-    inside = point < n_points
-
-    scale, offset, n_entries, hashed, stride1, stride2 = _level(scales, integers, level)
-    low0, fraction0 = _cell(_coordinate(x, point, inside, 0, D), scale, 0, D)
-    low1, fraction1 = _cell(_coordinate(x, point, inside, 1, D), scale, 1, D)
-    low2, fraction2 = _cell(_coordinate(x, point, inside, 2, D), scale, 2, D)
-    column = (point * LEVELS + level) * F + feature
-    grad = tl.load(grad_output + column, mask=inside, other=0.0)
-    for corner in tl.static_range(2**D):
-        start = _corner(
-            low0, low1, low2, offset, n_entries, hashed, stride1, stride2, corner, F
-        )  # fmt: skip
-        weight = _side(fraction0, corner, 0) * _side(fraction1, corner, 1)
-        weight = weight * _side(fraction2, corner, 2)
-        target = grad_params + start + feature
-        tl.atomic_add(target, weight * grad, mask=inside, sem="relaxed")
+        if TRANSPOSED:
+            tl.atomic_add(entries + start + feature, weight * value, mask=inside, sem="relaxed")
+        else:
+            value += weight * tl.load(entries + start + feature, mask=inside, other=0.0)
+    if not TRANSPOSED:
+        tl.store(column, value, mask=inside)
 
 
 @triton.jit(do_not_specialize=["n_points"])
 def _input_gradient_kernel(
     grad_output, x, entries, grad_x, scales, integers, n_points,
-    LEVELS: tl.constexpr, D: tl.constexpr, F: tl.constexpr, BLOCK: tl.constexpr,
+    LEVELS: tl.constexpr, F: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     point = (tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK))[:, None]
     feature = tl.arange(0, F)[None, :]
     inside = point < n_points
 
-    x0 = _coordinate(x, point, inside, 0, D)
-    x1 = _coordinate(x, point, inside, 1, D)
-    x2 = _coordinate(x, point, inside, 2, D)
+    x0, x1, x2 = _coordinates(x, point, inside)
     total0 = tl.zeros([BLOCK, F], tl.float32)
     total1 = tl.zeros([BLOCK, F], tl.float32)
     total2 = tl.zeros([BLOCK, F], tl.float32)
     for level in range(LEVELS):
         scale, offset, n_entries, hashed, stride1, stride2 = _level(scales, integers, level)
-        low0, fraction0 = _cell(x0, scale, 0, D)
-        low1, fraction1 = _cell(x1, scale, 1, D)
-        low2, fraction2 = _cell(x2, scale, 2, D)
+        low0, fraction0 = _cell(x0, scale)
+        low1, fraction1 = _cell(x1, scale)
+        low2, fraction2 = _cell(x2, scale)
         slope0 = tl.zeros([BLOCK, F], tl.float32)
         slope1 = tl.zeros([BLOCK, F], tl.float32)
         slope2 = tl.zeros([BLOCK, F], tl.float32)
-        for corner in tl.static_range(2**D):
+        for corner in tl.static_range(8):
             start = _corner(
                 low0, low1, low2, offset, n_entries, hashed, stride1, stride2, corner, F
             )  # fmt: skip
@@ -287,34 +228,29 @@ def _input_gradient_kernel(
         total0 += slope0 * grad
         total1 += slope1 * grad
         total2 += slope2 * grad
-    _store_point(grad_x, total0, total1, total2, point, inside, D)
+    _store_point(grad_x, total0, total1, total2, point, inside)
 
 
 @triton.jit(do_not_specialize=["n_points"])
 def _input_gradient_backward_kernel(
     cotangent, grad_output, x, entries, grad_grad_output, grad_x, grad_params,
     scales, integers, n_points,
-    LEVELS: tl.constexpr, D: tl.constexpr, F: tl.constexpr, BLOCK: tl.constexpr,
-    NEEDS_PARAMS: tl.constexpr,
+    LEVELS: tl.constexpr, F: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     point = (tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK))[:, None]
     feature = tl.arange(0, F)[None, :]
     inside = point < n_points
 
-    x0 = _coordinate(x, point, inside, 0, D)
-    x1 = _coordinate(x, point, inside, 1, D)
-    x2 = _coordinate(x, point, inside, 2, D)
-    direction0 = _coordinate(cotangent, point, inside, 0, D)
-    direction1 = _coordinate(cotangent, point, inside, 1, D)
-    direction2 = _coordinate(cotangent, point, inside, 2, D)
+    x0, x1, x2 = _coordinates(x, point, inside)
+    direction0, direction1, direction2 = _coordinates(cotangent, point, inside)
     total0 = tl.zeros([BLOCK, F], tl.float32)
     total1 = tl.zeros([BLOCK, F], tl.float32)
     total2 = tl.zeros([BLOCK, F], tl.float32)
     for level in range(LEVELS):
         scale, offset, n_entries, hashed, stride1, stride2 = _level(scales, integers, level)
-        low0, fraction0 = _cell(x0, scale, 0, D)
-        low1, fraction1 = _cell(x1, scale, 1, D)
-        low2, fraction2 = _cell(x2, scale, 2, D)
+        low0, fraction0 = _cell(x0, scale)
+        low1, fraction1 = _cell(x1, scale)
+        low2, fraction2 = _cell(x2, scale)
         step0 = direction0 * scale
         step1 = direction1 * scale
         step2 = direction2 * scale
@@ -324,7 +260,7 @@ def _input_gradient_backward_kernel(
         curve0 = tl.zeros([BLOCK, F], tl.float32)  # and its derivatives: mixed ones only
         curve1 = tl.zeros([BLOCK, F], tl.float32)
         curve2 = tl.zeros([BLOCK, F], tl.float32)
-        for corner in tl.static_range(2**D):
+        for corner in tl.static_range(8):
             start = _corner(
                 low0, low1, low2, offset, n_entries, hashed, stride1, stride2, corner, F
             )  # fmt: skip
@@ -343,22 +279,20 @@ def _input_gradient_backward_kernel(
             curve0 += _signed(along12, corner, 0) * value
             curve1 += _signed(along02, corner, 1) * value
             curve2 += _signed(along01, corner, 2) * value
-            if NEEDS_PARAMS:
-                target = grad_params + start + feature
-                tl.atomic_add(target, weight * grad, mask=inside, sem="relaxed")
+            target = grad_params + start + feature
+            tl.atomic_add(target, weight * grad, mask=inside, sem="relaxed")
         tl.store(grad_grad_output + column, slope, mask=inside)
         scaled = grad * scale
         total0 += curve0 * scaled
         total1 += curve1 * scaled
         total2 += curve2 * scaled
-    _store_point(grad_x, total0, total1, total2, point, inside, D)
+    _store_point(grad_x, total0, total1, total2, point, inside)
 
 
 @triton.jit
-def _store_point(target, value0, value1, value2, point, inside, D: tl.constexpr):
+def _store_point(target, value0, value1, value2, point, inside):
     """Sum each axis's [BLOCK, F] over the features and write the points' rows."""
-    row = target + point * D
+    row = target + point * 3
     tl.store(row, tl.sum(value0, axis=1, keep_dims=True), mask=inside)
     tl.store(row + 1, tl.sum(value1, axis=1, keep_dims=True), mask=inside)
-    if D == 3:
-        tl.store(row + 2, tl.sum(value2, axis=1, keep_dims=True), mask=inside)
+    tl.store(row + 2, tl.sum(value2, axis=1, keep_dims=True), mask=inside)

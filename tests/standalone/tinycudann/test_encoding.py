@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tinycudann as tcnn
 import torch
+from tinycudann.spherical_harmonics import spherical_harmonics_encode
 
 
 def sphere_points(n=64):
@@ -14,8 +15,6 @@ def sphere_points(n=64):
 
 
 def encode_directions(directions, degree):
-    from tinycudann.spherical_harmonics import spherical_harmonics_encode
-
     return spherical_harmonics_encode((directions + 1) / 2, degree)
 
 
@@ -60,17 +59,26 @@ def test_grid_parameters_are_small_uniform_and_a_function_of_the_seed_alone():
     assert list(tcnn.Encoding(3, {"otype": "SphericalHarmonics"}).state_dict()) == ["params"]
 
 
-def test_half_precision_points_give_single_precision_features():
-    encoding = tcnn.Encoding(3, {"otype": "HashGrid", "n_levels": 2, "log2_hashmap_size": 8})
+@pytest.mark.parametrize("otype", ["HashGrid", "Grid"])  # threestudio's progressive band is a Grid
+def test_half_precision_points_give_single_precision_features(otype):
+    encoding = tcnn.Encoding(3, {"otype": otype, "n_levels": 2, "log2_hashmap_size": 8})
     assert encoding(torch.rand(4, 3).half()).dtype == torch.float32
 
 
-def test_wrong_configurations_are_named():
-    with pytest.raises(ValueError, match="otype='OneBlob' is unknown here: use one of HashGrid"):
-        tcnn.Encoding(3, {"otype": "OneBlob"})
-    with pytest.raises(ValueError, match="degree=9"):
-        tcnn.Encoding(3, {"otype": "SphericalHarmonics", "degree": 9})
-    with pytest.raises(ValueError, match="dtype=torch.float16"):
-        tcnn.Encoding(3, {"otype": "SphericalHarmonics"}, dtype=torch.float16)
+@pytest.mark.parametrize(
+    ("n_dims", "config", "dtype", "message"),
+    [
+        (3, {"otype": "OneBlob"}, None, "otype='OneBlob' is unknown here: use HashGrid"),
+        (3, {"otype": "SphericalHarmonics", "degree": 9}, None, "degree=9 .* use 1 to 8"),
+        (3, {"otype": "SphericalHarmonics"}, torch.float16, "dtype=torch.float16"),
+        (2, {"otype": "HashGrid"}, None, "3 input dimensions, not 2"),
+    ],
+)
+def test_wrong_configurations_are_named(n_dims, config, dtype, message):
+    with pytest.raises(ValueError, match=message):
+        tcnn.Encoding(n_dims, config, dtype=dtype)
+
+
+def test_networks_are_said_to_be_tiny_cuda_nns():
     with pytest.raises(AttributeError, match="VanillaMLP"):
         tcnn.Network  # noqa: B018
