@@ -10,32 +10,20 @@ def test_rgb_maps_its_range_to_bytes_and_clips():
     assert images.rgb_image(img, "HWC", (-1, 1)).tolist() == [[[0, 127, 255]]]
 
 
-def test_channels_first_is_turned_and_bytes_stay():
-    img = np.arange(12, dtype=np.uint8).reshape(3, 2, 2)
-    assert np.array_equal(images.rgb_image(img, "CHW"), img.transpose(1, 2, 0))
+def test_bytes_stay():
+    img = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    assert np.array_equal(images.rgb_image(img), img)
 
 
-def test_more_channels_stand_side_by_side_filled_up_with_black():
-    img = np.full((1, 2, 4), 1.0)
-    out = images.rgb_image(img)
-    assert out.shape == (1, 4, 3)
-    assert out[0, 0].tolist() == [255] * 3 and out[0, 2].tolist() == [255, 0, 0]
-
-
-def test_gray_without_map_is_the_value_on_all_channels():
-    out = images.grayscale_image(np.array([[0.0, 0.5, np.nan]]), (0, 1), None)
+def test_grey_is_the_value_on_all_channels():
+    out = images.grayscale_image(np.array([[0.0, 0.5, np.nan]]), (0, 1))
     assert out.tolist() == [[[0] * 3, [127] * 3, [0] * 3]]
 
 
-def test_gray_takes_its_own_range_if_none_is_given():
+def test_grey_takes_its_own_range_if_none_is_given():
     out = images.grayscale_image(np.array([[2.0, 4.0]]), None, None)
     assert out[0, :, 0].tolist() == [0, 255]
     assert images.grayscale_image(np.full((1, 1), 3.0), None, None).tolist() == [[[0] * 3]]
-
-
-def test_the_colour_map_is_blue_where_it_is_low_and_red_where_it_is_high():
-    low, high = images.grayscale_image(np.array([[0.0, 1.0]]), (0, 1), "jet")[0].tolist()
-    assert low[2] > 100 > low[0] and high[0] > 100 > high[2]
 
 
 def cell(height, width, value=1.0):
@@ -49,8 +37,8 @@ def test_a_row_is_brought_to_the_largest_size():
 @pytest.mark.parametrize(
     "call, text",
     [
-        (lambda: images.rgb_image(np.ones((1, 1, 3)), "WHC"), "data_format='WHC'"),
-        (lambda: images.grayscale_image(np.ones((1, 1)), None, "hot"), "cmap='hot'"),
+        (lambda: images.rgb_image(np.ones((1, 1, 3)), "CHW"), "data_format='CHW'"),
+        (lambda: images.grayscale_image(np.ones((1, 1)), None, "jet"), "cmap='jet'"),
         (lambda: images.image_grid([{**cell(1, 1), "type": "depth"}]), "type='depth'"),
     ],
 )

@@ -7,9 +7,9 @@ import pytorch_lightning as pl
 
 import threestudio
 from threestudio.systems.utils import parse_optimizer, parse_scheduler
-from threestudio.utils.base import Updateable, update_end_if_possible, update_if_possible
+from threestudio.utils.base import Updateable, update_if_possible
 from threestudio.utils.config import parse_structured
-from threestudio.utils.misc import C, cleanup, load_module_weights
+from threestudio.utils.misc import C, load_module_weights
 from threestudio.utils.saving import SaverMixin
 
 
@@ -17,7 +17,7 @@ class BaseSystem(pl.LightningModule, Updateable, SaverMixin):
     """A Lightning module with a config, that tells all its parts about the step.
 
     Before each batch (training, validation, test, prediction) the dataset and then all public
-    `Updateable` attributes get `do_update_step`; after it `do_update_step_end`.
+    `Updateable` attributes get `do_update_step`.
     """
 
     @dataclass
@@ -28,8 +28,6 @@ class BaseSystem(pl.LightningModule, Updateable, SaverMixin):
         scheduler: dict | None = None
         weights: str | None = None
         weights_ignore_modules: list[str] | None = None
-        cleanup_after_validation_step: bool = False
-        cleanup_after_test_step: bool = False
 
     cfg: Config
 
@@ -98,36 +96,17 @@ class BaseSystem(pl.LightningModule, Updateable, SaverMixin):
         update_if_possible(self.dataset, self.true_current_epoch, self.true_global_step)
         self.do_update_step(self.true_current_epoch, self.true_global_step)
 
-    def _after_batch(self, dataloader: Any, clean: bool = False) -> None:
-        self.dataset = dataloader.dataset
-        update_end_if_possible(self.dataset, self.true_current_epoch, self.true_global_step)
-        self.do_update_step_end(self.true_current_epoch, self.true_global_step)
-        if clean:
-            cleanup()
-
     def on_train_batch_start(self, batch, batch_idx, unused=0):
         self._before_batch(batch, "train", self.trainer.train_dataloader)
-
-    def on_train_batch_end(self, outputs, batch, batch_idx):
-        self._after_batch(self.trainer.train_dataloader)
 
     def on_validation_batch_start(self, batch, batch_idx, dataloader_idx=0):
         self._before_batch(batch, "validation", self.trainer.val_dataloaders)
 
-    def on_validation_batch_end(self, outputs, batch, batch_idx):
-        self._after_batch(self.trainer.val_dataloaders, self.cfg.cleanup_after_validation_step)
-
     def on_test_batch_start(self, batch, batch_idx, dataloader_idx=0):
         self._before_batch(batch, "test", self.trainer.test_dataloaders)
 
-    def on_test_batch_end(self, outputs, batch, batch_idx):
-        self._after_batch(self.trainer.test_dataloaders, self.cfg.cleanup_after_test_step)
-
     def on_predict_batch_start(self, batch, batch_idx, dataloader_idx=0):
         self._before_batch(batch, "predict", self.trainer.predict_dataloaders)
-
-    def on_predict_batch_end(self, outputs, batch, batch_idx):
-        self._after_batch(self.trainer.predict_dataloaders, self.cfg.cleanup_after_test_step)
 
 
 class BaseLift3DSystem(BaseSystem):

@@ -1,8 +1,6 @@
 """What every configurable object is made of: a checked config, and updates before each batch."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
@@ -14,23 +12,16 @@ from torch import Tensor
 from threestudio.utils.config import parse_structured
 from threestudio.utils.misc import get_device
 
-_LIBRARIES = ("torch", "pytorch_lightning", "lightning")
-
 
 class Updateable:
     """Something that follows the training step, as do all its public `Updateable` attributes."""
 
     def do_update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
         """Updates the attributes first, then the object itself."""
-        for child in _updateable_children(self):
-            child.do_update_step(epoch, global_step, on_load_weights=on_load_weights)
+        for name, child in [*vars(self).items(), *vars(self).get("_modules", {}).items()]:
+            if isinstance(child, Updateable) and not name.startswith("_"):
+                child.do_update_step(epoch, global_step, on_load_weights=on_load_weights)
         self.update_step(epoch, global_step, on_load_weights=on_load_weights)
-
-    def do_update_step_end(self, epoch: int, global_step: int) -> None:
-        """As `do_update_step`, after the batch."""
-        for child in _updateable_children(self):
-            child.do_update_step_end(epoch, global_step)
-        self.update_step_end(epoch, global_step)
 
     def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
         """Called before each batch. Override it for what depends on the step.
@@ -39,45 +30,11 @@ class Updateable:
         may then lie on different devices.
         """
 
-    def update_step_end(self, epoch: int, global_step: int) -> None:
-        """Called after each batch."""
-
-
-def _updateable_children(parent: Any) -> Iterator[Updateable]:
-    names = [*vars(parent), *vars(parent).get("_modules", {}), *_class_level_names(type(parent))]
-    for name in names:
-        if name.startswith("_"):
-            continue
-        try:
-            child = getattr(parent, name)
-        except Exception:
-            continue  # a property that has nothing to show yet
-        if isinstance(child, Updateable):
-            yield child
-
-
-@cache
-def _class_level_names(cls: type) -> list[str]:
-    """Properties and `Updateable` class attributes, those of torch and Lightning left out."""
-    return [
-        name
-        for base in cls.__mro__
-        if base.__module__.partition(".")[0] not in _LIBRARIES
-        for name, value in vars(base).items()
-        if isinstance(value, property | Updateable)
-    ]
-
 
 def update_if_possible(module: Any, epoch: int, global_step: int) -> None:
     """`do_update_step` of whatever has one."""
     if isinstance(module, Updateable):
         module.do_update_step(epoch, global_step)
-
-
-def update_end_if_possible(module: Any, epoch: int, global_step: int) -> None:
-    """`do_update_step_end` of whatever has one."""
-    if isinstance(module, Updateable):
-        module.do_update_step_end(epoch, global_step)
 
 
 class BaseObject(Updateable):

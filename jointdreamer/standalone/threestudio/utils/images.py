@@ -1,8 +1,7 @@
-"""Arrays to 8-bit RGB pictures: colours, scalars, and rows of them."""
+"""Arrays to 8-bit RGB pictures: colours, grey, and rows of them."""
 
 from typing import Any
 
-import matplotlib
 import numpy as np
 from PIL import Image
 
@@ -12,39 +11,32 @@ ImageArray = np.ndarray  # H W 3, uint8
 def rgb_image(
     img: np.ndarray, data_format: str = "HWC", data_range: tuple[float, float] = (0, 1)
 ) -> ImageArray:
-    """A colour picture; more than 3 channels become several pictures side by side.
+    """A colour picture.
 
     Args:
-        img: `data_format` "HWC" or "CHW"; uint8 is taken as it is.
+        img: [H W 3]; uint8 is taken as it is.
+        data_format: "HWC", the only one that this host has.
         data_range: the values that become black and white.
     """
-    if data_format not in ("HWC", "CHW"):
-        raise ValueError(f"data_format='{data_format}' is unknown: use 'HWC' or 'CHW'.")
-    img = img.transpose(1, 2, 0) if data_format == "CHW" else img
-    if img.dtype != np.uint8:
-        img = _to_bytes(_unit(img, data_range))
-    missing = -img.shape[-1] % 3
-    img = np.pad(img, ((0, 0), (0, 0), (0, missing)))
-    return np.concatenate(np.split(img, img.shape[-1] // 3, axis=-1), axis=1)
+    if data_format != "HWC":
+        raise ValueError(f"data_format='{data_format}' is unknown: use 'HWC'.")
+    return img if img.dtype == np.uint8 else _to_bytes(_unit(img, data_range))
 
 
 def grayscale_image(
-    img: np.ndarray, data_range: tuple[float, float] | None = None, cmap: str | None = "jet"
+    img: np.ndarray, data_range: tuple[float, float] | None = None, cmap: str | None = None
 ) -> ImageArray:
-    """One channel as grey (`cmap` None) or through a colour map.
+    """One channel [H W] as grey.
 
     Args:
-        img: [H W].
-        data_range: the values at the map's ends; None takes the picture's own minimum and maximum.
-        cmap: None, or "jet", which is threestudio's default.
+        data_range: black and white; None takes the picture's own minimum and maximum.
+        cmap: None; threestudio has colour maps, too.
     """
+    if cmap is not None:
+        raise ValueError(f"cmap='{cmap}' is unknown in this host: use null, which is grey.")
     img = np.nan_to_num(img)
     img = _unit(img, (img.min(), img.max()) if data_range is None else data_range)
-    if cmap is None:
-        return np.repeat(_to_bytes(img)[..., None], 3, axis=2)
-    if cmap != "jet":
-        raise ValueError(f"cmap='{cmap}' is unknown: use null or jet.")
-    return _to_bytes(matplotlib.colormaps[cmap](img)[..., :3])
+    return np.repeat(_to_bytes(img)[..., None], 3, axis=2)
 
 
 def image_grid(cells: list[dict[str, Any]]) -> ImageArray:

@@ -178,8 +178,8 @@ def _march(
     directions = rays_d[crossing] / (box[1] - box[0]) * cells
     table = None
     if not stratified:
-        table = _starts(near_plane, step, int((first + n_steps).max()), rays_o.device)
-        table = table.to(rays_o.dtype)
+        count = -(-int((first + n_steps).max()) // 256) * 256  # few counts, so that few are made
+        table = _starts(near_plane, step, count, rays_o.device).to(rays_o.dtype)
 
     rays_found, starts_found = [], []
     at_once = _CPU_STEPS_AT_ONCE if rays_o.device.type == "cpu" else _CUDA_STEPS_AT_ONCE
@@ -199,17 +199,13 @@ def _march(
     return torch.cat(rays_found), torch.cat(starts_found)
 
 
+@lru_cache(maxsize=16)
 def _starts(near_plane: float, step: float, count: int, device: torch.device) -> Float[Tensor, "K"]:
-    """Where steps from one near plane start, at least `count` of them.
+    """Where `count` steps from one near plane, and the one after them, start.
 
     nerfacc adds up step after step. After hundreds of them that is 1e-5 from the product, enough to
     move a sample into the next of a large grid's finest cells.
     """
-    return _starts_up_to(near_plane, step, -(-count // 256) * 256, device)
-
-
-@lru_cache(maxsize=16)
-def _starts_up_to(near_plane: float, step: float, count: int, device: torch.device) -> Tensor:
     increments = np.full(count + 1, step, dtype=np.float32)
     increments[0] = near_plane
     return torch.from_numpy(np.add.accumulate(increments, dtype=np.float32)).to(device)
