@@ -15,8 +15,8 @@ from threestudio_jointdreamer.priors import loading
 from threestudio_jointdreamer.priors.dino import load_dino
 from threestudio_jointdreamer.priors.image_prior import load_image_prior
 from threestudio_jointdreamer.priors.loading import load_model, load_prior, load_schedule
-from threestudio_jointdreamer.weights.dino import to_transformers
 from threestudio_jointdreamer.weights.ldm.checkpoint import Hints
+from threestudio_jointdreamer.weights.ldm.dino import to_transformers
 from transformers import CLIPImageProcessor
 
 from jointdreamer import convert as converting

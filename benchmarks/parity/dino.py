@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float64
 from safetensors.torch import save_file
 from threestudio_jointdreamer.priors.dino import cls_features, load_dino
-from threestudio_jointdreamer.weights.dino import to_transformers
+from threestudio_jointdreamer.weights.ldm.dino import to_transformers
 from torch import Tensor, nn
 from transformers import ViTConfig
 

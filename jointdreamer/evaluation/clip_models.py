@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
-from threestudio_jointdreamer.priors.loading import find_folder, load_model
 from threestudio_jointdreamer.prompts.text_encoder import load_tokenizer
 from threestudio_jointdreamer.systems.picture_grid import Tile
 from threestudio_jointdreamer.weights.files import sha256_of
+from threestudio_jointdreamer.weights.models import open_model
 from torch import Tensor
 from transformers import CLIPModel
 
@@ -74,8 +74,9 @@ class FolderClip(Clip):
 
     def __init__(self, name: str, device: torch.device) -> None:
         self.name, self._device = name, device
-        self._model = load_model(CLIPModel, name, "", device, torch.float32, OPTION)
-        folder = find_folder(name, "", OPTION)
+        opened = open_model(name, OPTION, [""])
+        self._model = opened.load(CLIPModel, "", device, torch.float32)
+        folder = opened.files.path
         self._tokenizer = load_tokenizer(folder, f"{OPTION} {name}")
         path = folder / "preprocessor_config.json"
         config = json.loads(path.read_text()) if path.is_file() else {}

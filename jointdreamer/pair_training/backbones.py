@@ -5,7 +5,7 @@ import copy
 import torch
 from threestudio_jointdreamer.priors.dino import load_dino, match_dino
 from threestudio_jointdreamer.priors.pair_classifier import PairClassifier, PairHead
-from threestudio_jointdreamer.weights.dino import HEAD_DIM, LAYER_NORM_EPS
+from threestudio_jointdreamer.weights.ldm.dino import HEAD_DIM, LAYER_NORM_EPS
 from transformers import ViTConfig, ViTModel
 
 TINY = "tiny"

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from threestudio_jointdreamer.priors.dino import match_dino
 from threestudio_jointdreamer.priors.pair_classifier import PairClassifier, PairHead
-from threestudio_jointdreamer.weights.dino import to_transformers
+from threestudio_jointdreamer.weights.ldm.dino import to_transformers
 from torch import Tensor, nn
 from transformers import ViTConfig, ViTModel
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from threestudio_jointdreamer.priors.dino import cls_features, load_dino, match_dino
-from threestudio_jointdreamer.weights import dino
-from threestudio_jointdreamer.weights.dino import is_original, to_transformers
+from threestudio_jointdreamer.weights.ldm import dino
+from threestudio_jointdreamer.weights.ldm.dino import is_original, to_transformers
 
 from jointdreamer.testing.random_classifiers import (
     DEPTH,

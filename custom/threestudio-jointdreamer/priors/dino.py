@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import ViTModel
 
-from ..weights.dino import LAYER_NORM_EPS
-from .loading import load_model
+from ..weights.ldm.dino import LAYER_NORM_EPS
+from .loading import KEY, load_model
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)  # ImageNet's, which DINO's inputs are normalised with
 IMAGE_STD = (0.229, 0.224, 0.225)
@@ -24,7 +24,7 @@ def load_dino(
     name_or_path: str,
     device: torch.device,
     dtype: torch.dtype,
-    key: str = "pretrained_model_name_or_path",
+    key: str = KEY,
     subfolder: str = "",
 ) -> ViTModel:
     """A frozen DINO backbone without a pooler, in eval mode; give images to `cls_features`.
@@ -36,9 +36,7 @@ def load_dino(
         key: the config key to name in errors.
         subfolder: where in the folder or the hub's repository the model lies.
 
-    Raises:
-        FileNotFoundError: there is no such file or folder, and the hub cannot be reached.
-        ValueError: unreadable weights, or weights that are no DINO vision transformer.
+    Raises: as `load_model`.
     """
     vit = load_model(ViTModel, name_or_path, subfolder, device, dtype, key, add_pooling_layer=False)
     return match_dino(vit)

@@ -1,6 +1,5 @@
 """Loads priors from folders, original checkpoints or the hub, or says what is wrong."""
 
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -9,7 +8,6 @@ from torch import nn
 
 from ..weights.assembling import without_reports
 from ..weights.models import NamedModel, open_model
-from ..weights.names import resolve
 from .latent_prior import LatentPrior
 from .schedule import NoiseSchedule
 
@@ -101,17 +99,6 @@ def has_part(name_or_path: str, subfolder: str, key: str = KEY) -> bool:
         return open_model(name_or_path, key, [subfolder]).has(subfolder)
     except FileNotFoundError:
         return False
-
-
-def find_folder(name_or_path: str, subfolder: str, key: str = KEY) -> Path:
-    """The local folder that holds `subfolder` of a model, fetched from the hub where need be."""
-    folder = resolve(name_or_path, key, [subfolder]) / subfolder
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"{key}={str(name_or_path)!r}: there is no folder {folder}. "
-            "Point the key to a model in diffusers layout."
-        )
-    return folder
 
 
 def precision(device: torch.device, half_precision_weights: bool) -> torch.dtype:

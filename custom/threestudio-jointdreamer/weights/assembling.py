@@ -14,18 +14,12 @@ from transformers.utils import logging as transformers_logging
 
 from ..state_dicts import check_names, check_state_dict, empty_model
 
-# names of attention layers in VAEs that were written before diffusers 0.12, as SD 1.5's and 2.1's
-OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-
-
-class Misfit(ValueError):
-    """A config and tensors that are not of one model."""
-
-    def __init__(self, problems: ValueError) -> None:
-        super().__init__(
-            f"the weights do not fit config.json: {problems}. "
-            "The two files are not of one model; download both again."
-        )
+OLD_NAMES = {  # of layers, and what they are called today
+    # in VAEs that were written before diffusers 0.12, as SD 1.5's and 2.1's
+    **{"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"},
+    # in the first checkpoints of Wonder3D
+    **{"attn_joint_twice": "attn_joint_mid", "norm_joint_twice": "norm_joint_mid"},
+}
 
 
 def assemble(
@@ -38,13 +32,12 @@ def assemble(
 
     Args:
         model_class: a diffusers `ModelMixin` or a transformers `PreTrainedModel`, or a subclass.
-            A diffusers one may say, as `current_name(name)`, how weights are called today.
         config: what config.json says.
         tensors: on one device, in the dtype of use.
         arguments: further keyword arguments of `model_class`.
 
     Raises:
-        Misfit: says which tensors are missing, unknown or misshapen.
+        ValueError: says which tensors are missing, unknown or misshapen, or what the config has.
     """
     tensors = {k: v for k, v in tensors.items() if not k.endswith(".position_ids")}
     with without_reports():
@@ -58,13 +51,13 @@ def _assemble_diffusers(
 ) -> nn.Module:
     model = empty_model(model_class, config, **arguments)
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    current_name = getattr(model_class, "current_name", str)  # of a weight, for older names
-    tensors = {current_name(name): tensor for name, tensor in tensors.items()}
-    tensors = _with_new_names(tensors, set(expected))
-    try:
-        check_state_dict(tensors, expected)
-    except ValueError as error:
-        raise Misfit(error) from error
+
+    def renamed(name: str) -> str:
+        new = ".".join(OLD_NAMES.get(part, part) for part in name.split("."))
+        return new if name not in expected and new in expected else name
+
+    tensors = {renamed(name): tensor for name, tensor in tensors.items()}
+    check_state_dict(tensors, expected)
     model.load_state_dict(tensors, assign=True)
     if any(buffer.is_meta for buffer in model.buffers()):  # some are in no file: compute them
         model = model_class.from_config(dict(config), **arguments)
@@ -92,26 +85,13 @@ def _assemble_transformers(
         (found, tensors[found].shape, expected[found].shape) if isinstance(found, str) else found
         for found in info["mismatched_keys"]
     ]
-    try:
-        check_names(
-            missing=info["missing_keys"],
-            surplus=info["unexpected_keys"],
-            misshapen=[f"{n} {tuple(a)} instead of {tuple(b)}" for n, a, b in mismatched],
-        )
-        check_names(misshapen=info.get("error_msgs") or [])
-    except ValueError as error:
-        raise Misfit(error) from error
+    check_names(
+        missing=info["missing_keys"],
+        surplus=info["unexpected_keys"],
+        misshapen=[f"{n} {tuple(a)} instead of {tuple(b)}" for n, a, b in mismatched],
+    )
+    check_names(misshapen=info.get("error_msgs") or [])
     return model.to(floating.device)
-
-
-def _with_new_names(tensors: dict[str, Tensor], expected: set[str]) -> dict[str, Tensor]:
-    def renamed(name: str) -> str:
-        path, _, kind = name.rpartition(".")
-        path, _, layer = path.rpartition(".")
-        new = f"{path}.{OLD_ATTENTION.get(layer)}.{kind}"
-        return new if name not in expected and new in expected else name
-
-    return {renamed(name): tensor for name, tensor in tensors.items()}
 
 
 @contextmanager

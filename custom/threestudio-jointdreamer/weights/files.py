@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors import SafetensorError
@@ -124,16 +124,17 @@ def _unpickle(path: Path, mapped: bool) -> Any:
 
 def _refuse_programs(path: Path, zipped: bool) -> None:
     """Refuses what `torch.load` hands on to other loaders, `weights_only` or not."""
-    if zipped and zipfile.is_zipfile(path):
+    what = None
+    if zipped:
         with zipfile.ZipFile(path) as archive:
-            program = any(name.endswith("/constants.pkl") for name in archive.namelist())
-        what = "it is a TorchScript program" if program else None
-    else:  # before 2.6, PyTorch unpickles these unsafely
-        what = "it is a tar archive, PyTorch's format of 2016" if tarfile.is_tarfile(path) else None
+            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+                what = "a TorchScript program"
+    elif tarfile.is_tarfile(path):  # before 2.6, PyTorch unpickles these unsafely
+        what = "a tar archive, PyTorch's format of 2016"
     if what:
         raise ValueError(
-            f"{path} is refused: {what}, which can run code. Use a .safetensors file, or save its "
-            "state_dict() anew."
+            f"{path} is refused: it is {what}, which can run code. Use a .safetensors file, or "
+            "save its state_dict() anew."
         )
 
 
@@ -156,12 +157,10 @@ class _Inert:
         pass
 
 
-def _stand_in(name: str) -> type:
-    module, _, attribute = name.rpartition(".")
-    return type(attribute, (_Inert,), {"__module__": module})
-
-
-STAND_INS = [_stand_in(name) for name in TRAINER_OBJECTS]
+STAND_INS = [
+    type(attribute, (_Inert,), {"__module__": module})
+    for module, _, attribute in (name.rpartition(".") for name in TRAINER_OBJECTS)
+]
 
 
 @contextmanager
@@ -195,30 +194,20 @@ def _names_to_import(path: Path) -> list[str]:
         return [name for name in names if not name.startswith(HARMLESS)]
 
 
-@contextmanager
-def _pickle_stream(path: Path):
+def _pickle_stream(path: Path) -> IO[bytes]:
     if not zipfile.is_zipfile(path):
-        with open(path, "rb") as stream:
-            yield stream
-        return
-    with zipfile.ZipFile(path) as archive:
-        inner = next(name for name in archive.namelist() if name.endswith("data.pkl"))
-        with archive.open(inner) as stream:
-            yield stream
+        return open(path, "rb")
+    with zipfile.ZipFile(path) as archive:  # which closes when the stream does
+        return archive.open(next(name for name in archive.namelist() if name.endswith("data.pkl")))
 
 
 def _state_dict(loaded: Any, path: Path) -> dict[str, Tensor]:
     nested = [loaded.get(key) for key in WRAPPERS] if isinstance(loaded, Mapping) else []
     for candidate in (loaded, *nested):
-        if isinstance(candidate, Mapping) and candidate and _is_state_dict(candidate):
-            return {name: tensor.detach() for name, tensor in candidate.items()}
+        if isinstance(candidate, Mapping) and candidate:
+            if all(isinstance(k, str) and isinstance(v, Tensor) for k, v in candidate.items()):
+                return {name: tensor.detach() for name, tensor in candidate.items()}
     raise ValueError(
         f"{path} holds no weights: expected a dictionary of named tensors, or one under "
         f"{', '.join(WRAPPERS)}. Check that it is the right file."
-    )
-
-
-def _is_state_dict(candidate: Mapping) -> bool:
-    return all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in candidate.items()
     )

@@ -28,8 +28,8 @@ TOKENIZERS = ({"tokenizer.json"}, {"vocab.json", "merges.txt"})  # either of the
 SIDE_FOLDERS = {"unet": "camera_proj", "cc_projection": "clip_camera_projection"}
 LDM_CLASS = "MultiViewUNet"  # the beginning of the class name of MVDream's own UNets
 WEIGHT_FILE = re.compile(
-    r"(?P<stem>diffusion_pytorch_model|pytorch_model|model)(?P<half>\.fp16)?"
-    r"(?:-(?P<shard>\d{5})-of-(?P<shards>\d{5}))?(?P<half_after>\.fp16)?"
+    r"(?:diffusion_pytorch_model|pytorch_model|model)(?P<half>\.fp16)?"
+    r"(?:-\d{5}-of-(?P<shards>\d{5}))?(?P<half_after>\.fp16)?"
     r"\.(?P<format>safetensors|bin)"
 )
 
@@ -49,11 +49,7 @@ class Folder:
     path: Path
     half: bool = False
     hints: Hints = Hints()
-
-    @property
-    def kind(self) -> str:
-        """What it is, in words."""
-        return "a folder in diffusers' layout"
+    kind = "a folder in diffusers' layout"
 
     @property
     def parts(self) -> list[str]:
@@ -169,32 +165,19 @@ def choose_weights(names: Iterable[str], half: bool) -> list[str]:
     Raises:
         FileNotFoundError: shards are missing, and nothing else is complete.
     """
-    complete: dict[tuple, list[str]] = {}
-    incomplete: list[str] = []
-    for group, files in _grouped(names).items():
-        shards = group[-1]
-        if len(files) == (shards or 1):
-            complete[group] = sorted(files)
-        else:
-            incomplete.append(f"{len(files)} of the {shards} shards of {files[0]}")
-    if not complete and incomplete:
-        raise FileNotFoundError(f"only {', '.join(sorted(incomplete))}")
-
-    def rank(group: tuple) -> tuple:
-        file_format, is_half, shards = group
-        return file_format != "safetensors", is_half != half, shards
-
-    return complete[min(complete, key=rank)] if complete else []
-
-
-def _grouped(names: Iterable[str]) -> dict[tuple[str, bool, int], list[str]]:
-    groups: dict[tuple[str, bool, int], list[str]] = {}
+    groups: dict[tuple[bool, bool, int], list[str]] = {}  # the best is the least
     for name in sorted(names):
         if match := WEIGHT_FILE.fullmatch(name):
-            half = bool(match["half"] or match["half_after"])
-            group = (match["format"], half, int(match["shards"] or 0))
-            groups.setdefault(group, []).append(name)
-    return groups
+            is_half = bool(match["half"] or match["half_after"])
+            rank = (match["format"] != "safetensors", is_half != half, int(match["shards"] or 0))
+            groups.setdefault(rank, []).append(name)
+    complete = [rank for rank in groups if len(groups[rank]) == (rank[-1] or 1)]
+    if groups and not complete:
+        found = [
+            f"{len(files)} of the {n} shards of {files[0]}" for (*_, n), files in groups.items()
+        ]
+        raise FileNotFoundError(f"only {', '.join(sorted(found))}")
+    return groups[min(complete)] if complete else []
 
 
 def _with_camera(

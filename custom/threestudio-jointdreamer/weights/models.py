@@ -10,16 +10,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from . import dino
-from .assembling import Misfit, assemble
-from .dino import DinoCheckpoint
+from .assembling import assemble
 from .files import read_weights
 from .folder import Folder
-from .ldm.checkpoint import Checkpoint, Hints, open_checkpoint
+from .ldm.checkpoint import Checkpoint, Hints, Part, open_checkpoint
 from .names import resolve
 from .sharing import share_weights
 
-Part = tuple[dict[str, Any], dict[str, Tensor]]
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -46,9 +43,7 @@ def open_model(
         return NamedModel(described, open_files(path, half, hints))
 
 
-def open_files(
-    path: Path, half: bool = False, hints: Hints | None = None
-) -> Folder | Checkpoint | DinoCheckpoint:
+def open_files(path: Path, half: bool = False, hints: Hints | None = None) -> Folder | Checkpoint:
     """A folder or checkpoint file as parts in the stock layout.
 
     Raises:
@@ -56,10 +51,7 @@ def open_files(
     """
     if path.is_dir():
         return Folder(path, half, hints or Hints())
-    weights = read_weights(path)
-    if dino.is_original(weights):
-        return DinoCheckpoint(path, weights)
-    return open_checkpoint(weights, path, hints)
+    return open_checkpoint(read_weights(path), path, hints)
 
 
 @dataclass(frozen=True)
@@ -72,7 +64,7 @@ class NamedModel:
     """
 
     described: str
-    files: Folder | Checkpoint | DinoCheckpoint
+    files: Folder | Checkpoint
 
     def has(self, part: str) -> bool:
         return self.files.has(part)
@@ -110,15 +102,13 @@ class NamedModel:
         # transformers puts models together on the CPU
         first = torch.device("cpu") if issubclass(model_class, PreTrainedModel) else device
         config, weights = contents or self.read(part)
-        described = f"{self.described}: {self.files.path / part}"
         try:
             model = assemble(model_class, config, place(weights, first, dtype), **arguments)
-        except Misfit as error:
-            raise ValueError(f"{described}: {error}") from error
         except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
             raise ValueError(
-                f"{described} does not load as {model_class.__name__} ({error}). Check that the "
-                "folder is in diffusers layout and complete, or download it again."
+                f"{self.described}: {self.files.path / part} does not load as "
+                f"{model_class.__name__} ({error}). Check that config.json and weights are of one "
+                "model, in diffusers layout and complete, or download both again."
             ) from error
         return share_weights(model.to(device).eval().requires_grad_(False))
 

@@ -12,7 +12,7 @@ from huggingface_hub import (
     snapshot_download,
     try_to_load_from_cache,
 )
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
+from huggingface_hub.errors import HFValidationError, HTTPError
 
 from .folder import PARTS, choose_weights, folders_of, is_complete
 from .ldm.checkpoint import PARTS as PARTS_OF_FILES
@@ -50,12 +50,10 @@ def resolve(
         OSError: the disk is full.
     """
     found = find_here(name_or_path, parts) if parts is not None else find_local(name_or_path)
-    if found is not None:
-        return found
     try:
-        return fetch(name_or_path, key, parts, half)
+        return found or fetch(name_or_path, key, parts, half)
     except FileNotFoundError:
-        found = find_here(name_or_path, ()) if parts is None and name_or_path else None
+        found = find_here(name_or_path, ()) if parts is None else None
         if found is None:
             raise
         return found
@@ -91,7 +89,7 @@ def fetch(
 ) -> Path:
     """Asks the hub and fetches what of it is not in the cache; else as `resolve`."""
     repo, file = parse_hub_name(name_or_path, key)
-    beyond_files = set(parts or ()) - {*PARTS_OF_FILES, ""}
+    beyond_files = set(parts or ()) - set(PARTS_OF_FILES)
     if file and beyond_files:
         raise FileNotFoundError(
             f"{key}={name_or_path!r} is one file, which has no folder {min(beyond_files)}/. "
@@ -182,7 +180,7 @@ def _wanted(paths: Iterable[str], repo: str, parts: Sequence[str] | None, half: 
 
 def _explained(error: Exception, name: str, key: str) -> Exception:
     """An error about the hub in the words of the config: what to do about it."""
-    if _is_disk_full(error):
+    if getattr(error, "errno", None) == errno.ENOSPC:
         return OSError(
             errno.ENOSPC,
             f"the disk is full, so {name} could not be fetched whole: free some room in "
@@ -190,27 +188,11 @@ def _explained(error: Exception, name: str, key: str) -> Exception:
         )
     repo = HUB_NAME.fullmatch(str(name))["repo"]
     moved = MOVED.get(repo)
+    reason = " ".join(str(error).split())
     hint = f" Its weights are now at {moved}." if moved else ""
     return FileNotFoundError(
         f"{key}={str(name)!r} is neither a local folder nor could it be fetched from the Hugging "
-        f"Face hub ({_reason(error)}).{hint} Download the weights on a machine with network "
+        f"Face hub ({reason}).{hint} Download the weights on a machine with network "
         f"(hf download {moved or repo}) and point {key} to that folder, "
         "or use a shipped prior, load/tiny/..."
     )
-
-
-def _reason(error: Exception) -> str:
-    if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set, and it is not in the cache"
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if isinstance(error, HfHubHTTPError) and status in (401, 403):
-        return "no such public model: if it is gated, accept its licence and run hf auth login"
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _is_disk_full(error: BaseException | None) -> bool:
-    while error is not None:
-        if getattr(error, "errno", None) == errno.ENOSPC:
-            return True
-        error = error.__cause__ or error.__context__
-    return False

@@ -21,7 +21,11 @@ def share_weights(model: nn.Module) -> nn.Module:
     """
     mine = dict(model.state_dict())
     for other, theirs in _loaded.items():
-        if type(other) is type(model) and _equal(mine, theirs):
+        if (
+            type(other) is type(model)
+            and mine.keys() == theirs.keys()
+            and all(_equal(mine[name], theirs[name]) for name in mine)
+        ):
             parameters = dict(model.named_parameters()) | dict(model.named_buffers())
             for name in mine:
                 parameters[name].data = theirs[name]
@@ -31,9 +35,5 @@ def share_weights(model: nn.Module) -> nn.Module:
     return model
 
 
-def _equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(_same(a[name], b[name]) for name in a)
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
+def _equal(a: Tensor, b: Tensor) -> bool:
     return (a.device, a.dtype, a.shape) == (b.device, b.dtype, b.shape) and torch.equal(a, b)

@@ -206,7 +206,10 @@ DAMAGE = {
         lambda w: w.pop(f"{UNET}middle_block.1.norm.weight"),
         "missing mid_block.attentions.0.norm.weight",
     ),
-    "missing camera": (lambda w: w.pop(f"{UNET}camera_embed.0.bias"), "missing .*0.bias"),
+    "missing camera": (
+        lambda w: w.pop(f"{UNET}camera_embed.0.bias"),
+        "missing class_embedding.linear_1.bias",
+    ),
     "missing first": (
         lambda w: w.pop(f"{UNET}middle_block.1.proj_in.weight"),
         "missing mid_block.attentions.0.proj_in.weight",

@@ -1,7 +1,7 @@
-"""A checkpoint in LDM's layout: which model it is, and its parts as stock configs and weights."""
+"""An author's own checkpoint: which model it is, and its parts as stock configs and weights."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,16 @@ from torch import Tensor, nn
 
 from ...state_dicts import fit
 from . import clip as openai_clip
+from . import dino
 from . import unet as ldm_unet
 from . import vae as ldm_vae
 from .layout import LOSSES, SCHEDULE, TEXT, averages_of, sections_of, take_averages
 from .schedule import scheduler_config
 
-PARTS = ("unet", "vae", "scheduler", "image_encoder", "cc_projection")
+PARTS = ("unet", "vae", "scheduler", "image_encoder", "cc_projection", "")
 MVDREAM, ZERO123 = "MVDream", "Zero-1-to-3"
 SD1, SD2, VAE = "Stable Diffusion 1", "Stable Diffusion 2", "autoencoder"
+DINO = "DINO's vision transformer"
 LATENTS = {MVDREAM: 32, ZERO123: 32, SD1: 64, SD2: 64, VAE: 64}  # sides they were trained on
 SD2_V_LATENTS = 96  # of Stable Diffusion 2's v-predicting models, for pictures of 768 pixels
 INPUTS = {MVDREAM: 4, ZERO123: 8, SD1: 4, SD2: 4}  # channels; others inpaint, or see depth
@@ -47,11 +49,13 @@ class Hints:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint of MVDream, Stable Diffusion 1 or 2, Zero-1-to-3, or an autoencoder.
+    """A checkpoint of MVDream, Stable Diffusion 1 or 2, Zero-1-to-3, DINO, or an autoencoder.
+
+    DINO's one part has no name.
 
     Attributes:
         path: the file, for errors.
-        sections: its weights under LDM's names, see `sections_of`.
+        sections: its weights under their authors' names, see `sections_of`.
         left_out: sections that nothing here needs, each with the number of its weights.
         averaged: the UNet's weights are their exponential moving averages.
     """
@@ -64,6 +68,8 @@ class Checkpoint:
 
     @cached_property
     def _model(self) -> str:
+        if "" in self.sections:
+            return DINO
         unet = self.sections.get("unet")
         if not unet:
             return VAE if "vae" in self.sections else ZERO123
@@ -96,7 +102,7 @@ class Checkpoint:
         """A part's config and weights, memory-mapped where the file allows it, by stock names.
 
         They are those of a UNet2DConditionModel, AutoencoderKL or DDIMScheduler of diffusers, of a
-        CLIPVisionModelWithProjection of transformers, or of our CCProjection.
+        CLIPVisionModelWithProjection or ViTModel of transformers, or of our CCProjection.
 
         Raises:
             ValueError: there is no such part, its weights are missing, unknown or misshapen, or
@@ -104,33 +110,32 @@ class Checkpoint:
         """
         if not self.has(part):
             raise ValueError(
-                f"{self.path} ({self.kind}) has no {part}, only {', '.join(self.parts)}. "
-                "Point the key to a model that has one."
+                f"{self.path} ({self.kind}) has no {part or 'backbone'}, only "
+                f"{', '.join(self.parts) or 'a backbone'}. Point the key to a model that has one."
             )
-        if part in ("unet", "scheduler") and self.hints.prediction_type is None:
-            return replace(self, hints=self._with_prediction()).read(part)
-        try:
-            return getattr(self, f"_{part}")()
-        except (KeyError, ValueError) as error:
-            reason = f"missing {error.args[0]}" if isinstance(error, KeyError) else str(error)
-            raise ValueError(
-                f"{self.path} was taken for {self.kind}, but does not fit as {part}: {reason}."
-            ) from error
-
-    def _with_prediction(self) -> Hints:
-        if self._model == SD2:
+        unknown = self._model == SD2 and self.hints.prediction_type is None
+        if unknown and part in ("unet", "scheduler"):
             raise ValueError(
                 f"{self.path} is Stable Diffusion 2, and whether it predicts the noise (512-base) "
                 "or v (768) cannot be seen in the file: run jointdreamer convert "
                 f"{self.path} FOLDER --prediction-type epsilon (or v_prediction) and use that "
                 "folder."
             )
-        return replace(self.hints, prediction_type="epsilon")
+        try:
+            return getattr(self, f"_{part or 'dino'}")()
+        except (KeyError, ValueError) as error:
+            reason = f"missing {error.args[0]}" if isinstance(error, KeyError) else str(error)
+            raise ValueError(
+                f"{self.path} was taken for {self.kind}, but does not fit as {part}: {reason}."
+            ) from error
 
     @property
     def _latent_size(self) -> int:
         v_predicting = self._model == SD2 and self.hints.prediction_type == "v_prediction"
         return SD2_V_LATENTS if v_predicting else LATENTS[self._model]
+
+    def _dino(self) -> Part:
+        return dino.to_transformers(self.sections[""])
 
     def _unet(self) -> Part:
         weights = self.sections["unet"]
@@ -157,7 +162,7 @@ class Checkpoint:
 
     def _scheduler(self) -> Part:
         betas = self.sections.get(SCHEDULE, {}).get("betas")
-        return scheduler_config(betas, self.hints.prediction_type), {}
+        return scheduler_config(betas, self.hints.prediction_type or "epsilon"), {}
 
     def _image_encoder(self) -> Part:
         weights = self.sections["image_encoder"]
@@ -176,10 +181,7 @@ class Checkpoint:
 def open_checkpoint(
     weights: Mapping[str, Tensor], path: Path, hints: Hints | None = None
 ) -> Checkpoint:
-    """Sorts the weights of a checkpoint file.
-
-    Args:
-        path: the file, for errors.
+    """Sorts the weights of a checkpoint file, `path`.
 
     Raises:
         ValueError: it is of no known kind, or holds weights of something else.

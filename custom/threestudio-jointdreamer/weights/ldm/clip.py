@@ -7,38 +7,29 @@ from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 
 from ...state_dicts import children, empty_model, fit
+from .renaming import apart, renamed
 
 PREFIX = "cond_stage_model.model.visual."
 # CLIP's text half and the constants of its preprocessing, after "cond_stage_model."
 TEXT_HALF = (
-    "mean",
-    "std",
-    "model.positional_embedding",
-    "model.text_projection",
-    "model.logit_scale",
-    "model.token_embedding.",
-    "model.ln_final.",
-    "model.transformer.",
+    *("mean", "std", "model.positional_embedding", "model.text_projection", "model.logit_scale"),
+    *("model.token_embedding.", "model.ln_final.", "model.transformer."),
 )
 HEAD_DIM = 64  # of every CLIP image encoder
-BLOCK, LAYER = "transformer.resblocks.", "vision_model.encoder.layers."
-QKV = ("q_proj", "k_proj", "v_proj")
-OUTSIDE = {
-    "class_embedding": "vision_model.embeddings.class_embedding",
-    "positional_embedding": "vision_model.embeddings.position_embedding.weight",
-    "conv1.weight": "vision_model.embeddings.patch_embedding.weight",
-    "ln_pre.weight": "vision_model.pre_layrnorm.weight",
-    "ln_pre.bias": "vision_model.pre_layrnorm.bias",
-    "ln_post.weight": "vision_model.post_layernorm.weight",
-    "ln_post.bias": "vision_model.post_layernorm.bias",
-    "proj": "visual_projection.weight",
-}
-INSIDE = {
-    "attn.out_proj": "self_attn.out_proj",
-    "ln_1": "layer_norm1",
-    "ln_2": "layer_norm2",
-    "mlp.c_fc": "mlp.fc1",
-    "mlp.c_proj": "mlp.fc2",
+BLOCK = "transformer.resblocks."
+QKV = tuple(f".attn.{part}_proj." for part in "qkv")
+NAMES = {  # patterns of CLIP's names, and what those of transformers have instead
+    r"^transformer\.resblocks\.": "vision_model.encoder.layers.",
+    r"\.attn\.": ".self_attn.",
+    r"\.ln_(1|2)\.": r".layer_norm\1.",
+    r"\.mlp\.c_fc\.": ".mlp.fc1.",
+    r"\.mlp\.c_proj\.": ".mlp.fc2.",
+    r"^class_embedding$": "vision_model.embeddings.class_embedding",
+    r"^positional_embedding$": "vision_model.embeddings.position_embedding.weight",
+    r"^conv1\.": "vision_model.embeddings.patch_embedding.",
+    r"^ln_pre\.": "vision_model.pre_layrnorm.",
+    r"^ln_post\.": "vision_model.post_layernorm.",
+    r"^proj$": "visual_projection.weight",
 }
 
 
@@ -80,26 +71,8 @@ def convert_clip(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> di
     Raises:
         ValueError: missing, surplus or misshapen weights, by their names in CLIP.
     """
-    parts = dict(part for name in weights for part in _split(name, weights[name]))
-    names = {_new_name(name): name for name in parts}
-    return fit(parts, names, empty_model(CLIPVisionModelWithProjection, config))
-
-
-def _split(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
-    """CLIP stacks what transformers keeps apart, and multiplies its projection from the right."""
-    for kind in ("weight", "bias"):
-        stacked = f".attn.in_proj_{kind}"
-        if name.endswith(stacked) and tensor.shape[0] % len(QKV) == 0:
-            root = name.removesuffix(stacked)
-            rows = tensor.chunk(len(QKV))
-            return [(f"{root}.{part}.{kind}", row) for part, row in zip(QKV, rows, strict=True)]
-    return [(name, tensor.T.contiguous() if name == "proj" else tensor)]
-
-
-def _new_name(name: str) -> str:
-    if not name.startswith(BLOCK):
-        return OUTSIDE.get(name, name)
-    number, _, inner = name.removeprefix(BLOCK).partition(".")
-    module, _, kind = inner.rpartition(".")
-    new = f"self_attn.{module}" if module in QKV else INSIDE.get(module, module)
-    return f"{LAYER}{number}.{new}.{kind}"
+    weights = apart(weights, ".attn.in_proj_", QKV)
+    if "proj" in weights:  # which CLIP multiplies from the right
+        weights["proj"] = weights["proj"].T.contiguous()
+    names = {renamed(name, NAMES): name for name in weights}
+    return fit(weights, names, empty_model(CLIPVisionModelWithProjection, config))

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ...state_dicts import some
 from . import clip as openai_clip
+from . import dino
 from .schedule import BUFFERS
 
 EMA, TEXT, LOSSES, SCHEDULE = "ema", "text encoder", "training losses", "schedule"
@@ -37,9 +38,13 @@ Sections = dict[str, dict[str, Tensor]]
 def sections_of(weights: Mapping[str, Tensor], source: Path) -> Sections:
     """A file's weights by the section that they belong to, without prefixes.
 
+    DINO's are one section without a name.
+
     Raises:
         ValueError: it is in no known layout, or some weights belong to no section.
     """
+    if dino.is_original(weights):
+        return {"": dict(weights)}
     layout = next((layout for name, layout in LAYOUTS.items() if name in weights), None)
     if layout is None:
         raise ValueError(
@@ -50,7 +55,7 @@ def sections_of(weights: Mapping[str, Tensor], source: Path) -> Sections:
     sections: Sections = {}
     unknown = []
     for name, tensor in weights.items():
-        if name in BUFFERS:
+        if name.startswith(BUFFERS):
             sections.setdefault(SCHEDULE, {})[name] = tensor
             continue
         prefix = next((prefix for prefix in layout if name.startswith(prefix)), None)

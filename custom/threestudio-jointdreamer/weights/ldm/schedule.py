@@ -8,25 +8,10 @@ from torch import Tensor
 
 # Stable Diffusion 1 and 2, MVDream and Zero-1-to-3 all have this one
 STEPS, BETA_START, BETA_END = 1000, 0.00085, 0.012
-# what LDM saves of its schedule; all of it follows from the betas
-BUFFERS = frozenset(
-    (
-        "betas",
-        "alphas_cumprod",
-        "alphas_cumprod_prev",
-        "sqrt_alphas_cumprod",
-        "sqrt_one_minus_alphas_cumprod",
-        "log_one_minus_alphas_cumprod",
-        "sqrt_recip_alphas_cumprod",
-        "sqrt_recipm1_alphas_cumprod",
-        "posterior_variance",
-        "posterior_log_variance_clipped",
-        "posterior_mean_coef1",
-        "posterior_mean_coef2",
-        "logvar",
-        "lvlb_weights",
-        "scale_factor",
-    )
+# how the names begin that LDM saves of its schedule; all of it follows from the betas
+BUFFERS = (
+    *("betas", "alphas_cumprod", "sqrt_", "log_one_minus_", "posterior_"),
+    *("logvar", "lvlb_weights", "scale_factor"),
 )
 
 

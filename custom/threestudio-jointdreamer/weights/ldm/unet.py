@@ -11,12 +11,18 @@ from .converters import diffusers_converter
 
 SD1_HEADS = 8  # Stable Diffusion 1: as many heads at every width
 SD2_HEAD_DIM = 64  # Stable Diffusion 2: heads of one width
-CAMERA_EMBED, LABEL_EMBED = "camera_embed.", "label_emb.0."
+# MVDream's camera embedding (Linear, SiLU, Linear) is added to the time embedding, as the class
+# embedding of a stock model is
+CAMERA = {
+    f"camera_embed.{ours}.{kind}": f"class_embedding.linear_{theirs}.{kind}"
+    for ours, theirs in ((0, 1), (2, 2))
+    for kind in ("weight", "bias")
+}
 
 
 def has_camera(weights: Mapping[str, Tensor]) -> bool:
     """Whether the UNet takes a camera vector, as MVDream's does."""
-    return f"{CAMERA_EMBED}0.weight" in weights
+    return "camera_embed.0.weight" in weights
 
 
 def projects_linearly(weights: Mapping[str, Tensor]) -> bool:
@@ -53,6 +59,13 @@ def unet_config(
     linear = projects_linearly(weights)
     if num_heads is None and head_dim is None:
         num_heads, head_dim = (None, SD2_HEAD_DIM) if linear else (SD1_HEADS, None)
+    indivisible = [width for width in widths if width % (num_heads or head_dim)]
+    if indivisible:
+        heads = f"{num_heads} heads" if num_heads else f"heads of {head_dim}"
+        raise ValueError(f"its width {indivisible[0]} does not divide into {heads}")
+    if widths[0] != channels:
+        raise ValueError(f"its first block has {widths[0]} channels and its first layer {channels}")
+    text = weights["middle_block.1.transformer_blocks.0.attn2.to_k.weight"]
     config = {
         "_class_name": UNet2DConditionModel.__name__,
         "sample_size": sample_size,
@@ -60,10 +73,11 @@ def unet_config(
         "out_channels": weights["out.2.weight"].shape[0],
         "block_out_channels": widths,
         "layers_per_block": len(levels[0]),
-        "down_block_types": [_DOWN[attention] for attention in attends],
-        "up_block_types": [_UP[attention] for attention in reversed(attends)],
-        "cross_attention_dim": _text_width(weights),
-        "attention_head_dim": _heads(widths, num_heads, head_dim),  # diffusers means their number
+        "down_block_types": ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends],
+        "up_block_types": ["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in attends[::-1]],
+        "cross_attention_dim": text.shape[1],
+        # diffusers means their number
+        "attention_head_dim": num_heads or [width // head_dim for width in widths],
         "use_linear_projection": linear,
         "act_fn": "silu",
         "norm_eps": 1e-5,
@@ -71,40 +85,24 @@ def unet_config(
         "flip_sin_to_cos": True,
         "freq_shift": 0,
     }
-    if widths[0] != channels:
-        raise ValueError(f"its first block has {widths[0]} channels and its first layer {channels}")
     if has_camera(weights):
         config["class_embed_type"] = "projection"
-        camera_dim = weights[f"{CAMERA_EMBED}0.weight"].shape[1]
-        config["projection_class_embeddings_input_dim"] = camera_dim
+        config["projection_class_embeddings_input_dim"] = weights["camera_embed.0.weight"].shape[1]
     return config
 
 
 def convert_unet(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
     """The weights under diffusers' names, each of them used and each of the model's filled.
 
-    MVDream's camera embedding (Linear, SiLU, Linear, added to the time embedding) becomes the
-    model's class embedding.
-
     Raises:
         KeyError, ValueError: missing, surplus or misshapen weights, by their LDM names.
     """
-    ldm_names = {_as_label(name, weights): name for name in weights}
-    named = {name: weights[original] for name, original in ldm_names.items()}
-    names = renaming(diffusers_converter("unet"), named, config, prefix="model.diffusion_model.")
-    names = {new: ldm_names[old] for new, old in names.items()}
-    model = empty_model(UNet2DConditionModel, config)
-    return fit(weights, names, model)
-
-
-_DOWN = {True: "CrossAttnDownBlock2D", False: "DownBlock2D"}
-_UP = {True: "CrossAttnUpBlock2D", False: "UpBlock2D"}
-
-
-def _as_label(name: str, weights: Mapping[str, Tensor]) -> str:
-    if has_camera(weights) and name.startswith(CAMERA_EMBED):
-        return LABEL_EMBED + name.removeprefix(CAMERA_EMBED)
-    return name
+    without_camera = {**config, "class_embed_type": None}  # which diffusers wants under other names
+    names = renaming(
+        diffusers_converter("unet"), weights, without_camera, prefix="model.diffusion_model."
+    )
+    names |= {new: name for name, new in CAMERA.items() if name in weights}
+    return fit(weights, names, empty_model(UNet2DConditionModel, config))
 
 
 def _levels(weights: Mapping[str, Tensor]) -> list[list[int]]:
@@ -118,20 +116,3 @@ def _levels(weights: Mapping[str, Tensor]) -> list[list[int]]:
     if len({len(level) for level in levels}) > 1 or not levels[0]:
         raise ValueError("its resolutions have different numbers of layers")
     return levels
-
-
-def _text_width(weights: Mapping[str, Tensor]) -> int:
-    return weights["middle_block.1.transformer_blocks.0.attn2.to_k.weight"].shape[1]
-
-
-def _heads(widths: list[int], num_heads: int | None, head_dim: int | None) -> int | list[int]:
-    if num_heads is not None:
-        indivisible = [width for width in widths if width % num_heads]
-    else:
-        indivisible = [width for width in widths if width % head_dim]
-    if indivisible:
-        raise ValueError(
-            f"its width {indivisible[0]} does not divide into "
-            + (f"{num_heads} heads" if num_heads is not None else f"heads of {head_dim}")
-        )
-    return num_heads if num_heads is not None else [width // head_dim for width in widths]

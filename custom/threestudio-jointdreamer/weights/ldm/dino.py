@@ -2,61 +2,31 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from .renaming import apart, renamed
 
 LAYER_NORM_EPS = 1e-6
 HEAD_DIM = 64  # channels of an attention head in every ViT of DINO
 WRAPPERS = ("module.", "backbone.")  # prefixes that DINO's training puts before the backbone's keys
 UNUSED = "head."  # keys of the projection head, which is used in DINO's own training only
 TELLTALES = ("cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight")
-QKV = ("query", "key", "value")
-OUTSIDE = {  # the reference's name and the published one
-    "cls_token": "embeddings.cls_token",
-    "pos_embed": "embeddings.position_embeddings",
-    "patch_embed.proj": "embeddings.patch_embeddings.projection",
-    "norm": "layernorm",
+QKV = tuple(f".attn.{part}." for part in ("query", "key", "value"))
+NAMES = {  # patterns of the reference's, and what the published names have instead
+    r"^blocks\.": "encoder.layer.",
+    r"\.norm1\.": ".layernorm_before.",
+    r"\.attn\.(query|key|value)\.": r".attention.attention.\1.",
+    r"\.attn\.proj\.": ".attention.output.dense.",
+    r"\.norm2\.": ".layernorm_after.",
+    r"\.mlp\.fc1\.": ".intermediate.dense.",
+    r"\.mlp\.fc2\.": ".output.dense.",
+    r"^norm\.": "layernorm.",
+    r"^cls_token$": "embeddings.cls_token",
+    r"^pos_embed$": "embeddings.position_embeddings",
+    r"^patch_embed\.proj\.": "embeddings.patch_embeddings.projection.",
 }
-IN_BLOCK = {
-    "norm1": "layernorm_before",
-    "attn.proj": "attention.output.dense",
-    "norm2": "layernorm_after",
-    "mlp.fc1": "intermediate.dense",
-    "mlp.fc2": "output.dense",
-}
-
-
-@dataclass(frozen=True)
-class DinoCheckpoint:
-    """A checkpoint file of DINO, whose one part has no name.
-
-    Attributes:
-        path: the file, for errors.
-        weights: by the reference's names.
-    """
-
-    path: Path
-    weights: Mapping[str, Tensor]
-    kind = "DINO's vision transformer"
-    parts = ("",)
-
-    def has(self, part: str) -> bool:
-        return not part
-
-    def files(self, part: str) -> list[Path]:
-        return [self.path]
-
-    def read(self, part: str) -> tuple[dict, dict[str, Tensor]]:
-        """The config and weights of a ViTModel without a pooler; raises as `to_transformers`."""
-        if part:
-            raise ValueError(f"{self.path} ({self.kind}) has no {part}.")
-        try:
-            return to_transformers(self.weights)
-        except ValueError as error:
-            raise ValueError(f"{self.path}: {error}") from error
 
 
 def is_original(names: Iterable[str]) -> bool:
@@ -88,21 +58,8 @@ def to_transformers(
             "dino_deitsmall16_pretrain.pth (ResNet-50 and XCiT are not served)."
         )
     config = _config(weights, head_dim or HEAD_DIM)
-    return config, dict(part for name, tensor in weights.items() for part in _parts(name, tensor))
-
-
-def _parts(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
-    """What becomes of one tensor; the reference stacks queries, keys and values."""
-    module, _, kind = name.rpartition(".")
-    if not name.startswith("blocks."):
-        return [(OUTSIDE.get(name) or f"{OUTSIDE.get(module, module)}.{kind}", tensor)]
-    _, number, layer = module.split(".", 2)
-    block = f"encoder.layer.{number}"
-    if layer == "attn.qkv" and tensor.shape[0] % len(QKV) == 0:
-        names = [f"{block}.attention.attention.{part}.{kind}" for part in QKV]
-        rows = tensor.chunk(len(QKV))
-        return [(name, part.clone()) for name, part in zip(names, rows, strict=True)]
-    return [(f"{block}.{IN_BLOCK.get(layer, layer)}.{kind}", tensor)]
+    weights = apart(weights, ".attn.qkv.", QKV)
+    return config, {renamed(name, NAMES): tensor for name, tensor in weights.items()}
 
 
 def _unwrapped(name: str) -> str:
