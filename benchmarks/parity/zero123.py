@@ -137,7 +137,7 @@ def run_ours(module: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
     if "latents" not in inputs:
         return module(inputs["sample"]).image_embeds
     prior = LatentPrior(module["unet"], NoiseSchedule(torch.ones(1000)), condition_channels=4)
-    zero123 = Zero123(prior, None, ImagePriorOptions(), module["cc_projection"])
+    zero123 = Zero123(prior, None, ImagePriorOptions(), cc_projection=module["cc_projection"])
     cameras = torch.tensor([CAMERAS], dtype=torch.float64)
     given, without = zero123.predict_noise(
         inputs["sample"][None],

@@ -8,7 +8,6 @@ there, and one for each sample.
 
 from collections.abc import Callable
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -27,35 +26,23 @@ def within_half_range(
         function: treats samples independently, and takes and gives single precision, whatever it
             computes in.
     """
-    factor: dict[str, Tensor] = {}
-    return _Scale.apply(function(_Unscale.apply(x, factor)), factor)
+    inside = x.view_as(x)
+    if not inside.requires_grad:
+        return function(x)
+    factor: Float[Tensor, " B"]
 
-
-class _Scale(torch.autograd.Function):
-    """Identity; its backward chooses the factors, as it comes first."""
-
-    @staticmethod
-    def forward(ctx, y: Tensor, factor: dict[str, Tensor]) -> Tensor:
-        ctx.factor = factor
-        return y.view_as(y)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+    def choose_and_multiply(grad: Float[Tensor, "B ..."]) -> Float[Tensor, "B ..."]:
+        nonlocal factor
         largest = grad.detach().abs().flatten(1).amax(dim=1)
         exponent = (TARGET / largest).log2().floor().clamp(-100, 100)  # ∞ for a gradient of zeros
-        ctx.factor["per sample"] = factor = exponent.exp2()
-        return grad * _like(factor, grad), None
+        factor = exponent.exp2()
+        return grad * _like(factor, grad)
 
-
-class _Unscale(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x: Tensor, factor: dict[str, Tensor]) -> Tensor:
-        ctx.factor = factor
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
-        return grad / _like(ctx.factor["per sample"], grad), None
+    inside.register_hook(lambda grad: grad / _like(factor, grad))
+    y = function(inside)
+    y = y.view_as(y)  # hooks of the function's own see what runs through it
+    y.register_hook(choose_and_multiply)
+    return y
 
 
 def _like(factor: Float[Tensor, " B"], x: Float[Tensor, "B ..."]) -> Float[Tensor, "B ..."]:

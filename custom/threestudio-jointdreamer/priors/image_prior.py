@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from transformers import CLIPVisionModelWithProjection
 
 from ..weights.models import open_model
-from .latent_prior import LatentPrior, resize
-from .loading import HALF, precision, read_schedule
+from .latent_prior import LatentPrior
+from .loading import HALF, KEY, precision, read_schedule
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of the pictures that CLIP was trained on
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -31,24 +31,9 @@ class Cameras:
     reference: Float[Tensor, "N 1 3"]
 
     @property
-    def elevation(self) -> Float[Tensor, "N V"]:
-        """Degrees above the horizon."""
-        return self.views[..., 0]
-
-    @property
     def azimuth_offset(self) -> Float[Tensor, "N V"]:
         """Degrees from the reference, counter-clockwise seen from above, in [0, 360)."""
         return (self.views[..., 1] - self.reference[..., 1]) % 360
-
-    @property
-    def raised(self) -> Float[Tensor, "N V"]:
-        """Degrees of elevation above the reference."""
-        return self.views[..., 0] - self.reference[..., 0]
-
-    @property
-    def farther(self) -> Float[Tensor, "N V"]:
-        """How much farther from the object than the reference."""
-        return self.views[..., 2] - self.reference[..., 2]
 
 
 @dataclass(frozen=True)
@@ -79,6 +64,9 @@ class ImagePriorOptions:
     elevation_tolerance: float = 15.0
 
 
+NO_OPTIONS = ImagePriorOptions()
+
+
 class ImagePrior(ABC):
     """A latent diffusion model that predicts views of an object from one picture of it.
 
@@ -88,7 +76,7 @@ class ImagePrior(ABC):
         prior: UNet, schedule and VAE; images are encoded by it as by any other.
         image_encoder: CLIP's image tower.
         options: of the user.
-        parts: models of `part_classes`, by name.
+        parts: models of `part_classes`, which become attributes.
 
     Attributes:
         kind: its name in messages.
@@ -97,7 +85,7 @@ class ImagePrior(ABC):
         crosses_domains: whether `cross_domain` may be chosen.
         unet_class: what `unet/` is loaded as.
         part_classes: what a model of this kind has beside unet, vae, scheduler and image_encoder,
-            by the name of its folder and of the constructor's argument.
+            by the name of its folder.
     """
 
     kind: ClassVar[str]
@@ -111,10 +99,13 @@ class ImagePrior(ABC):
         prior: LatentPrior,
         image_encoder: CLIPVisionModelWithProjection,
         options: ImagePriorOptions,
+        **parts: nn.Module,
     ) -> None:
         self.prior = prior
         self.image_encoder = image_encoder
         self.options = options
+        for name, part in parts.items():
+            setattr(self, name, part)
         width = self.token_width()
         if width != prior.text_dim:
             raise ValueError(
@@ -169,9 +160,6 @@ class ImagePrior(ABC):
         posterior = self.prior.vae.encode((pixels * 2 - 1).to(self.prior.dtype)).latent_dist
         return posterior.mode().to(pixels.dtype)
 
-    def _at_size(self, rgb: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N 3 H W"]:
-        return resize(rgb, self.prior.image_size)
-
 
 KINDS: list[type[ImagePrior]] = []
 
@@ -190,24 +178,20 @@ def load_image_prior(
     device: torch.device,
     half_precision_weights: bool = True,
     vae_from: str | None = None,
-    key: str = "pretrained_model_name_or_path",
-    options: ImagePriorOptions | None = None,
+    key: str = KEY,
+    options: ImagePriorOptions = NO_OPTIONS,
 ) -> ImagePrior:
     """A frozen image-to-image model, of the kind that its own unet/config.json tells.
 
     Args:
-        name_or_path: a folder with unet/, vae/, image_encoder/ and scheduler/, a hub name, or an
-            original checkpoint file.
-        half_precision_weights: fp16 on a GPU. The CPU always computes in fp32.
+        name_or_path, half_precision_weights, key: as `load_prior`'s; a folder also holds
+            image_encoder/.
         vae_from: another model whose VAE is used.
-        key: the config key to name in errors.
 
     Raises:
-        FileNotFoundError: a folder, a file, or a hub name that cannot be fetched.
-        ValueError: a model of no known kind, an option that its kind lacks, or weights that are
-            truncated or do not fit the config.
+        FileNotFoundError, ValueError: as `load_prior`, or a model of no known kind, or an option
+            that its kind lacks.
     """
-    options = options or ImagePriorOptions()
     dtype = precision(device, half_precision_weights)
     half = dtype in HALF
     needed = ["unet", "scheduler", "image_encoder", *([] if vae_from else ["vae"])]
@@ -252,3 +236,8 @@ def _kind_of(
 def repeat_views(x: Tensor, n_view: int) -> Tensor:
     """One row per object, `N ...`, to one per view, `(N V) ...`."""
     return x.repeat_interleave(n_view, dim=0)
+
+
+def with_nothing(x: Tensor, guided: bool) -> Tensor:
+    """A condition, `B ...`, followed by zeros, which stand for none, if the model is `guided`."""
+    return torch.cat([x, torch.zeros_like(x)]) if guided else x

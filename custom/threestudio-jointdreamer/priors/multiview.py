@@ -21,8 +21,6 @@ class CrossViewAttnProcessor:
     """
 
     def __init__(self, n_view: int) -> None:
-        if n_view < 1:
-            raise ValueError(f"n_view={n_view} must be at least 1.")
         self.n_view = n_view
 
     def __call__(

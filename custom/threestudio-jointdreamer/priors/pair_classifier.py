@@ -4,9 +4,8 @@ A folder of it holds `head/` (config.json and safetensors, a diffusers model) an
 DINO in transformers' layout), or the head alone, whose config then names the published DINO that it
 was trained on.
 
-JointDreamer's authors published no weights, and we do not read their format: their last layer is a
-cosine, so a logit of theirs stays within ±1 and no probability leaves 27 to 73 %, and their camera
-input multiplies one matrix with the transpose of the other, not with its inverse.
+JointDreamer's authors published no weights, and we do not read their format: their logit is a
+cosine, so that no probability leaves 27 to 73 %, and their camera input is no relative pose.
 """
 
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from transformers import ViTModel
 
 from ..files import replacing_folder
 from .dino import IMAGE_MEAN, IMAGE_STD, cls_features, load_dino
-from .loading import load_model, precision
+from .loading import KEY, load_model, precision
 from .multiview import CAMERA_DIM, camera_condition
 
 
@@ -31,9 +30,7 @@ class PairHead(ModelMixin, ConfigMixin):
 
     Both views' features and their squared difference are projected together (without the latter,
     whether two objects are alike is learnt much more slowly); the camera then modulates every
-    residual block by a scale and a shift (as DiT's conditions do, Peebles and Xie 2023), because
-    what it must decide is whether *this* camera explains the change from one view to the other: a
-    product, not a sum.
+    residual block by a scale and a shift, as DiT's conditions do (Peebles and Xie 2023).
 
     Args:
         feature_dim: width of the backbone's features.
@@ -181,7 +178,7 @@ def load_pair_classifier(
     device: torch.device,
     half_precision_weights: bool = True,
     backbone_name_or_path: str | None = None,
-    key: str = "pretrained_model_name_or_path",
+    key: str = KEY,
     backbone_key: str = "backbone_name_or_path",
 ) -> PairClassifier:
     """A frozen pair classifier in eval mode.
@@ -193,9 +190,7 @@ def load_pair_classifier(
             config names, and else backbone/ beside the head.
         key, backbone_key: the config keys to name in errors.
 
-    Raises:
-        FileNotFoundError: as `load_dino`.
-        ValueError: weights that are damaged, or do not fit each other.
+    Raises: as `load_model`; ValueError too if head and backbone do not fit each other.
     """
     head = load_model(PairHead, name_or_path, "head", device, torch.float32, key)
     dtype = precision(device, half_precision_weights)
@@ -215,11 +210,9 @@ def relative_pose(
 ) -> Float[Tensor, "*B 16"]:
     """The second camera in the first one's frame, c_1⁻¹ c_2 with c camera-to-world, row by row.
 
-    (With world-to-camera matrices w this is w_1 w_2⁻¹.) Unlike c_1 c_2⁻¹, which for camera-to-world
-    matrices is a motion of the world, it stays the same when the world is turned. Both cameras are
-    first moved to distance 1 from the origin, where the object is, as MVDream's are: distance and
-    field of view say how large the object appears, which the images tell, and not from where it is
-    seen; and the numbers stay within ±2 whatever the scene's scale.
+    Unlike c_1 c_2⁻¹ it stays the same when the world is turned. Both cameras are first moved to
+    distance 1 from the origin, where the object is, as MVDream's are: distance and field of view
+    say how large the object appears, which the images tell, and not from where it is seen.
     """
     batch = c2w_first.shape[:-2]
     first, second = (

@@ -6,7 +6,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .image_prior import Cameras, ImagePrior, Reference, register_image_prior, repeat_views
+from .image_prior import (
+    Cameras,
+    ImagePrior,
+    Reference,
+    register_image_prior,
+    repeat_views,
+    with_nothing,
+)
+from .latent_prior import resize
 from .multiview import use_cross_view_attention
 from .wonder3d_unet import PUBLISHED_CLASS, Wonder3DUNet
 
@@ -61,18 +69,11 @@ class Wonder3D(ImagePrior):
         return unet_config.get("_class_name") in (PUBLISHED_CLASS, Wonder3DUNet.__name__)
 
     def look_at(self, rgb: Float[Tensor, "N 3 H W"]) -> Reference:
-        pixels = self._at_size(rgb)
+        pixels = resize(rgb, self.prior.image_size)
         embedding = self._embed(pixels, align_corners=False, antialias=True)
         return Reference(embedding, self._mode(pixels) * self.prior.vae.config.scaling_factor)
 
-    def predict_noise(
-        self,
-        x_t: Float[Tensor, "N V C h w"],
-        t: Int[Tensor, " N"],
-        reference: Reference,
-        cameras: Cameras,
-        guided: bool,
-    ) -> tuple[Float[Tensor, "N V C h w"], Float[Tensor, "N V C h w"] | None]:
+    def predict_noise(self, x_t, t, reference, cameras, guided):
         angles = self._angles[self.places(cameras)].flatten(0, 1)
         n_view = x_t.shape[1]
         if n_view != self._n_view:
@@ -83,9 +84,8 @@ class Wonder3D(ImagePrior):
         if self.options.cross_domain:
             normals = self._imagine_normals(views, angles, t, reference)
             domains = {NORMALS: normals, COLOURS: views}
-        eps = self._predict(domains, angles, t, reference, guided)
-        by_object = [x.unflatten(0, x_t.shape[:2]) for x in eps]
-        return by_object[0], (by_object[1] if guided else None)
+        eps = self._predict(domains, angles, t, reference, guided).unflatten(1, x_t.shape[:2])
+        return eps[0], (eps[1] if guided else None)
 
     def places(self, cameras: Cameras) -> Int[Tensor, "N V"]:
         """Which of the six fixed views each view is.
@@ -93,7 +93,7 @@ class Wonder3D(ImagePrior):
         Raises:
             ValueError: a view that is none of them, or two that are the same.
         """
-        elevation, offset = cameras.elevation.cpu(), cameras.azimuth_offset.cpu()
+        elevation, offset = cameras.views[..., 0].cpu(), cameras.azimuth_offset.cpu()
         tolerance = self.options.elevation_tolerance
         steepest = elevation.flatten()[elevation.abs().argmax()].item()
         if abs(steepest) > tolerance + 1e-3:
@@ -128,29 +128,24 @@ class Wonder3D(ImagePrior):
         t: Int[Tensor, " B"],
         reference: Reference,
         guided: bool,
-    ) -> list[Float[Tensor, "B C h w"]]:
+    ) -> Float[Tensor, "P B C h w"]:
         """ε of the last domain, given the reference and, if `guided`, without it."""
         n_view = len(t) // len(reference.embedding)
-        embedding, latents = (
-            repeat_views(x, n_view) for x in (reference.embedding[:, None], reference.latents)
-        )
-        branches = [(embedding, latents)]
-        if guided:
-            branches.append((torch.zeros_like(embedding), torch.zeros_like(latents)))
-        passes = len(domains) * len(branches)
+        count, passes = len(domains), 2 if guided else 1
+        embedding = with_nothing(repeat_views(reference.embedding[:, None], n_view), guided)
+        latents = with_nothing(repeat_views(reference.latents, n_view), guided)
+        numbers = [camera_and_domain(angles, domain).repeat(passes, 1) for domain in domains]
         eps = self.prior.predict_noise(
-            torch.cat([x for x in domains.values() for _ in branches]),
-            t.repeat(passes),
-            torch.cat([embedding for embedding, _ in branches] * len(domains)),
-            class_labels=torch.cat(
-                [camera_and_domain(angles, d) for d in domains for _ in branches]
-            ),
-            condition=torch.cat([latents for _, latents in branches] * len(domains)),
+            torch.cat([x for x in domains.values() for _ in range(passes)]),
+            t.repeat(count * passes),
+            embedding.repeat(count, 1, 1),
+            class_labels=torch.cat(numbers),
+            condition=latents.repeat(count, 1, 1, 1),
             cross_attention_kwargs=(
-                {"cross_domain": len(domains) == 2} if self._has_joint_attention else None
+                {"cross_domain": count == 2} if self._has_joint_attention else None
             ),
         )
-        return list(eps.chunk(passes))[-len(branches) :]
+        return eps.unflatten(0, (count, passes, -1))[-1]
 
     def _imagine_normals(
         self,

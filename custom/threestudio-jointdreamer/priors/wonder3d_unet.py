@@ -25,7 +25,6 @@ ATTENTION_FLAGS = {
     "mvcd_attention": False,
     "cd_attention_last": False,
 }
-OLD_NAMES = {"attn_joint_twice": "attn_joint_mid", "norm_joint_twice": "norm_joint_mid"}
 
 
 class CrossDomainAttnProcessor:
@@ -74,12 +73,12 @@ class CrossDomainBlock(nn.Module):
     def forward(
         self,
         hidden_states: Float[Tensor, "B L D"],
-        attention_mask: Tensor | None = None,
-        encoder_hidden_states: Float[Tensor, "B K E"] | None = None,
-        encoder_attention_mask: Tensor | None = None,
-        timestep: Tensor | None = None,
-        cross_attention_kwargs: dict[str, Any] | None = None,
-        class_labels: Tensor | None = None,
+        attention_mask=None,
+        encoder_hidden_states=None,
+        encoder_attention_mask=None,
+        timestep=None,
+        cross_attention_kwargs=None,
+        class_labels=None,
     ) -> Float[Tensor, "B L D"]:
         x = hidden_states
         x = x + self.attn1(self.norm1(x), attention_mask=attention_mask)
@@ -104,11 +103,12 @@ class Wonder3DUNet(UNet2DConditionModel):
         Raises:
             ValueError: an attention that no published model has, or a camera of another length.
         """
-        config = dict(config)
-        extra = {"num_views": config.pop("num_views", 6)}
-        extra["cd_attention_mid"] = config.pop("cd_attention_mid", True)
+        extra = {
+            name: config.get(name, value)
+            for name, value in {"num_views": 6, "cd_attention_mid": True, **ATTENTION_FLAGS}.items()
+        }
+        config = {name: value for name, value in config.items() if name not in extra}
         for name, value in ATTENTION_FLAGS.items():
-            extra[name] = config.pop(name, value)
             if extra[name] != value:
                 raise ValueError(
                     f"config.json has {name}={extra[name]}, a Wonder3D variant that is not "
@@ -124,21 +124,13 @@ class Wonder3DUNet(UNet2DConditionModel):
         for name in ("down_block_types", "up_block_types"):
             if name in config:
                 config[name] = [STOCK_BLOCKS.get(block, block) for block in config[name]]
-        if "mid_block_type" in config:
-            block = config["mid_block_type"]
-            config["mid_block_type"] = STOCK_BLOCKS.get(block, block)
+        block = config.get("mid_block_type")
+        config |= {"mid_block_type": STOCK_BLOCKS.get(block, block)} if block else {}
         unet = super().from_config(config, **kwargs)
         if extra["cd_attention_mid"]:
             _add_cross_domain_attention(unet)
         unet.register_to_config(**extra)
         return unet
-
-    @staticmethod
-    def current_name(name: str) -> str:
-        """Today's name of a weight; the first checkpoints call the new layers `..._twice`."""
-        for old, new in OLD_NAMES.items():
-            name = name.replace(f".{old}.", f".{new}.")
-        return name
 
 
 def _add_cross_domain_attention(unet: UNet2DConditionModel) -> None:

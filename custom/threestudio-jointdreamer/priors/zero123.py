@@ -5,19 +5,18 @@ from typing import Any
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import CLIPVisionModelWithProjection
 
 from .image_prior import (
     Cameras,
     ImagePrior,
-    ImagePriorOptions,
     Reference,
     register_image_prior,
     repeat_views,
+    with_nothing,
 )
-from .latent_prior import LatentPrior
+from .latent_prior import resize
 
 POSE_DIM = 4
 
@@ -41,22 +40,13 @@ class Zero123(ImagePrior):
     Made for white backgrounds. Stable Zero123, which has the same layers, is told the reference's
     polar angle in place of the distance, and is not served.
 
-    Args:
+    Attributes:
         cc_projection: makes CLIP's embedding and the pose one token.
     """
 
     kind = "zero123"
     part_classes = {"cc_projection": CCProjection}
-
-    def __init__(
-        self,
-        prior: LatentPrior,
-        image_encoder: CLIPVisionModelWithProjection,
-        options: ImagePriorOptions,
-        cc_projection: CCProjection,
-    ) -> None:
-        self.cc_projection = cc_projection
-        super().__init__(prior, image_encoder, options)
+    cc_projection: CCProjection
 
     def token_width(self) -> int:
         return self.cc_projection.config.out_channel
@@ -67,35 +57,26 @@ class Zero123(ImagePrior):
         return channels == (8, 4) and unet_config.get("class_embed_type") is None
 
     def look_at(self, rgb: Float[Tensor, "N 3 H W"]) -> Reference:
-        pixels = self._at_size(rgb)
+        pixels = resize(rgb, self.prior.image_size)
         embedding = self._embed(pixels, align_corners=True, antialias=False)
         return Reference(embedding, self._mode(pixels))  # not scaled, as in its training
 
-    def predict_noise(
-        self,
-        x_t: Float[Tensor, "N V C h w"],
-        t: Int[Tensor, " N"],
-        reference: Reference,
-        cameras: Cameras,
-        guided: bool,
-    ) -> tuple[Float[Tensor, "N V C h w"], Float[Tensor, "N V C h w"] | None]:
+    def predict_noise(self, x_t, t, reference, cameras, guided):
         n_view = x_t.shape[1]
         embedding, latents = (
             repeat_views(x, n_view) for x in (reference.embedding, reference.latents)
         )
         seen = torch.cat([embedding, relative_pose(cameras).flatten(0, 1)], dim=1)
         token = self.cc_projection(seen.to(self.prior.dtype))[:, None]
-        branches = [(token, latents)]
-        if guided:
-            branches.append((torch.zeros_like(token), torch.zeros_like(latents)))
+        passes = 2 if guided else 1
         eps = self.prior.predict_noise(
-            torch.cat([x_t.flatten(0, 1)] * len(branches)),
-            repeat_views(t, n_view).repeat(len(branches)),
-            torch.cat([token for token, _ in branches]),
-            condition=torch.cat([latents for _, latents in branches]),
+            torch.cat([x_t.flatten(0, 1)] * passes),
+            repeat_views(t, n_view).repeat(passes),
+            with_nothing(token, guided),
+            condition=with_nothing(latents, guided),
         )
-        with_it, *without = eps.unflatten(0, (len(branches), *x_t.shape[:2]))
-        return with_it, (without[0] if guided else None)
+        eps = eps.unflatten(0, (passes, *x_t.shape[:2]))
+        return eps[0], (eps[1] if guided else None)
 
 
 def relative_pose(cameras: Cameras) -> Float[Tensor, "N V 4"]:
@@ -103,7 +84,6 @@ def relative_pose(cameras: Cameras) -> Float[Tensor, "N V 4"]:
 
     Radians; the polar angle is counted from the top, so that a higher view has a negative one.
     """
+    raised, _, farther = (cameras.views - cameras.reference).unbind(-1)
     azimuth = cameras.azimuth_offset.deg2rad()
-    return torch.stack(
-        [-cameras.raised.deg2rad(), azimuth.sin(), azimuth.cos(), cameras.farther], dim=-1
-    )
+    return torch.stack([-raised.deg2rad(), azimuth.sin(), azimuth.cos(), farther], dim=-1)
