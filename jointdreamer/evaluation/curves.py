@@ -3,6 +3,7 @@
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 from matplotlib import cycler
@@ -20,7 +21,7 @@ METHOD_COLORS = (*COLORS, "#3f8f8f", "#b0507f", "#7a4a2b", "#a3b82f", "#111110",
 
 @dataclass(frozen=True)
 class Panel:
-    """One small diagram of the logged `names`; one that ends in `_` or `-` is a prefix."""
+    """One small diagram of what is logged under `names`, which may be patterns as of files."""
 
     title: str
     names: tuple[str, ...]
@@ -34,7 +35,7 @@ PANELS = (
     Panel("guidance scale", ("train/guidance_scale",)),
     Panel("energy weight", ("train_params/energy_weight", "train/energy_weight")),
     Panel("noise level t", ("train/min_step", "train/max_step")),
-    Panel("learning rates", ("train_params/lr_", "lr-"), log_scale=True),
+    Panel("learning rates", ("train_params/lr_*", "lr-*"), log_scale=True),
     Panel(
         "regularisers",
         ("train/loss_orient", "train/loss_sparsity", "train/loss_opaque", "train/loss_z_variance"),
@@ -93,12 +94,8 @@ def _effective_rates(metrics: dict[str, Series]) -> dict[str, Series]:
 
 
 def _select(panel: Panel, metrics: dict[str, Series]) -> dict[str, Series]:
-    prefixes = tuple(name for name in panel.names if name.endswith(("_", "-")))
-    return {
-        name: metrics[name]
-        for name in sorted(metrics)
-        if name in panel.names or (prefixes and name.startswith(prefixes))
-    }
+    found = [name for name in metrics if any(fnmatch(name, pattern) for pattern in panel.names)]
+    return {name: metrics[name] for name in sorted(found)}
 
 
 def _draw(axes: Axes, panel: Panel, found: dict[str, Series]) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..janus.verdict import Verdict
 from ..progress import track
+from ..prompt_lists import read_prompts
 from ..runs import read_picture
 from . import TINY_CLIP
 from .assets import Asset, Frame, find_runs, read_assets
@@ -19,7 +20,7 @@ from .clip_models import Clip, load_clip
 from .clip_score import clip_score, similarities
 from .feature_store import FeatureStore
 from .fid import FeatureExtractor, find_extractor, frechet_distance, reference_pictures
-from .r_precision import distinct, place_of, read_prompts, retrieve
+from .r_precision import distinct, place_of, retrieve
 from .rows import AssetRow, MethodRow, by_method
 from .smoothness import CURVE, roughness
 from .verdicts import choose_detector, judge_assets
@@ -66,9 +67,9 @@ def measure_runs(
         raise ValueError(f"--views {views} must be 1 or more.")
     detector = choose_detector(janus, clip_name)
     references = reference_pictures(fid_reference) if fid_reference else []
-    given = read_prompts(prompts) if prompts else None
+    given = read_prompts(prompts, "--prompts") if prompts else None
     assets, skipped = read_assets(find_runs(runs), skip_unfinished)
-    candidates = given or distinct(asset.prompt for asset in assets)
+    candidates = distinct(given or [asset.prompt for asset in assets])
 
     if device_name == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: PyTorch sees no GPU. Use --device cpu.")
@@ -106,11 +107,12 @@ def _measure_assets(
     rows = []
     for asset, verdict in track(list(zip(assets, verdicts, strict=True)), "assets"):
         frames, text = asset.every(views), asked[own.index(asset.prompt)]
-        images = _features(clip.identity, clip.images, frames, store)
+        images = _features(clip, clip.images, frames, store)
         place, texts = place_of(asset.prompt, candidates), listed
         if place is None:  # it joins the list
             place, texts = len(listed), torch.cat([listed, text[None]])
-        found = retrieve(similarities(images, texts), place) if len(texts) > 1 else None
+        choice = len(texts) > 1
+        r_precision, rank = retrieve(similarities(images, texts), place) if choice else (None, None)
         row = AssetRow(
             run=str(asset.run.folder),
             method=asset.method,
@@ -120,9 +122,9 @@ def _measure_assets(
             views=len(frames),
             clip=clip.name,
             clip_score=clip_score(images, text),
-            r_precision=found and found.r_precision,
-            rank=found and found.rank,
-            candidates=found and found.candidates,
+            r_precision=r_precision,
+            rank=rank,
+            candidates=len(texts) if choice else None,
             roughness=roughness(asset.curve(CURVE)),
             faces=verdict and verdict.n_faces,
             face_views=verdict and len(verdict.scores),
@@ -152,27 +154,27 @@ def _measure_fids(
     real = torch.cat([embed(chunk) for chunk in track(chunks, "FID references")])
     fake: dict[str, list[Tensor]] = {}
     for asset in track(assets, "FID renders"):
-        features = _features(extractor.identity, extractor.features, asset.every(views), store)
+        features = _features(extractor, extractor.features, asset.every(views), store)
         fake.setdefault(asset.method, []).append(features)
     return {
         method: {
             "fid": frechet_distance(real, torch.cat(features)),
             "fid_features": extractor.name,
             "fid_renders": sum(map(len, features)),
-            "fid_references": len(real),
+            "fid_references": len(references),
         }
         for method, features in fake.items()
     }
 
 
 def _features(
-    identity: str,
+    model: Clip | FeatureExtractor,
     compute: Callable[[Sequence[Tile]], Tensor],
     frames: Sequence[Frame],
     store: FeatureStore,
 ) -> Float[Tensor, "V D"]:
     return store.features(
-        f"{identity}, renders of aspect {frames[0].aspect}",
+        f"{model.identity}, renders of aspect {frames[0].aspect}",
         [frame.path for frame in frames],
         lambda: compute([frame.picture() for frame in frames]),
     )

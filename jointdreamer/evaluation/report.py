@@ -1,6 +1,5 @@
 """What is written of an evaluation: CSV tables, a page of HTML, and the methods on the terminal."""
 
-import base64
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,7 +20,7 @@ from .curves import draw_methods
 from .measure import Evaluation
 from .rows import AssetRow, MethodRow
 from .smoothness import CURVE
-from .thumbnails import Thumbnails
+from .thumbnails import all_round, data_uri, turning
 
 TEMPLATE = "report.html.j2"
 CURVE_SIZE = (90, 40)  # pixels
@@ -127,29 +126,25 @@ def write_report(
     """
     prompts = {row.prompt for row in result.rows}
     compared = len({(row.prompt, row.method) for row in result.rows}) > len(prompts)
-    size = Thumbnails(height=64, strip=4, turn=16) if compared else Thumbnails()
-    pairs = list(zip(result.assets, result.rows, strict=True))
-    entries = [
-        Entry(row, polyline(log_curve(asset)), size.all_round(asset), size.turning(asset))
-        for asset, row in track(pairs, "report")
-    ]
+    height, n_views, n_frames = (64, 4, 16) if compared else (96, 8, 24)
+    entries = []
+    for asset, row in track(list(zip(result.assets, result.rows, strict=True)), "report"):
+        pictures = all_round(asset, height, n_views), turning(asset, height, n_frames)
+        entries.append(Entry(row, polyline(log_curve(asset)), *pictures))
     curves = method_curves(result.assets) if compared else {}
-    svg = base64.b64encode(draw_methods(curves).encode()).decode() if curves else ""
     loader = FileSystemLoader(Path(__file__).parent)
     template = Environment(loader=loader, autoescape=True, trim_blocks=True).get_template(TEMPLATE)
     page = template.render(
         title=title,
-        settings=result.settings,
+        result=result,
         tables=tables,
-        methods=result.methods,
         method_columns=METHOD_COLUMNS,
+        asset_columns=ASSET_COLUMNS,
+        shown=shown,
         curves=curves,
-        curves_source=f"data:image/svg+xml;base64,{svg}",
+        curves_source=data_uri(draw_methods(curves).encode(), "svg+xml") if curves else "",
         sheets=contact_sheets(entries) if compared else {},
         entries=entries,
-        asset_columns=ASSET_COLUMNS,
-        skipped=result.skipped,
-        shown=shown,
     )
     with replacing(path) as new:
         new.write_text(page, encoding="utf-8")

@@ -15,6 +15,7 @@ from yaml import YAMLError
 
 from ..experiment import read_experiment
 from ..paths import find_file
+from ..prompt_lists import read_prompts
 from ..slugs import slug
 
 PROMPT = "system.prompt_processor.prompt"
@@ -154,21 +155,16 @@ def groups_of(runs: Sequence[PlannedRun], size: int, jobs: int) -> list[list[Pla
     They are no larger than they have to be for `jobs` processes to be done in as few rounds: with
     3 x 16 runs of 11 methods and 16 processes, 44 groups of 12 in three rounds, as 33 of 16 are.
     """
-    divided = [_divided(runs, n) for n in range(1, size + 1)]
-    rounds = [-(-len(groups) // jobs) for groups in divided]
-    return divided[rounds.index(rounds[-1])]
-
-
-def _divided(runs: Sequence[PlannedRun], size: int) -> list[list[PlannedRun]]:
-    by_method: dict[Any, list[list[PlannedRun]]] = {}
-    groups = []
+    of_method: dict[Any, list[PlannedRun]] = {}
     for run in runs:
-        of_method = by_method.setdefault((run.method, run.overrides), [])
-        if not of_method or len(of_method[-1]) == size:
-            of_method.append([])
-            groups.append(of_method[-1])
-        of_method[-1].append(run)
-    return groups
+        of_method.setdefault((run.method, run.overrides), []).append(run)
+
+    def rounds(n: int) -> int:
+        return -(-sum(-(-len(members) // n) for members in of_method.values()) // jobs)
+
+    n = next(n for n in range(1, size + 1) if rounds(n) == rounds(size))
+    starts = [(members, i) for members in of_method.values() for i in range(0, len(members), n)]
+    return sorted((m[i : i + n] for m, i in starts), key=lambda group: runs.index(group[0]))
 
 
 def read_sweep(
@@ -198,13 +194,18 @@ def read_sweep(
             raise ValueError(f"{key}={raw[key]} must be a whole number from 1.")
     if not raw["seeds"] or min(raw["seeds"]) < 0:
         raise ValueError(f"seeds={raw['seeds']} must be whole numbers from 0, such as [0, 1].")
+    prompts = raw["prompts"]
+    if isinstance(prompts, str):
+        prompts = read_prompts(prompts, "prompts")
+    if not isinstance(prompts, list) or not all(isinstance(p, str) and p.strip() for p in prompts):
+        raise ValueError("prompts must be a list of texts, none of them empty.")
     known = raw["methods"]
     names = list(known) if methods is None else methods
     if unknown := [name for name in names if name not in known]:
         raise ValueError(f"--methods {unknown[0]}: there is no such one, but {', '.join(known)}.")
     return Sweep(
         methods=tuple(_method(name, known[name]) for name in _distinct(names, "methods")),
-        prompts=_read_prompts(raw["prompts"]),
+        prompts=_distinct(prompts, "prompts"),
         seeds=_distinct(raw["seeds"], "seeds"),
         out=Path(raw["out"] or Path("outputs", path.stem)).resolve(),
         overrides=as_overrides(raw["overrides"], "overrides"),
@@ -220,19 +221,6 @@ def _method(name: str, content: dict[str, Any]) -> Method:
         raise ValueError(f"{where}: a name becomes a folder, so use letters, digits, - and _.")
     config = find_file(Path(content["config"]), f"{where}.config").resolve()
     return Method(name, config, as_overrides(content["overrides"], f"{where}.overrides"))
-
-
-def _read_prompts(value: Any) -> tuple[str, ...]:
-    """Prompts given in place, or those of a JSON file that lists them."""
-    if isinstance(value, str):
-        text = find_file(value, "prompts").read_text(encoding="utf-8")
-        try:
-            value = json.loads(text)
-        except ValueError as error:
-            raise ValueError(f"prompts: {error} in its file: give a JSON list of texts.") from error
-    if not isinstance(value, list) or not all(isinstance(p, str) and p.strip() for p in value):
-        raise ValueError("prompts must be a list of texts, none of them empty.")
-    return _distinct(value, "prompts")
 
 
 def _distinct(values: Sequence[Any], where: str) -> tuple[Any, ...]:
@@ -257,12 +245,9 @@ def as_overrides(value: Any, where: str) -> tuple[str, ...]:
 
 
 def _refuse_own_keys(overrides: Sequence[str]) -> None:
-    given = OmegaConf.to_container(OmegaConf.from_cli(list(overrides)), resolve=False)
+    given = OmegaConf.from_cli(list(overrides))
     for key in OWN_KEYS:
-        value: Any = given
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        if value is not None:
+        if (value := OmegaConf.select(given, key)) is not None:
             raise ValueError(
                 f"{key}={value} cannot be overridden: prompts, methods, seeds and out say it."
             )

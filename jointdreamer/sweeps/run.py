@@ -22,6 +22,7 @@ from rich.console import Console
 from threestudio_jointdreamer.files import replacing
 
 from ..csv_table import write_csv
+from ..host.ownership import locked
 from ..host.threads import threads_for_each
 from ..progress import progress
 from .plan import PlannedRun, groups_of
@@ -29,7 +30,6 @@ from .records import FOLDER, Record, is_locked, read_json, take_lock
 
 LAUNCHER = (sys.executable, "-m", "jointdreamer.host.launcher")
 TOGETHER = (sys.executable, "-m", "jointdreamer.sweeps.together")
-BACKENDS = ("threading", "ray")
 LOOK = 0.5  # seconds between two looks at the runs
 GRACE = 10.0  # seconds from Ctrl-C to a run's end by force
 
@@ -101,13 +101,18 @@ def run_sweep(runs: Sequence[PlannedRun], workers: Workers, console: Console) ->
         Whether it came to its end; False after Ctrl-C. What became of each run: `Record.of`.
 
     Raises:
-        ValueError: the folder holds runs with other settings, or the backend is not installed.
+        ValueError: the folder holds runs with other settings, or another sweep is at it; or the
+            backend is not installed.
         OSError: the sweep's folder cannot be written.
     """
+    with locked(runs[0].out):
+        return _run_all(runs, workers, console)
+
+
+def _run_all(runs: Sequence[PlannedRun], workers: Workers, console: Console) -> bool:
     check_settings(runs)
     watch = _Watch(runs, console)
     options = _start_ray(workers.jobs) if workers.backend == "ray" and watch.going else {}
-    runs[0].out.mkdir(parents=True, exist_ok=True)
     wanted = runs[0].out / f".sweep-{socket.gethostname()}-{os.getpid()}"
     wanted.touch()  # all workers see it; without it runs end
     try:

@@ -104,18 +104,15 @@ def test_gpus_are_used_in_turn_and_each_by_one_run_at_a_time(tmp_path):
         assert all(b - a > 4 * 0.1 for a, b in pairwise(begins))
 
 
-def test_runs_with_other_settings_are_refused_before_anything_starts(tmp_path):
+def test_what_cannot_start_is_refused_before_anything_starts(tmp_path, monkeypatch):
     sweep = write_sweep(tmp_path)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ValueError, match="pip install ray"):
+        go(sweep, backend="ray")
     go(sweep)
     with pytest.raises(ValueError, match="2 of the runs .* other settings.*overrides.*--fresh"):
         go(sweep, ["data.x=1"])
     assert len(sessions(tmp_path)) == 2
-
-
-def test_a_machine_without_ray_is_told_in_one_line(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ValueError, match="pip install ray"):
-        go(write_sweep(tmp_path), backend="ray")
 
 
 def wait_for(condition, seconds=20):
@@ -179,28 +176,19 @@ def test_a_run_that_does_not_end_when_told_is_ended_by_force(tmp_path, monkeypat
     assert (record.state, record.row["exit"]) == ("interrupted", -9)
 
 
-def test_what_a_killed_sweep_left_running_is_not_started_twice(tmp_path):
-    sweep = write_sweep(tmp_path, overrides=SLOW, steps=20, prompts=["p"])
+def test_a_run_that_goes_on_is_not_touched_by_another_sweep_even_if_its_own_was_killed(tmp_path):
+    sweep = write_sweep(tmp_path, overrides=SLOW, steps=80, prompts=["p"])
     (run,) = read_sweep(sweep).runs()
-    killed = sweeps.start(sweep)
+    first = sweeps.start(sweep)
     wait_for(lambda: list(tmp_path.rglob("last.ckpt")))
-    killed.kill()
-    killed.wait()
+    refused = sweeps.start(sweep, "--fresh")
+    output, _ = refused.communicate(timeout=20)
+    assert refused.returncode == 2 and "end that sweep first" in output
+    first.kill()
+    first.wait()
     assert is_locked(run) and Record.of(run).state == "running"
     again = sweeps.start(sweep)
     output, _ = again.communicate(timeout=20)
     assert again.returncode == 1 and "running" in output
     wait_for(lambda: not is_locked(run))
     assert Record.of(run).done and len(sessions(tmp_path)) == 1
-
-
-def test_a_second_sweep_does_not_touch_a_run_that_is_going_on(tmp_path):
-    sweep = write_sweep(tmp_path, overrides=SLOW, steps=10, prompts=["p"])
-    first = sweeps.start(sweep)
-    wait_for(lambda: list(tmp_path.rglob("last.ckpt")))
-    refused = sweeps.start(sweep, "--fresh")
-    output, _ = refused.communicate(timeout=20)
-    assert refused.returncode == 2 and "end that sweep first" in output
-    assert first.wait(timeout=20) == 0 and len(sessions(tmp_path)) == 1
-    run = read_sweep(sweep).runs()[0]
-    assert Record.of(run).done and not is_locked(run)
