@@ -41,7 +41,6 @@ class BaseSystem(pl.LightningModule, Updateable, SaverMixin):
         self.configure()
         if self.cfg.weights is not None:
             self.load_weights(self.cfg.weights, self.cfg.weights_ignore_modules)
-        self.post_configure()
 
     def load_weights(self, weights: str, ignore_modules: list[str] | None = None) -> None:
         """Starts from another run's checkpoint, whole or without some modules."""
@@ -73,9 +72,6 @@ class BaseSystem(pl.LightningModule, Updateable, SaverMixin):
     def configure(self) -> None:
         """Builds the parts. Called in the constructor."""
 
-    def post_configure(self) -> None:
-        """Called at the end of the constructor, when weights are loaded."""
-
     def C(self, value: Any) -> float:
         """The value of a schedule at this step."""
         return C(value, self.true_current_epoch, self.true_global_step)
@@ -87,26 +83,22 @@ class BaseSystem(pl.LightningModule, Updateable, SaverMixin):
         scheduler = parse_scheduler(self.cfg.scheduler, optimizer)
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
-    def preprocess_data(self, batch: Any, stage: str) -> None:
-        """May change a batch in place before it is used."""
-
-    def _before_batch(self, batch: Any, stage: str, dataloader: Any) -> None:
-        self.preprocess_data(batch, stage)
+    def _before_batch(self, dataloader: Any) -> None:
         self.dataset = dataloader.dataset
         update_if_possible(self.dataset, self.true_current_epoch, self.true_global_step)
         self.do_update_step(self.true_current_epoch, self.true_global_step)
 
     def on_train_batch_start(self, batch, batch_idx, unused=0):
-        self._before_batch(batch, "train", self.trainer.train_dataloader)
+        self._before_batch(self.trainer.train_dataloader)
 
     def on_validation_batch_start(self, batch, batch_idx, dataloader_idx=0):
-        self._before_batch(batch, "validation", self.trainer.val_dataloaders)
+        self._before_batch(self.trainer.val_dataloaders)
 
     def on_test_batch_start(self, batch, batch_idx, dataloader_idx=0):
-        self._before_batch(batch, "test", self.trainer.test_dataloaders)
+        self._before_batch(self.trainer.test_dataloaders)
 
     def on_predict_batch_start(self, batch, batch_idx, dataloader_idx=0):
-        self._before_batch(batch, "predict", self.trainer.predict_dataloaders)
+        self._before_batch(self.trainer.predict_dataloaders)
 
 
 class BaseLift3DSystem(BaseSystem):

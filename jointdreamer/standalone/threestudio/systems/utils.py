@@ -51,8 +51,7 @@ def parse_optimizer(config: DictConfig, model: nn.Module) -> Optimizer:
         ]
     else:
         params = model.parameters()
-    make = _class_named(torch.optim, Optimizer, config, "optimizer")
-    return _construct(make, config, params)
+    return _make(torch.optim, Optimizer, config, "optimizer", params)
 
 
 def _check_disjoint(names: list[str]) -> None:
@@ -82,25 +81,21 @@ def parse_scheduler(config: DictConfig, optimizer: Optimizer) -> dict[str, Any]:
             f"{config_key(config) or 'scheduler'}.interval='{interval}' is unknown: use 'epoch' or "
             "'step'."
         )
-    make = _class_named(lr_scheduler, lr_scheduler.LRScheduler, config, "scheduler")
-    return {"scheduler": _construct(make, config, optimizer), "interval": interval}
+    scheduler = _make(lr_scheduler, lr_scheduler.LRScheduler, config, "scheduler", optimizer)
+    return {"scheduler": scheduler, "interval": interval}
 
 
-def _class_named(module: Any, base: type, config: DictConfig, what: str) -> type:
-    found = getattr(module, str(config.get("name")), None)
-    if isinstance(found, type) and issubclass(found, base):
-        return found
-    names = [name for name, value in vars(module).items() if isinstance(value, type)]
-    close = difflib.get_close_matches(str(config.get("name")), names, n=2)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"see {module.__name__}."
-    raise ValueError(f"{config_key(config) or what}.name='{config.get('name')}' is unknown: {hint}")
-
-
-def _construct(make: type, config: DictConfig, first: Any) -> Any:
+def _make(module: Any, base: type, config: DictConfig, what: str, first: Any) -> Any:
+    """The class of `module` that `config.name` says, called with `first` and `config.args`."""
+    key, name = config_key(config) or what, str(config.get("name"))
+    make = getattr(module, name, None)
+    if not (isinstance(make, type) and issubclass(make, base)):
+        names = [name for name, value in vars(module).items() if isinstance(value, type)]
+        close = difflib.get_close_matches(name, names, n=2)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"see {module.__name__}."
+        raise ValueError(f"{key}.name='{name}' is unknown: {hint}")
     args = config_to_primitive(config.args) if config.get("args") else {}  # no OmegaConf in states
     try:
         return make(first, **args)
     except TypeError as error:
-        raise ValueError(
-            f"{config_key(config)}.args={args} does not fit {make.__name__}: {error}."
-        ) from error
+        raise ValueError(f"{key}.args={args} does not fit {name}: {error}.") from error

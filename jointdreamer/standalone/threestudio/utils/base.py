@@ -3,11 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-import torch.nn as nn
-from jaxtyping import Float
 from omegaconf import DictConfig
-from torch import Tensor
+from torch import nn
 
 from threestudio.utils.config import parse_structured
 from threestudio.utils.misc import get_device
@@ -38,7 +35,7 @@ def update_if_possible(module: Any, epoch: int, global_step: int) -> None:
 
 
 class BaseObject(Updateable):
-    """A configurable object without parameters; subclasses build themselves in `configure`."""
+    """A configurable object; subclasses build themselves in `configure`."""
 
     @dataclass
     class Config:
@@ -56,22 +53,5 @@ class BaseObject(Updateable):
         """Called at the end of the constructor, with the arguments after `cfg`."""
 
 
-class BaseModule(nn.Module, Updateable):
+class BaseModule(BaseObject, nn.Module):
     """A configurable `nn.Module`."""
-
-    @dataclass
-    class Config:
-        pass
-
-    cfg: Config
-    _dummy: Float[Tensor, "0"]
-
-    def __init__(self, cfg: dict | DictConfig | None = None, *args, **kwargs) -> None:
-        super().__init__()
-        self.cfg = parse_structured(self.Config, cfg)
-        self.device = get_device()
-        self.configure(*args, **kwargs)
-        self.register_buffer("_dummy", torch.zeros(0), persistent=False)  # where the module lives
-
-    def configure(self, *args, **kwargs) -> None:
-        """Called in the constructor, with the arguments after `cfg`."""

@@ -43,17 +43,11 @@ def load_module_weights(
         FileNotFoundError: if there is no such file.
         ValueError: if it cannot be read or is no checkpoint.
     """
-    ckpt = _read_checkpoint(path, get_device() if map_location is None else map_location)
-    ignored = tuple(f"{name}." for name in ignore_modules or ())
-    state_dict = {k: v for k, v in ckpt["state_dict"].items() if not k.startswith(ignored)}
-    return state_dict, ckpt["epoch"], ckpt["global_step"]
-
-
-def _read_checkpoint(path: str, map_location: Any) -> dict:
     if not os.path.isfile(path):
         raise FileNotFoundError(f"checkpoint '{path}' does not exist: check the path.")
+    device = get_device() if map_location is None else map_location
     try:
-        ckpt = torch.load(path, map_location=map_location, weights_only=True)
+        ckpt = torch.load(path, map_location=device, weights_only=True)
     except (RuntimeError, UnpicklingError, EOFError, ValueError) as error:
         raise ValueError(
             f"checkpoint '{path}' cannot be read ({str(error).partition(chr(10))[0]}): it is "
@@ -64,7 +58,9 @@ def _read_checkpoint(path: str, map_location: Any) -> dict:
             f"'{path}' is no checkpoint of a training run (it lacks state_dict, epoch or "
             "global_step): give one from a run's ckpts folder."
         )
-    return ckpt
+    ignored = tuple(f"{name}." for name in ignore_modules or ())
+    state_dict = {k: v for k, v in ckpt["state_dict"].items() if not k.startswith(ignored)}
+    return state_dict, ckpt["epoch"], ckpt["global_step"]
 
 
 def C(value: Any, epoch: int, global_step: int) -> float:
