@@ -1,7 +1,6 @@
 """`jointdreamer convert`: a published model, once, to a folder that loads fast and safely."""
 
 import argparse
-import importlib.metadata
 import json
 from datetime import datetime, timezone
 from pathlib import Path
@@ -86,33 +85,37 @@ def convert(
         OSError: the disk is full.
     """
     import torch
-    from threestudio_jointdreamer.files import replacing
+    from threestudio_jointdreamer.files import replacing_folder
     from threestudio_jointdreamer.priors.loading import load_schedule
     from threestudio_jointdreamer.weights.files import sha256_of
     from threestudio_jointdreamer.weights.models import open_model
 
+    from . import __version__
     from .progress import progress, track
 
     target, dtype = Path(target).expanduser(), dtype or torch.float16
-    _check_target(target, overwrite)
-    model = open_model(name_or_path, KEY, hints=hints)
-    source = model.files
-    if source.path.is_dir() and hints is not None and hints.prediction_type is not None:
+    earlier = (target / PROVENANCE).is_file()
+    if overwrite and target.is_dir() and any(target.iterdir()) and not earlier:
         raise ValueError(
-            f"--prediction-type is for checkpoint files: what the model in {source.path} predicts "
-            "is said by its scheduler/scheduler_config.json."
+            f"TARGET={target} was not made by jointdreamer convert (it has no {PROVENANCE}), so it "
+            "is not overwritten: choose another name, or remove it yourself."
         )
-    whole = ("",) if source.path.is_file() and model.has("") else ()
-    models = [part for part in (*MODELS, *whole) if model.has(part)]
-    if not models:
-        raise ValueError(
-            f"{model.described}: {source.path} has none of the folders {', '.join(MODELS)}. Give a "
-            "checkpoint file, or a model's folder in diffusers layout."
-        )
-    configs = [part for part in CONFIGS if model.has(part)]
-    files = dict.fromkeys(file for part in models + configs for file in source.files(part))
-    with replacing(target) as folder:
-        folder.mkdir()
+    with replacing_folder(target, overwrite) as folder:
+        model = open_model(name_or_path, KEY, hints=hints)
+        source = model.files
+        if source.path.is_dir() and hints is not None and hints.prediction_type is not None:
+            raise ValueError(
+                "--prediction-type is for checkpoint files: what the model in "
+                f"{source.path} predicts is said by its scheduler/scheduler_config.json."
+            )
+        whole = ("",) if source.path.is_file() and model.has("") else ()
+        models = [part for part in (*MODELS, *whole) if model.has(part)]
+        if not models:
+            raise ValueError(
+                f"{model.described}: {source.path} has none of the folders {', '.join(MODELS)}. "
+                "Give a checkpoint file, or a model's folder in diffusers layout."
+            )
+        configs = [part for part in CONFIGS if model.has(part)]
         with progress("converting", len(models)) as advance:
             for part in models:
                 config = _write(model, part, folder, dtype)
@@ -123,6 +126,7 @@ def convert(
             _write_json(folder / part / CONFIGS[part], _config(model, part))
         if "scheduler" in configs:
             load_schedule(str(folder), KEY)
+        files = dict.fromkeys(file for part in models + configs for file in source.files(part))
         provenance = {
             "source": str(name_or_path),
             "recognised_as": source.kind,
@@ -133,26 +137,11 @@ def convert(
             "parts": sorted(path.name for path in folder.iterdir() if path.is_dir()),
             "dtype": str(dtype).removeprefix("torch."),
             **_notes(source),
-            "tool": f"threestudio-jointdreamer {_version()}",
+            "tool": f"threestudio-jointdreamer {__version__}",
             "written_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
         _write_json(folder / PROVENANCE, provenance)
     return provenance
-
-
-def _check_target(target: Path, overwrite: bool) -> None:
-    """Asks before the work, not after it; and never lets a folder go that is no conversion."""
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
-        return
-    if target.is_file():
-        raise ValueError(f"TARGET={target} is a file: give the name of a folder to make.")
-    if not overwrite:
-        raise ValueError(f"TARGET={target} exists already: choose another name, or --overwrite.")
-    if not (target / PROVENANCE).is_file():
-        raise ValueError(
-            f"TARGET={target} was not made by jointdreamer convert (it has no {PROVENANCE}), so it "
-            "is not overwritten: choose another name, or remove it yourself."
-        )
 
 
 def _write(model: "NamedModel", part: str, folder: Path, dtype: "torch.dtype") -> dict[str, Any]:
@@ -217,7 +206,7 @@ def _config(model: "NamedModel", part: str) -> dict[str, Any]:
 
 def _notes(source: Any) -> dict[str, Any]:
     """What provenance.json says of a checkpoint in LDM's layout only."""
-    if not hasattr(source, "left_out"):
+    if not hasattr(source, "left_out") or source.has(""):
         return {}
     weights = "averaged (EMA)" if source.averaged else "as they are"
     return {"unet_weights": weights, "left_out": dict(source.left_out)}
@@ -226,10 +215,3 @@ def _notes(source: Any) -> dict[str, Any]:
 def _write_json(file: Path, content: dict[str, Any]) -> None:
     file.parent.mkdir(exist_ok=True)
     file.write_text(json.dumps(content, indent=2) + "\n")
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("threestudio-jointdreamer")
-    except importlib.metadata.PackageNotFoundError:  # a checkout that is not installed
-        return "of a checkout"

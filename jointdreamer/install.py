@@ -48,14 +48,15 @@ def install(args: argparse.Namespace) -> None:
             f"{checkout} already has {', '.join(in_the_way)}, where a link is to be: move it away "
             "or rename it. Nothing was changed."
         )
-    for name, target in before.items():
-        if wanted.get(name) != target:
+    for name in {**before, **wanted}:
+        old, new = before.get(name), wanted.get(name)
+        if old == new:
+            continue
+        if old is not None:
             (checkout / name).unlink()
-            print(f"{'mended ' if name in wanted else 'removed'}  {name}")
-    for name, source in wanted.items():
-        if before.get(name) != source:
-            _link(checkout / name, source)
-            print("" if name in before else f"linked   {name}\n", end="")
+        if new is not None:
+            _link(checkout / name, new)
+        print(f"{'removed' if new is None else 'mended' if old else 'linked':<8} {name}")
     _hide_from_git(checkout, wanted, {*wanted, *before})
     if args.uninstall:
         print(f"{checkout} has no link of ours{'' if before else ', and had none'}.")

@@ -176,23 +176,17 @@ def test_dino_becomes_a_transformers_folder(tmp_path):
     assert vit.embeddings.cls_token.equal(token.half().float())
 
 
-def test_an_existing_folder_is_safe(mvdream_file, tmp_path, capsys):
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "cat.jpg").touch()
-    assert convert(mvdream_file, tmp_path / "photos") == 2
-    assert "exists already" in capsys.readouterr().err
-    assert convert(mvdream_file, tmp_path / "photos", "--overwrite") == 2
-    assert "was not made by jointdreamer convert" in capsys.readouterr().err
-    assert os.listdir(tmp_path / "photos") == ["cat.jpg"]
-
-
-def test_an_earlier_conversion_is_overwritten_on_demand(mvdream_file, tmp_path):
+def test_only_an_earlier_conversion_is_overwritten_and_on_demand(mvdream_file, tmp_path, capsys):
     (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "cat.jpg").touch()
+    for more, said in (([], "exists already"), (["--overwrite"], "was not made by jointdreamer")):
+        assert convert(mvdream_file, tmp_path / "out", *more) == 2
+        assert said in capsys.readouterr().err
+    assert os.listdir(tmp_path / "out") == ["cat.jpg"]
     (tmp_path / "out" / "provenance.json").write_text("{}")
-    (tmp_path / "out" / "old").touch()
     assert convert(mvdream_file, tmp_path / "out") == 2
     assert convert(mvdream_file, tmp_path / "out", "--overwrite") == 0
-    assert not (tmp_path / "out" / "old").exists()
+    assert not (tmp_path / "out" / "cat.jpg").exists()
 
 
 def test_nothing_is_left_of_a_conversion_that_fails_in_the_middle(tmp_path, capsys):
