@@ -11,7 +11,7 @@ from pathlib import Path
 from .paths import find_file
 from .slugs import slug
 
-PROMPT = "a green bear wearing a red hat and a backpack"
+PROMPT = "a green bear wearing a red hat and a blue backpack"
 CONFIG = Path("configs/tiny/jointdreamer.yaml")
 SETTINGS = "demo.json"  # in the run's folder: what the run was started with
 
@@ -36,7 +36,7 @@ def demo(args: argparse.Namespace) -> None:
         FileNotFoundError: no such config.
         ValueError: an empty prompt, or a folder that holds a run with other settings.
     """
-    from .host.launcher import run  # needs the extension, as what follows does
+    from .host.ownership import locked
     from .runs import CHECKPOINT
 
     begin = time.monotonic()
@@ -49,20 +49,28 @@ def demo(args: argparse.Namespace) -> None:
     command += [f"exp_root_dir={_quoted(args.out)}", "name=demo", f"tag={_quoted(folder.name)}"]
     command += ["use_timestamp=false", f"system.prompt_processor.prompt={_quoted(args.prompt)}"]
     command += args.overrides
-    resume = [f"resume={_quoted(checkpoint)}"]
 
     digest = hashlib.sha256(config.read_bytes()).hexdigest()
     settings = {"prompt": args.prompt, "config": digest, "overrides": args.overrides}
-    goes_on = _prepare(folder, checkpoint, settings, args.fresh)
+    with locked(folder):
+        _run(command, folder, checkpoint, settings, args.fresh)
+        _show_results(folder)
+    print(f"  {time.monotonic() - begin:.0f} seconds{_peak_memory(folder)}")
+
+
+def _run(command: list[str], folder: Path, checkpoint: Path, settings: dict, fresh: bool) -> None:
+    """Trains or goes on, and exports; nothing stays of a start that came to no checkpoint."""
+    from .host.launcher import run  # needs the extension
+
+    resume = [f"resume={_quoted(checkpoint)}"]
+    goes_on = _prepare(folder, checkpoint, settings, fresh)
     try:
         run([*command, "--train", *(resume if goes_on else [])])
     except BaseException:
-        if not checkpoint.is_file():  # nothing to go on from
+        if not checkpoint.is_file():
             shutil.rmtree(folder, ignore_errors=True)
         raise
     run([*command, "--export", *resume])
-    _show_results(folder)
-    print(f"  {time.monotonic() - begin:.0f} seconds{_peak_memory(folder)}")
 
 
 def _quoted(text: object) -> str:
@@ -78,9 +86,13 @@ def _prepare(folder: Path, checkpoint: Path, settings: dict, fresh: bool) -> boo
     """
     from threestudio_jointdreamer.files import replacing
 
+    from .host.ownership import LOCK
+
     note = folder / SETTINGS
-    if folder.exists() and (fresh or note.is_file() and not checkpoint.is_file()):
-        shutil.rmtree(folder)
+    if fresh or note.is_file() and not checkpoint.is_file():
+        for path in folder.iterdir():
+            if path.name != LOCK:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
     if note.is_file() and json.loads(note.read_text(encoding="utf-8")) != settings:
         raise ValueError(
             f"{folder} holds a run of this prompt with another config or other overrides. "

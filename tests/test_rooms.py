@@ -38,6 +38,7 @@ ARROWS = {  # inside the extension, to what is further down
     "weights": set(),
     "prompts": {"priors", "weights"},
     "data": set(),
+    "exporters": set(),
     **dict.fromkeys(EVERYWHERE, set()),
 }
 REGISTRY = "threestudio"  # its __init__.py has the registry, and loads all that registers there

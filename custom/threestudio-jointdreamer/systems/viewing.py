@@ -11,6 +11,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..files import replacing
 from .picture_grid import picture_grid, save_picture, to_tile
 from .turntable import SHEET_AZIMUTHS, contact_sheet, nearest_views
 
@@ -112,6 +113,12 @@ class ViewingMixin:
         tiles = [self._test_render(index, views[index]["width"]) for index in chosen]
         sheet = contact_sheet(tiles, [azimuths[index] for index in chosen])
         save_picture(self.get_save_path(f"{self._turntable}-contact-sheet.png"), sheet)
+
+    @rank_zero_only
+    def save_bytes(self, filename: str, data: bytes) -> None:
+        """A file of jointdreamer-mesh-exporter's."""
+        with replacing(self.get_save_path(filename)) as path:
+            path.write_bytes(data)
 
     def _test_render(self, index: int, width: int) -> np.ndarray:
         """The leftmost picture of a saved test frame."""

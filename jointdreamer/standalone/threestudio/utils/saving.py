@@ -9,7 +9,7 @@ import torch
 
 from threestudio.utils import images
 from threestudio.utils.files import replacing
-from threestudio.utils.meshfiles import MTL, glb_bytes, obj_text
+from threestudio.utils.meshfiles import MTL, obj_text
 from threestudio.utils.video import write_video
 
 
@@ -121,24 +121,6 @@ class SaverMixin:
         )
         paths = [self._write(mtl, MTL.encode())] if save_mat else []
         return [*paths, self._write(filename, text.encode())]
-
-    def save_glb(
-        self,
-        filename: str,
-        mesh: Any,
-        save_vertex_color: bool = True,
-        save_normal: bool = False,
-    ) -> str:
-        """Saves a `Mesh` as binary glTF, y up, with any colours it has; returns the path."""
-        filename = filename if filename.endswith(".glb") else f"{filename}.glb"
-        has_colour = save_vertex_color and mesh.v_rgb is not None
-        data = glb_bytes(
-            self.convert_data(mesh.v_pos),
-            self.convert_data(mesh.t_pos_idx),
-            v_rgb=self.convert_data(mesh.v_rgb) if has_colour else None,
-            v_nrm=self.convert_data(mesh.v_nrm) if save_normal else None,
-        )
-        return self._write(filename, data)
 
     def _write(self, filename: str, data: bytes) -> str:
         path = self.get_save_path(filename)

@@ -1,7 +1,7 @@
-"""`mesh-exporter`: the asset as a mesh with vertex colours, in OBJ or glTF."""
+"""`mesh-exporter`: the asset as a mesh with vertex colours, in OBJ."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from threestudio.models.exporters.base import Exporter, ExporterOutput
 from threestudio.models.mesh import Mesh
 from threestudio.utils.ops import chunk_batch
 
-FORMATS = ("obj-mtl", "obj", "glb")
+FORMATS = ("obj-mtl", "obj")
 CHUNK = 2**18  # vertices whose colours are computed at once
 
 
@@ -20,38 +20,34 @@ class MeshExporter(Exporter):
     """The geometry's isosurface, coloured with the material's albedo.
 
     Raises:
-        ValueError: for an unknown `fmt`, for textures (they need a rasterizer, which this host does
-            not have), and, when called, if there is no surface.
+        ValueError: for textures (they need a rasterizer, which this host does not have), and, when
+            called, if there is no surface.
     """
 
     @dataclass
     class Config(Exporter.Config):
-        fmt: str = "obj-mtl"  # obj-mtl, obj or glb
+        fmt: Annotated[str, FORMATS] = "obj-mtl"
         save_name: str = "model"
         save_normal: bool = False
         # texture maps, which threestudio can make: false here, vertex colours instead
         save_uv: bool = False
         save_texture: bool = False
-        texture_size: int = 1024
+        texture_size: Annotated[int, "[1, inf)"] = 1024
         texture_format: str = "jpg"
         xatlas_chart_options: dict = field(default_factory=dict)
         xatlas_pack_options: dict = field(default_factory=dict)
         context_type: str = "gl"
 
-    cfg: Config
+        def __post_init__(self) -> None:
+            for key in ("save_uv", "save_texture"):
+                if getattr(self, key):
+                    raise ValueError(
+                        f"system.exporter.{key}=true needs a rasterizer, which the standalone host "
+                        f"does not have: set {key}=false for vertex colours, or export in "
+                        "threestudio."
+                    )
 
-    def configure(self, *parts: Any, **named_parts: Any) -> None:
-        super().configure(*parts, **named_parts)
-        if self.cfg.fmt not in FORMATS:
-            raise ValueError(
-                f"system.exporter.fmt={self.cfg.fmt!r} is unknown: use one of {', '.join(FORMATS)}."
-            )
-        for key in ("save_uv", "save_texture"):
-            if self.cfg[key]:
-                raise ValueError(
-                    f"system.exporter.{key}=true needs a rasterizer, which the standalone host "
-                    f"does not have: set {key}=false for vertex colours, or export in threestudio."
-                )
+    cfg: Config
 
     def __call__(self) -> list[ExporterOutput]:
         mesh = self.geometry.isosurface()
@@ -62,15 +58,13 @@ class MeshExporter(Exporter):
                 "faint density), or train for longer."
             )
         has_colour = self._set_colours(mesh)
-        extension = "glb" if self.cfg.fmt == "glb" else "obj"
-        params: dict[str, Any] = {
+        params = {
             "mesh": mesh,
+            "save_mat": self.cfg.fmt == "obj-mtl",
             "save_normal": self.cfg.save_normal,
             "save_vertex_color": has_colour,
         }
-        if extension == "obj":
-            params["save_mat"] = self.cfg.fmt == "obj-mtl"
-        return [ExporterOutput(f"{self.cfg.save_name}.{extension}", extension, params)]
+        return [ExporterOutput(f"{self.cfg.save_name}.obj", "obj", params)]
 
     def _set_colours(self, mesh: Mesh) -> bool:
         """Gives the vertices their albedo; False, with a warning, if the material has none."""

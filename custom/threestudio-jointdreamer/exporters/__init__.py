@@ -1,0 +1,3 @@
+"""Exporters; importing them registers them."""
+
+from . import mesh_exporter  # noqa: F401
