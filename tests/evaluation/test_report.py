@@ -1,5 +1,7 @@
-"""The report opens from disk without a network; a headless Chromium looks at it."""
+"""The report opens from disk without a network; a headless Chromium sorts its tables."""
 
+import base64
+import io
 import re
 import shutil
 import subprocess
@@ -9,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.finished_runs import write_run
+from PIL import Image
 
 from jointdreamer.evaluation.assets import find_runs, read_asset
 from jointdreamer.evaluation.measure import Evaluation
@@ -43,21 +46,6 @@ def report(evaluation, tmp_path) -> Path:
     return path
 
 
-def browse(*arguments: str) -> str:
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
-    done = subprocess.run(
-        [*command, "--virtual-time-budget=3000", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    return done.stdout
-
-
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to look with")
-
-
 def test_page_refers_to_nothing_outside_itself_and_prompts_cannot_break_it(report):
     page = report.read_text()
     sources = re.findall(r'(?:src|href)="([^"]*)"', page)
@@ -69,29 +57,22 @@ def test_page_refers_to_nothing_outside_itself_and_prompts_cannot_break_it(repor
     assert "c was not tested" in page
 
 
-@needs_chromium
-def test_browser_decodes_every_picture_and_runs_no_script_of_a_prompt(report):
-    watch = """<script>
-    window.alert = () => { document.body.dataset.alerted = "yes"; };
-    Promise.all([...document.images].map((image) => { image.loading = "eager";
-      return image.decode(); }))
-      .then(() => { document.body.dataset.widths =
-        [...document.images].map((image) => image.naturalWidth).join(" "); });
-    let sum = 0;  // virtual time does not wait for decoders, which take a real while
-    setInterval(() => { for (let i = 0; i < 1e7; i++) sum += i; }, 50);
-    </script>"""
-    report.write_text(report.read_text().replace("</html>", watch + "</html>"))
-    dom = browse("--dump-dom", report.as_uri())
-    assert 'data-widths="576 144 576 144"' in dom and "data-alerted" not in dom
+def test_every_picture_can_be_decoded(report):
+    uris = re.findall(r'src="data:image/[a-z]+;base64,([^"]*)"', report.read_text())
+    pictures = [Image.open(io.BytesIO(base64.b64decode(uri))) for uri in uris]
+    assert [picture.convert("RGB").size for picture in pictures] == [(576, 192), (144, 96)] * 2
 
 
-@needs_chromium
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to look with")
 def test_a_click_sorts_by_number_and_a_second_one_turns_the_order(report):
     page = report.read_text()
     for clicks, expected in ((1, ["9.50", "10.25"]), (2, ["10.25", "9.50"])):
         click = 'document.querySelector("#assets [data-key=clip_score] button").click();' * clicks
         report.write_text(page.replace("</html>", f"<script>{click}</script></html>"))
-        table = browse("--dump-dom", report.as_uri()).partition('id="assets"')[2]
+        command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+        command += ["--virtual-time-budget=3000", report.as_uri()]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+        table = done.stdout.partition('id="assets"')[2]
         assert re.findall(r"<td data-order=\"[\d.]+\">(\d+\.\d\d)</td>", table) == expected
 
 
