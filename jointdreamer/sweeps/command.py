@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="joblib's: this machine, or Ray's cluster (RAY_ADDRESS); default: %(default)s",
     )
     parser.add_argument("--out", help="default: the file's, else outputs/<its name>")
-    parser.add_argument("--prompts", help="a JSON list in place of the file's prompts")
+    parser.add_argument("--prompts", help="a JSON list or text, in place of the file's")
     parser.add_argument("--methods", help="only these of the file, such as jsd,sds")
     parser.add_argument("--seeds", help="in place of the file's, such as 0,1")
     parser.add_argument("--steps", type=int, help="trainer.max_steps of every run")
