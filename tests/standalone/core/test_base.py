@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from threestudio.utils.base import BaseModule, BaseObject, Updateable, update_if_possible
+from threestudio.utils.base import BaseModule, BaseObject, update_if_possible
 
 
 class Part(BaseObject):
@@ -37,18 +37,6 @@ def test_an_update_reaches_public_objects_and_modules_before_the_whole():
     Whole(None, log).do_update_step(1, 20, on_load_weights=True)
     assert log == [(name, 1, 20, True) for name in ("object", "module", "whole")]
     update_if_possible(object(), 0, 0)
-
-
-def test_an_attribute_set_during_an_update_does_not_disturb_it():
-    class Leaf(Updateable):
-        def update_step(self, epoch, global_step, on_load_weights=False):
-            setattr(self._tree, f"leaf{global_step}", 1)
-
-    tree = Updateable()
-    tree.leaf = Leaf()
-    tree.leaf._tree = tree
-    tree.do_update_step(0, 3)
-    assert tree.leaf3 == 1
 
 
 def test_objects_check_their_config_and_get_further_arguments():

@@ -156,25 +156,12 @@ def test_weights_of_another_run_are_taken_over_except_for_some_modules(tmp_path)
     assert ignoring.geometry.density.item() == 1
 
 
-def test_an_exporter_that_asks_for_the_impossible_is_told(tmp_path):
+def test_mistakes_are_told():
     system = System(config(exporter={"save_type": "fbx"}))
     system.on_predict_start()
     with pytest.raises(ValueError, match="core-exporter wants to save a 'fbx'"):
         system.on_predict_epoch_end()
-
-
-def test_another_kind_of_geometry_is_threestudios():
     with pytest.raises(ValueError, match=r"geometry_convert_from=last\.ckpt .*system\.weights"):
         System(config(geometry_convert_from="last.ckpt"))
-
-
-def test_a_misspelt_system_key_is_told():
     with pytest.raises(ValueError, match=r"geometri: .*has no key 'geometri'.*'geometry'"):
         System(config(geometri={}))
-
-
-def test_the_schedule_of_the_learning_rate_is_handed_to_lightning():
-    system = System(config(scheduler={"name": "StepLR", "args": {"step_size": 1}}))
-    described = system.configure_optimizers()
-    assert described["lr_scheduler"]["interval"] == "epoch"
-    assert set(System(config()).configure_optimizers()) == {"optimizer"}

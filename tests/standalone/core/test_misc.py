@@ -36,16 +36,10 @@ def test_a_schedule_of_the_wrong_length_is_told_with_its_key(schedule):
         C(root.system.guidance.guidance_scale, 0, 0)
 
 
-def test_other_schedules_are_refused():
-    with pytest.raises(TypeError, match="a schedule is a number or a list"):
-        C(OmegaConf.create({"a": 1}), 0, 0)
-
-
 def test_the_rank_is_read_from_the_first_variable_set(monkeypatch):
     for key in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"):
         monkeypatch.delenv(key, raising=False)
     assert misc.get_rank() == 0
-    misc.barrier()  # waits for nobody
     monkeypatch.setenv("SLURM_PROCID", "3")
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert misc.get_rank() == 1
@@ -71,12 +65,6 @@ def checkpoint(tmp_path):
     return str(path)
 
 
-def test_all_but_some_modules_are_read_with_their_prefix(checkpoint):
-    weights, epoch, step = load_module_weights(checkpoint, ignore_modules=["geometry"])
-    assert sorted(weights) == ["background.y", "geometry_extra.x"] and (epoch, step) == (1, 70)
-    assert len(load_module_weights(checkpoint)[0]) == 3
-
-
 def test_mistakes_about_weights_are_told_with_the_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"'nowhere\.ckpt' does not exist"):
         load_module_weights("nowhere.ckpt")
@@ -84,6 +72,11 @@ def test_mistakes_about_weights_are_told_with_the_file(tmp_path):
     torch.save({"weights": torch.ones(1)}, other)
     with pytest.raises(ValueError, match=r"other\.ckpt' is no checkpoint of a training run"):
         load_module_weights(str(other))
+
+
+def test_all_but_some_modules_are_read_with_their_prefix(checkpoint):
+    weights, epoch, step = load_module_weights(checkpoint, ignore_modules=["geometry"])
+    assert sorted(weights) == ["background.y", "geometry_extra.x"] and (epoch, step) == (1, 70)
 
 
 @pytest.mark.parametrize("keep", [0, 10, 0.5, 0.99])

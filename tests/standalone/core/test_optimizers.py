@@ -13,6 +13,7 @@ class Model(torch.nn.Module):
             {"encoding": torch.nn.Linear(2, 2), "network": torch.nn.Linear(2, 2)}
         )
         self.scale = torch.nn.Parameter(torch.ones(1))
+        self.background = torch.nn.Identity()  # a group without parameters
         self.number = 3
 
 
@@ -24,26 +25,18 @@ def test_groups_are_named_and_have_their_own_arguments():
     found = optimizer(
         name="AdamW",
         args={"betas": [0.9, 0.99], "eps": 1e-15},
-        params={"geometry.encoding": {"lr": 0.01}, "scale": {"lr": 0.1}},
+        params={"geometry.encoding": {"lr": 0.01}, "background": {"lr": 1}, "scale": {"lr": 0.1}},
     )
     groups = found.param_groups
-    assert [(g["name"], g["lr"]) for g in groups] == [("geometry.encoding", 0.01), ("scale", 0.1)]
-    assert [len(g["params"]) for g in groups] == [2, 1]
+    names = ["geometry.encoding", "background", "scale"]
+    assert [(g["name"], g["lr"]) for g in groups] == list(zip(names, [0.01, 1, 0.1], strict=True))
+    assert [len(g["params"]) for g in groups] == [2, 0, 1]
     assert isinstance(found, torch.optim.AdamW) and groups[0]["eps"] == 1e-15
     assert type(groups[0]["betas"]) in (list, tuple)  # plain, as checkpoints hold plain data
 
 
 def test_without_groups_everything_is_trained():
     assert sum(len(group["params"]) for group in optimizer().param_groups) == 5
-
-
-def test_a_module_without_parameters_may_be_a_group():
-    model = Model()
-    model.background = torch.nn.Identity()
-    config = OmegaConf.create(
-        {"name": "Adam", "args": {}, "params": {"background": {"lr": 1}, "scale": {"lr": 1}}}
-    )
-    assert [len(group["params"]) for group in parse_optimizer(config, model).param_groups] == [0, 1]
 
 
 @pytest.mark.parametrize(

@@ -12,20 +12,14 @@ from threestudio.utils.config import config_to_primitive, unknown_key_text
 from threestudio.utils.ops import get_activation
 
 _COMMON_KEYS = {"otype", "include_xyz"}
-_GRID_KEYS = {
-    "type",
-    "n_levels",
-    "n_features_per_level",
-    "log2_hashmap_size",
-    "base_resolution",
-    "per_level_scale",
-    "interpolation",
-}
 _ENCODING_KEYS = {
-    "Grid": _GRID_KEYS,
-    "HashGrid": _GRID_KEYS,
-    "DenseGrid": _GRID_KEYS,
-    "TiledGrid": _GRID_KEYS,
+    "HashGrid": {
+        "n_levels",
+        "n_features_per_level",
+        "log2_hashmap_size",
+        "base_resolution",
+        "per_level_scale",
+    },
     "SphericalHarmonics": {"degree"},
 }
 _MLP_KEYS = {"otype", "activation", "output_activation", "n_neurons", "n_hidden_layers"}

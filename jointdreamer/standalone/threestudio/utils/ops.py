@@ -8,8 +8,6 @@ import torch.nn.functional as F
 from jaxtyping import Float, Num
 from torch import Tensor
 
-import threestudio
-
 ValidScale = tuple[float, float] | Num[Tensor, "2 D"]
 
 
@@ -60,16 +58,10 @@ def chunk_batch(func: Callable, chunk_size: int, *args, **kwargs) -> Any:
     `func` returns a tensor, a tuple, list or dict of tensors (or None), or None; the slices'
     results are concatenated. `chunk_size` <= 0 calls it once. Without gradients enabled the
     results are detached.
-
-    Raises:
-        ValueError: if no argument is a tensor.
-        TypeError: if `func` returns anything else.
     """
     if chunk_size <= 0:
         return func(*args, **kwargs)
-    sizes = [arg.shape[0] for arg in [*args, *kwargs.values()] if isinstance(arg, Tensor)]
-    if not sizes:
-        raise ValueError("chunk_batch needs at least one tensor argument to know the batch size.")
+    size = next(len(arg) for arg in [*args, *kwargs.values()] if isinstance(arg, Tensor))
 
     def part(arg: Any, start: int) -> Any:
         return arg[start : start + chunk_size] if isinstance(arg, Tensor) else arg
@@ -80,27 +72,21 @@ def chunk_batch(func: Callable, chunk_size: int, *args, **kwargs) -> Any:
                 *(part(arg, start) for arg in args),
                 **{key: part(arg, start) for key, arg in kwargs.items()},
             )
-            for start in range(0, max(1, sizes[0]), chunk_size)  # an empty batch is one empty chunk
+            for start in range(0, max(1, size), chunk_size)  # an empty batch is one empty chunk
         ]
     )
 
 
 def _concatenated(outs: list) -> Any:
     first = outs[0]
-    if all(out is None for out in outs):
+    if first is None:
         return None
-    if all(isinstance(out, Tensor) for out in outs):
+    if isinstance(first, Tensor):
         joined = torch.cat(outs, dim=0)
         return joined if torch.is_grad_enabled() else joined.detach()
     if isinstance(first, dict):
         return {key: _concatenated([out[key] for out in outs]) for key in first}
-    if isinstance(first, tuple | list):
-        return type(first)(_concatenated(list(column)) for column in zip(*outs, strict=True))
-    kinds = sorted({type(out).__name__ for out in outs})
-    raise TypeError(
-        f"chunk_batch: the function returned {', '.join(kinds)}, expected a tensor, or a tuple, "
-        "list or dict of tensors."
-    )
+    return type(first)(_concatenated(list(column)) for column in zip(*outs, strict=True))
 
 
 def get_ray_directions(H: int, W: int, focal: float) -> Float[Tensor, "H W 3"]:
@@ -134,15 +120,7 @@ def get_rays(
 
     Returns:
         Origins and directions.
-
-    Raises:
-        ValueError: for other shapes.
     """
-    if directions.ndim not in (3, 4) or c2w.ndim != 3:
-        raise ValueError(
-            f"directions {tuple(directions.shape)} and c2w {tuple(c2w.shape)} do not go together: "
-            "give [H W 3] or [B H W 3] and [B 4 4]."
-        )
     camera = c2w[:, None, None]
     rays_d = (directions[..., None, :] * camera[..., :3, :3]).sum(-1)
     rays_o = camera[..., :3, 3].expand(rays_d.shape)
@@ -182,19 +160,3 @@ def get_mvp_matrix(
     w2c[:, :3, 3:] = -rotation @ c2w[:, :3, 3:]
     w2c[:, 3, 3] = 1.0
     return proj_mtx @ w2c
-
-
-def shifted_expotional_decay(a: float, b: float, c: float, r: Tensor) -> Tensor:
-    """a exp(-b r) + c, an interpolation weight of Perp-Neg (the name is threestudio's)."""
-    return a * torch.exp(-b * r) + c
-
-
-def validate_empty_rays(
-    ray_indices: Tensor, t_start: Tensor, t_end: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Replaces an empty set of samples by one of zero length; renderers then need not branch."""
-    if ray_indices.nelement() == 0:
-        threestudio.warn("No ray meets the object: the image is background only.")
-        ray_indices = ray_indices.new_zeros(1)
-        t_start, t_end = t_start.new_zeros(1), t_end.new_zeros(1)
-    return ray_indices, t_start, t_end

@@ -1,10 +1,10 @@
-"""`solid-color-background`: one colour, fixed or learned."""
+"""`solid-color-background`: one colour."""
 
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 import threestudio
 from threestudio.models.background.base import AugmentationConfig, BaseBackground, augment
@@ -22,7 +22,6 @@ class SolidColorBackground(BaseBackground):
     class Config(AugmentationConfig, BaseBackground.Config):
         n_output_dims: int = 3
         color: tuple = (1.0, 1.0, 1.0)
-        learned: bool = False
 
     cfg: Config
     env_color: Float[Tensor, "Nc"]
@@ -34,10 +33,7 @@ class SolidColorBackground(BaseBackground):
                 f"system.background.color={list(self.cfg.color)} has {len(color)} numbers: give "
                 f"n_output_dims={self.cfg.n_output_dims} of them."
             )
-        if self.cfg.learned:
-            self.env_color = nn.Parameter(color)
-        else:
-            self.register_buffer("env_color", color)
+        self.register_buffer("env_color", color)
 
     def forward(self, dirs: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B H W Nc"]:
         shape = (*dirs.shape[:-1], self.cfg.n_output_dims)

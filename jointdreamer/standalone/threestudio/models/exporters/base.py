@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-from threestudio.models.sub_modules import SubModules, SubModulesMixin
 from threestudio.utils.base import BaseObject
 
 
@@ -16,7 +15,7 @@ class ExporterOutput:
     params: dict[str, Any]
 
 
-class Exporter(SubModulesMixin, BaseObject):
+class Exporter(BaseObject):
     """Returns what to save; `save_video` asks for the turntable too."""
 
     @dataclass
@@ -26,7 +25,7 @@ class Exporter(SubModulesMixin, BaseObject):
     cfg: Config
 
     def configure(self, geometry: Any, material: Any, background: Any) -> None:
-        self.sub_modules = SubModules(geometry, material, background)
+        self.geometry, self.material, self.background = geometry, material, background
 
     def __call__(self, *args, **kwargs) -> list[ExporterOutput]:
         """The files that make up the asset."""

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -19,32 +18,11 @@ _AUTO_THRESHOLD_EPS = 1e-5
 _DEFAULT_CHUNK = 2**18
 
 
-def contract_to_unisphere(
-    x: Float[Tensor, "*N 3"], bbox: Float[Tensor, "2 3"]
-) -> Float[Tensor, "*N 3"]:
-    """Map the box to [0, 1]^3."""
-    return scale_tensor(x, bbox, (0, 1))
-
-
-class BaseGeometry(BaseModule):
-    """Anything that has a shape."""
-
-    @dataclass
-    class Config(BaseModule.Config):
-        pass
-
-    cfg: Config
-
-    def export(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """What a material needs to colour points of the mesh."""
-        return {}
-
-
-class BaseImplicitGeometry(BaseGeometry):
+class BaseImplicitGeometry(BaseModule):
     """A field over the cube of half side `radius`, whose level set is the surface."""
 
     @dataclass
-    class Config(BaseGeometry.Config):
+    class Config(BaseModule.Config):
         """Keys of the mesh extraction start with `isosurface`.
 
         `isosurface_method`: "mc-cpu", marching cubes; threestudio's own default "mt" needs its
@@ -72,20 +50,8 @@ class BaseImplicitGeometry(BaseGeometry):
         self.register_buffer("bbox", torch.stack([-corner, corner]))
         self.isosurface_helper: MarchingCubeCPUHelper | None = None
 
-    def forward(
-        self, points: Float[Tensor, "*N Di"], output_normal: bool = False
-    ) -> dict[str, Float[Tensor, "..."]]:
-        """Density, features and, if asked for, normals at world points."""
-        raise NotImplementedError
-
-    def forward_field(self, points: Float[Tensor, "*N Di"]) -> tuple[Float[Tensor, "*N 1"], None]:
-        """The implicit field (density, distance, ...), and None: no grid is deformed here."""
-        raise NotImplementedError
-
-    def forward_level(
-        self, field: Float[Tensor, "*N 1"], threshold: float
-    ) -> Float[Tensor, "*N 1"]:
-        """The field turned into a level function: zero on the surface, negative inside."""
+    def forward_density(self, points: Float[Tensor, "*N 3"]) -> Float[Tensor, "*N 1"]:
+        """The field at world points."""
         raise NotImplementedError
 
     @torch.no_grad()
@@ -129,12 +95,12 @@ class BaseImplicitGeometry(BaseGeometry):
 
         def field_at(vertices: Float[Tensor, "n 3"]) -> Float[Tensor, "n 1"]:
             points = scale_tensor(vertices.to(bbox.device), helper.points_range, bbox)
-            return self.forward_field(points)[0].to(vertices.device)
+            return self.forward_density(points).to(vertices.device)
 
         chunk = self.cfg.isosurface_chunk or _DEFAULT_CHUNK
         field = chunk_batch(field_at, chunk, helper.grid_vertices)
         threshold = self._threshold(field)
-        mesh = helper(self.forward_level(field, threshold))
+        mesh = helper(threshold - field)
         if mesh.t_pos_idx.shape[0] == 0:
             raise ValueError(
                 f"There is no surface at geometry.isosurface_threshold={threshold:.4g}: the field "

@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 import threestudio
-from threestudio.models.geometry.base import BaseImplicitGeometry, contract_to_unisphere
+from threestudio.models.geometry.base import BaseImplicitGeometry
 from threestudio.models.networks import get_encoding, get_mlp
-from threestudio.utils.ops import get_activation
+from threestudio.utils.ops import get_activation, scale_tensor
 
 _NORMAL_TYPES = ("analytic", "finite_difference", "finite_difference_laplacian", "pred")
 
@@ -134,21 +134,13 @@ class ImplicitVolume(BaseImplicitGeometry):
         density = self._network(self.density_network, self._encode(points), points)
         return self.get_activated_density(points, density)[1]
 
-    def forward_field(self, points: Float[Tensor, "*N Di"]) -> tuple[Float[Tensor, "*N 1"], None]:
-        return self.forward_density(points), None
-
-    def forward_level(
-        self, field: Float[Tensor, "*N 1"], threshold: float
-    ) -> Float[Tensor, "*N 1"]:
-        return threshold - field
-
     def export(self, points: Float[Tensor, "*N Di"], **kwargs: Any) -> dict[str, Any]:
         if self.cfg.n_feature_dims == 0:
             return {}
         return {"features": self._network(self.feature_network, self._encode(points), points)}
 
     def _encode(self, points: Float[Tensor, "*N Di"]) -> Float[Tensor, "M Ne"]:
-        unit = contract_to_unisphere(points, self.bbox)
+        unit = scale_tensor(points, self.bbox, (0, 1))
         return self.encoding(unit.reshape(-1, self.cfg.n_input_dims))
 
     def _network(

@@ -6,11 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from threestudio.models.sub_modules import SubModules, SubModulesMixin
 from threestudio.utils.base import BaseModule
 
 
-class Renderer(SubModulesMixin, BaseModule):
+class Renderer(BaseModule):
     """Makes images of the box of half side `radius`."""
 
     @dataclass
@@ -20,7 +19,9 @@ class Renderer(SubModulesMixin, BaseModule):
     cfg: Config
 
     def configure(self, geometry: Any, material: Any, background: Any) -> None:
-        self.sub_modules = SubModules(geometry, material, background)
+        parts = {"geometry": geometry, "material": material, "background": background}
+        for name, part in parts.items():
+            object.__setattr__(self, name, part)  # the system's, and no children in torch's eyes
         self.bbox: Tensor
         corner = torch.full((3,), float(self.cfg.radius))
         self.register_buffer("bbox", torch.stack([-corner, corner]))
@@ -28,7 +29,3 @@ class Renderer(SubModulesMixin, BaseModule):
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Images and what losses need of them."""
         raise NotImplementedError
-
-
-class VolumeRenderer(Renderer):
-    """Renders by integration along rays."""

@@ -10,14 +10,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 import threestudio
-from threestudio.models.renderers.base import VolumeRenderer
+from threestudio.models.renderers.base import Renderer
 from threestudio.models.renderers.marching import (
     Samples,
     nerfacc_kernels_available,
     render_weights,
     sample_rays,
 )
-from threestudio.utils.ops import chunk_batch, validate_empty_rays
+from threestudio.utils.ops import chunk_batch
 
 _GRID_RESOLUTION = 32
 _PRUNE_ALPHA = 0.01
@@ -25,7 +25,7 @@ _DIAGONAL = 1.732  # sqrt(3): `num_samples_per_ray` steps span the box's diagona
 
 
 @threestudio.register("nerf-volume-renderer")
-class NeRFVolumeRenderer(VolumeRenderer):
+class NeRFVolumeRenderer(Renderer):
     """Emission-absorption rendering at fixed steps (Mildenhall et al. 2020, eq. 3).
 
     With `grid_prune` only steps in cells where there was density lately are evaluated; the grid
@@ -39,7 +39,7 @@ class NeRFVolumeRenderer(VolumeRenderer):
     """
 
     @dataclass
-    class Config(VolumeRenderer.Config):
+    class Config(Renderer.Config):
         num_samples_per_ray: int = 512
         eval_chunk_size: int = 160000
         randomized: bool = True
@@ -179,7 +179,11 @@ class NeRFVolumeRenderer(VolumeRenderer):
                 samples = self.estimator.sampling(origins, dirs, cone_angle=0.0, **options)
         else:
             samples = sample_rays(self.estimator, origins, dirs, **options)
-        ray_indices, t_starts, t_ends = validate_empty_rays(*samples)
+        ray_indices, t_starts, t_ends = samples
+        if not len(ray_indices):  # one sample of zero length: what follows need not branch
+            threestudio.warn("No ray meets the object: the image is background only.")
+            ray_indices = ray_indices.new_zeros(1)
+            t_starts, t_ends = t_starts.new_zeros(1), t_ends.new_zeros(1)
         return ray_indices.long(), t_starts, t_ends
 
     def _evaluate(
