@@ -70,12 +70,9 @@ class GridLayout:
         return self if device.type != "cuda" else _on_gpu(self, device)
 
     @property
-    def n_entries(self) -> int:
-        return self.levels[-1].offset + self.levels[-1].n_entries
-
-    @property
     def n_params(self) -> int:
-        return self.n_entries * self.n_features_per_level
+        last = self.levels[-1]
+        return (last.offset + last.n_entries) * self.n_features_per_level
 
     @property
     def n_output_dims(self) -> int:

@@ -10,6 +10,7 @@ What makes it quick:
 """
 
 from collections.abc import Iterator
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -20,6 +21,7 @@ from tinycudann.grid_layout import GridLayout, GridLevel
 
 _CPU_CHUNK = 2**14
 _CUDA_CHUNK = 2**20
+_EXACT_IN_SINGLE = 2**24  # integers below are exact in single precision
 _AXES = range(3)
 
 
@@ -27,10 +29,9 @@ def encode(
     x: Float[Tensor, "N 3"], params: Float[Tensor, "P"], layout: GridLayout
 ) -> Float[Tensor, "N F"]:
     """Interpolate every level multilinearly at the points; outputs level by level."""
-    planes = _planes(params, layout)
     output = x.new_empty(x.shape[0], layout.n_output_dims)
-    for cells in _visit(x, layout):
-        for feature, corners in zip(cells.features, _gather(planes, cells), strict=True):
+    for cells in _visit(x, layout, params):
+        for feature, corners in zip(cells.features, _gather(cells), strict=True):
             output[cells.rows, feature] = _contract(corners, cells.fraction)
     return output
 
@@ -43,10 +44,10 @@ def param_gradient(
 ) -> Float[Tensor, "P"]:
     """The gradient for the parameters, of which only shape and type are looked at."""
     columns = grad_output.t().contiguous()
-    planes = params.new_zeros(layout.n_features_per_level, layout.n_entries)
-    for cells in _visit(x, layout):
-        _scatter(planes, cells, _outer(_weights(cells)), columns)
-    return planes.t().reshape(-1)
+    grad_params = torch.empty_like(params)
+    for cells in _visit(x, layout, grad_params=grad_params):
+        _scatter(cells, _outer(_weights(cells)), columns)
+    return grad_params
 
 
 def input_gradient(
@@ -57,10 +58,9 @@ def input_gradient(
 ) -> Float[Tensor, "N 3"]:
     """The gradient for the points: sum_l s_l sum_f g_f d(interpolation) for each axis."""
     columns = grad_output.t().contiguous()
-    planes = _planes(params, layout)
     grad_x = torch.zeros_like(x)
-    for cells in _visit(x, layout):
-        corners = _weighted_corners(planes, cells, columns)
+    for cells in _visit(x, layout, params):
+        corners = _weighted_corners(cells, columns)
         for axis in _AXES:
             grad_x[cells.rows, axis] += _contract(corners, cells.fraction, axis) * cells.scale
     return grad_x
@@ -76,19 +76,18 @@ def input_gradient_backward(
     """The gradients of <cotangent, input_gradient> for grad_output, x and params."""
     columns = grad_output.t().contiguous()
     directions = cotangent.t().contiguous()
-    planes = _planes(params, layout)
-    grad_planes = torch.zeros_like(planes)
+    grad_params = torch.empty_like(params)
     grad_grad_output = torch.zeros_like(grad_output)
     grad_x = torch.zeros_like(x)
-    for cells in _visit(x, layout):
+    for cells in _visit(x, layout, params, grad_params):
         rows, fraction = cells.rows, cells.fraction
         step = directions[:, rows] * cells.scale
-        for feature, corners in zip(cells.features, _gather(planes, cells), strict=True):
+        for feature, corners in zip(cells.features, _gather(cells), strict=True):
             for axis in _AXES:
                 slope = _contract(corners, fraction, axis)
                 grad_grad_output[rows, feature] += slope * step[axis]
 
-        corners = _weighted_corners(planes, cells, columns)
+        corners = _weighted_corners(cells, columns)
         for axis in _AXES:  # a multilinear function has only mixed second derivatives
             for other in range(axis):
                 mixed = _contract(corners, fraction, axis, other) * cells.scale
@@ -97,8 +96,8 @@ def input_gradient_backward(
 
         weights, changes = _weights(cells), torch.stack([-step, step], dim=1)
         along = [_outer([*weights[:a], changes[a], *weights[a + 1 :]]) for a in _AXES]
-        _scatter(grad_planes, cells, along[0].add_(along[1]).add_(along[2]), columns)
-    return grad_grad_output, grad_x, grad_planes.t().reshape(-1)
+        _scatter(cells, along[0].add_(along[1]).add_(along[2]), columns)
+    return grad_grad_output, grad_x, grad_params
 
 
 class _Cells(NamedTuple):
@@ -106,60 +105,86 @@ class _Cells(NamedTuple):
 
     rows: slice  # of the points
     features: range  # columns of the output
-    entries: slice  # of the planes
     scale: float
+    planes: Float[Tensor, "F entries"] | None  # one contiguous row a feature
+    grad_planes: Float[Tensor, "F entries"] | None
     index: Int[Tensor, "2 2 2 n"]  # the corners' entries
     fraction: Float[Tensor, "3 n"]  # position in the cell, in [0, 1)
 
 
-def _visit(x: Float[Tensor, "N 3"], layout: GridLayout) -> Iterator[_Cells]:
-    """Every level with every chunk of points."""
+def _visit(
+    x: Float[Tensor, "N 3"],
+    layout: GridLayout,
+    params: Float[Tensor, "P"] | None = None,
+    grad_params: Float[Tensor, "P"] | None = None,
+) -> Iterator[_Cells]:
+    """Every level with every chunk of points; what is added to `grad_planes` fills `grad_params`.
+
+    Where all points lie in the unit box, a dense level's planes hold the entries that its outermost
+    cells ask for past its end, and no index has to wrap around.
+    """
     points = x.t().contiguous()
+    inside = not x.is_cuda and x.numel() > 0 and bool((x.amin() >= 0) & (x.amax() <= 1))
     size = _CPU_CHUNK if x.device.type == "cpu" else _CUDA_CHUNK
     n_features = layout.n_features_per_level
     for number, level in enumerate(layout.levels):
         features = range(number * n_features, (number + 1) * n_features)
-        entries = slice(level.offset, level.offset + level.n_entries)
+        entries, n_entries = slice(level.offset, level.offset + level.n_entries), level.n_entries
+        overhang = sum(level.resolution**power for power in range(4)) - n_entries
+        overhang = overhang if inside and not level.hashed and 0 < overhang <= n_entries else 0
+        planes = grad_planes = None
+        if params is not None:
+            planes = params.view(-1, n_features)[entries].t()
+            planes = (
+                torch.cat([planes, planes[:, :overhang]], dim=1)
+                if overhang
+                else planes.contiguous()
+            )
+        if grad_params is not None:
+            grad_planes = grad_params.new_zeros(n_features, n_entries + overhang)
         for start in range(0, x.shape[0], size):
             rows = slice(start, start + size)
-            yield _Cells(rows, features, entries, level.scale, *_locate(level, points[:, rows]))
+            located = _locate(level, points[:, rows], wrap=overhang == 0)
+            yield _Cells(rows, features, level.scale, planes, grad_planes, *located)
+        if grad_params is not None:
+            grad_planes[:, :overhang] += grad_planes[:, n_entries:]
+            grad_params.view(-1, n_features)[entries] = grad_planes[:, :n_entries].t()
 
 
-def _locate(level: GridLevel, points: Float[Tensor, "3 n"]) -> tuple[Tensor, Tensor]:
+def _locate(
+    level: GridLevel, points: Float[Tensor, "3 n"], wrap: bool
+) -> tuple[Int[Tensor, "2 2 2 n"], Float[Tensor, "3 n"]]:
     """Index and fraction, see `_Cells`."""
     position = level.position(points)
     cell = position.floor()
-    low, pair = cell.long(), torch.arange(2, device=points.device)[:, None]
+    pair = torch.arange(2, device=points.device)[:, None]
     _, stride_y, stride_z = level.strides
     if level.hashed:
+        low = cell.long()
         index = (low[1] + pair).mul_(stride_y)[:, None] ^ (low[0] + pair)
         index = (low[2] + pair).mul_(stride_z)[:, None, None] ^ index
     else:
-        base = low[0] + low[1] * stride_y + low[2] * stride_z
+        low = cell if level.n_entries < _EXACT_IN_SINGLE else cell.long()
+        base = (low[0] + low[1] * stride_y + low[2] * stride_z).long()
         index = base + ((pair * stride_z)[:, None, None] + (pair * stride_y)[:, None] + pair)
-    if level.n_entries & (level.n_entries - 1) == 0:
+    if wrap and level.n_entries & (level.n_entries - 1) == 0:
         index.bitwise_and_(level.n_entries - 1)
-    else:
+    elif wrap:
         index.bitwise_and_(0xFFFFFFFF).remainder_(level.n_entries)
     return index, position.sub_(cell)
 
 
-def _planes(params: Float[Tensor, "P"], layout: GridLayout) -> Float[Tensor, "F entries"]:
-    return params.view(-1, layout.n_features_per_level).t().contiguous()
-
-
-def _gather(planes: Tensor, cells: _Cells) -> Iterator[Float[Tensor, "2 2 2 n"]]:
+def _gather(cells: _Cells) -> Iterator[Float[Tensor, "2 2 2 n"]]:
     """Each feature at the corners."""
-    for plane in planes[:, cells.entries]:
+    for plane in cells.planes:
         yield plane.index_select(0, cells.index.view(-1)).view(cells.index.shape)
 
 
-def _weighted_corners(
-    planes: Tensor, cells: _Cells, columns: Float[Tensor, "F N"]
-) -> Float[Tensor, "2 2 2 n"]:
+def _weighted_corners(cells: _Cells, columns: Float[Tensor, "F N"]) -> Float[Tensor, "2 2 2 n"]:
     """sum_f g_f T_f at each corner: what every derivative for the points is a contraction of."""
-    corners = zip(cells.features, _gather(planes, cells), strict=True)
-    return sum(values.mul_(columns[feature, cells.rows]) for feature, values in corners)
+    corners = zip(cells.features, _gather(cells), strict=True)
+    products = (values.mul_(columns[feature, cells.rows]) for feature, values in corners)
+    return reduce(Tensor.add_, products)
 
 
 def _contract(
@@ -183,9 +208,9 @@ def _outer(factors: list[Float[Tensor, "2 n"]]) -> Float[Tensor, "2 2 2 n"]:
 
 
 def _scatter(
-    planes: Tensor, cells: _Cells, weights: Float[Tensor, "2 2 2 n"], columns: Float[Tensor, "F N"]
+    cells: _Cells, weights: Float[Tensor, "2 2 2 n"], columns: Float[Tensor, "F N"]
 ) -> None:
     """Add each point's columns times its corners' weights to the entries that it touches."""
-    for feature, plane in zip(cells.features, planes[:, cells.entries], strict=True):
+    for feature, plane in zip(cells.features, cells.grad_planes, strict=True):
         values = weights * columns[feature, cells.rows]
         plane.scatter_add_(0, cells.index.view(-1), values.view(-1))
