@@ -43,9 +43,12 @@ def references(tmp_path_factory):
     return folder
 
 
+def status(runs, out, *more) -> int:
+    return main(["evaluate", str(runs), "--out", str(out), "--device", "cpu", *map(str, more)])
+
+
 def evaluate(runs, out, *more) -> tuple[list[dict], list[dict]]:
-    arguments = ["evaluate", str(runs), "--out", str(out), "--device", "cpu", *map(str, more)]
-    assert main(arguments) == 0
+    assert status(runs, out, *more) == 0
     tables = (out / name for name in ("assets.csv", "methods.csv"))
     return tuple(list(csv.DictReader(table.open(newline=""))) for table in tables)
 
@@ -124,8 +127,7 @@ def test_every_picture_is_looked_at_once(runs, tmp_path, looked):
 
 def test_an_interrupted_evaluation_goes_on(runs, tmp_path, looked):
     looked.interrupt = 2
-    with pytest.raises(KeyboardInterrupt):
-        evaluate(runs, tmp_path / "out")
+    assert status(runs, tmp_path / "out") == 130
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["features"]
     assets, _ = evaluate(runs, tmp_path / "out")
     assert len(assets) == 4 and len(looked) == 3
@@ -185,11 +187,10 @@ def test_faces_can_be_judged_on_renders_of_the_checkpoint(tmp_path, monkeypatch)
 
 def test_too_few_views_for_a_verdict_are_told_with_the_run(tmp_path, capsys):
     run = write_run(tmp_path / "run", BEAR, [np.zeros((8, 8, 3), np.uint8)] * 4)
-    arguments = ["evaluate", str(run), "--out", str(tmp_path / "out"), "--device", "cpu"]
-    assert main(arguments) == 2
+    assert status(run, tmp_path / "out") == 2
     error = capsys.readouterr().err
     assert str(run) in error and "n_test_views" in error and "--janus off" in error
-    assert main([*arguments, "--janus", "off"]) == 0
+    assert status(run, tmp_path / "out", "--janus", "off") == 0
 
 
 def test_janus_is_left_empty_where_nothing_can_judge(runs, tmp_path, monkeypatch):
@@ -222,7 +223,7 @@ def test_janus_is_left_empty_where_nothing_can_judge(runs, tmp_path, monkeypatch
 def test_mistakes_are_told_in_one_line_and_nothing_is_written(
     runs, tmp_path, capsys, arguments, message
 ):
-    assert main(["evaluate", str(runs), "--out", str(tmp_path / "out"), *arguments]) == 2
+    assert status(runs, tmp_path / "out", *arguments) == 2
     error = capsys.readouterr().err
     assert message in error and len(error.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
@@ -230,7 +231,7 @@ def test_mistakes_are_told_in_one_line_and_nothing_is_written(
 
 def test_a_prompt_of_the_real_world_asks_for_a_real_clip(tmp_path, pictures, capsys):
     run = write_run(tmp_path / "run", "a raccoon astronaut", pictures[BEAR])
-    assert main(["evaluate", str(run), "--out", str(tmp_path / "out")]) == 2
+    assert status(run, tmp_path / "out") == 2
     assert "--clip open_clip:" in capsys.readouterr().err
 
 
