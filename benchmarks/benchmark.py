@@ -23,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.baselines.running import PROGRAM, PROGRAM_TOGETHER, register  # noqa: E402
+from benchmarks.baselines import PROGRAM, PROGRAM_TOGETHER, register  # noqa: E402
 
 register()
 
@@ -32,13 +32,13 @@ from threestudio_jointdreamer.files import replacing  # noqa: E402
 
 from benchmarks.janus_benchmark import publishing, references, tables, timing  # noqa: E402
 from benchmarks.janus_benchmark.faces import judge_faces  # noqa: E402
-from benchmarks.janus_benchmark.methods import Missing, read_methods, shortened  # noqa: E402
+from benchmarks.janus_benchmark.schedules import shortened  # noqa: E402
 from jointdreamer.csv_table import write_csv  # noqa: E402
 from jointdreamer.evaluation.measure import Evaluation, measure_runs  # noqa: E402
 from jointdreamer.evaluation.report import write_report, write_tables  # noqa: E402
 from jointdreamer.host import errors  # noqa: E402
 from jointdreamer.sweeps import run as sweep_runs  # noqa: E402
-from jointdreamer.sweeps.plan import PlannedRun, Sweep  # noqa: E402
+from jointdreamer.sweeps.plan import PlannedRun, Sweep, read_sweep  # noqa: E402
 from jointdreamer.sweeps.records import Record, table_of_methods, table_of_runs  # noqa: E402
 from jointdreamer.sweeps.run import Workers, run_sweep, visible_gpus  # noqa: E402
 
@@ -54,10 +54,9 @@ PICTURE = ROOT / "docs" / "sds-vs-jsd.png"  # the README's first
 
 @dataclass(frozen=True)
 class Plan:
-    """What is run, how, and what is left out."""
+    """What is run, and how."""
 
     sweep: Sweep
-    missing: list[Missing]
     workers: Workers
     setting: str  # in words, for the tables
 
@@ -76,44 +75,28 @@ class Plan:
 def planned(args: argparse.Namespace) -> Plan:
     """
     Raises:
-        ValueError: an option is wrong, or methods cannot run and --skip-missing is not given.
+        ValueError, FileNotFoundError: the sweep's file or an option is wrong.
     """
-    quick, wanted = args.quick, args.methods.split(",") if args.methods else None
     for name in ("jobs", "together", "prompts", "steps"):
         if (number := getattr(args, name)) is not None and number < 1:
             raise ValueError(f"--{name}={number} must be a whole number from 1.")
-    sweep, missing = read_methods(args.sweep, wanted)
-    if missing and not args.skip_missing:
-        more = f" ({len(missing)} methods cannot run)" if len(missing) > 1 else ""
-        raise ValueError(
-            f"{missing[0].method} cannot run here: {missing[0].reason}{more} "
-            "Or leave out what is missing with --skip-missing."
-        )
-    if not sweep.methods:
-        raise ValueError(f"No method is left to run: {missing[0].reason}")
-    seeds = sweep.seeds[:1] if quick else sweep.seeds
-    if args.seeds is not None:
-        if not all(map(str.isdecimal, args.seeds.split(","))):
-            raise ValueError(f"--seeds={args.seeds} must be whole numbers from 0, such as 0,1.")
-        seeds = tuple(dict.fromkeys(map(int, args.seeds.split(","))))
-    count = args.prompts or (QUICK_PROMPTS if quick else None)
-    sweep = replace(
-        sweep,
-        prompts=publishing.spread(sweep.prompts, count),
-        seeds=seeds,
-        overrides=(*sweep.overrides, QUICK_BATCH) if quick else sweep.overrides,
-        out=(args.out or sweep.out.with_name(sweep.out.name + "-quick" * quick)).resolve(),
-        last_overrides=tuple(args.overrides),
-    )
-    steps = args.steps or (QUICK_STEPS if quick else None)
+    methods, seeds = (value and value.split(",") for value in (args.methods, args.seeds))
+    sweep = read_sweep(args.sweep, methods, args.overrides, seeds=seeds)
+    steps, count = args.steps, args.prompts
+    if args.quick:
+        steps, count = steps or QUICK_STEPS, count or QUICK_PROMPTS
+        overrides = (*sweep.overrides, QUICK_BATCH)
+        sweep = replace(sweep, seeds=sweep.seeds[: None if seeds else 1], overrides=overrides)
+    out = args.out or sweep.out.with_name(sweep.out.name + "-quick" * args.quick)
+    sweep = replace(sweep, prompts=publishing.spread(sweep.prompts, count), out=out.resolve())
     sweep = shortened(sweep, steps) if steps else sweep
-    setting = f"prompts: {len(sweep.prompts)}, seeds: {len(seeds)}"
-    setting = f"{'Quick: ' * quick}{setting}{f', steps: {steps}' if steps else ''}"
+    setting = f"prompts: {len(sweep.prompts)}, seeds: {len(sweep.seeds)}"
+    setting = f"{'Quick: ' * args.quick}{setting}{f', steps: {steps}' if steps else ''}"
     gpus = visible_gpus()
     jobs = args.jobs or jobs_at_once(len(gpus), os.cpu_count() or 1)
     together = args.together or (TOGETHER if gpus else 1)
     workers = Workers(PROGRAM, jobs, "threading", gpus, together, PROGRAM_TOGETHER)
-    return Plan(sweep, missing, workers, setting)
+    return Plan(sweep, workers, setting)
 
 
 def jobs_at_once(gpus: int, cores: int) -> int:
@@ -153,7 +136,6 @@ def evaluated(
         "FID": "features of this CLIP, against true creatures of the prompts",
     }
     left_out = [record.line for record in records if not record.done]
-    left_out += [f"{entry.method}: {entry.reason}" for entry in plan.missing]
     return replace(result, settings=settings, skipped=[*result.skipped, *left_out])
 
 
@@ -162,12 +144,11 @@ def write_results(
 ) -> str:
     """Writes tables and page; returns the tables as Markdown."""
     failed = Counter(record.run.method.name for record in records if not record.done)
-    names = {m.name for m in plan.sweep.methods} | {entry.method for entry in plan.missing}
-    spent = tables.costs(timed or records)
-    out = plan.sweep.out
+    names = {method.name for method in plan.sweep.methods}
+    spent, out = tables.costs(timed or records), plan.sweep.out
     if rows := tables.timing_rows(timed or records):
         write_csv(out / "timing.csv", rows)
-    janus = tables.janus_rows(result, spent, plan.missing, failed, names)
+    janus = tables.janus_rows(result, spent, failed, names)
     shown, text = [], f"{plan.setting}.\n\n"
     for name, title, rows, columns in (
         ("janus", "Janus rate and text congruence", janus, tables.JANUS_COLUMNS),
@@ -194,7 +175,6 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--prompts", type=int, metavar="N", help="only so many of the prompts")
     parser.add_argument("--seeds", help="in place of the sweep's, such as 0,1")
     parser.add_argument("--steps", type=int, help="of every run; schedules are scaled")
-    parser.add_argument("--skip-missing", action="store_true", help="leave out what cannot run")
     parser.add_argument(
         "--jobs", type=int, help="processes at a time; default: one a core, if GPUs have room"
     )
@@ -223,8 +203,6 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def benchmark(args: argparse.Namespace) -> int:
     """All of it; 0 if every run was done, 1 if not, 130 after Ctrl-C."""
     console, plan = Console(), planned(args)
-    for entry in plan.missing:
-        console.print(f"left out: {entry.method}: {entry.reason}", markup=False, highlight=False)
     runs = [] if args.timing else plan.sweep.runs()
     alone = plan.workers.together == 1 and not plan.workers.gpus
     timed = plan.timing.runs() if args.timing or not alone else []

@@ -28,8 +28,7 @@ from tinycudann import grid_fast
 from tinycudann.grid_layout import GridLayout
 from tinycudann.grid_plain import grid_encode_plain
 
-from benchmarks.measure import device_name, load_host, median_ratio, take_turns
-from benchmarks.tables import as_text, write_csv
+from benchmarks.measure import as_text, device_name, load_host, median_ratio, take_turns
 
 ROOT = Path(__file__).resolve().parents[1]
 GRIDS = {"tiny": "configs/tiny/jointdreamer.yaml", "full": "configs/jointdreamer.yaml"}
@@ -80,7 +79,28 @@ def make_passes(layout: GridLayout, n_points: int, device: str) -> dict[str, Cal
     return {"forward": forward, "training": training, "analytic normals": normals}
 
 
-def run_variant(run: Callable, variant: str) -> None:
+def measure(layout: GridLayout, args: argparse.Namespace) -> list[dict]:
+    """One row a pass: milliseconds of each variant, and the plain twin's time over them."""
+    rows = []
+    for name, run in make_passes(layout, args.points, args.device).items():
+        steps = {
+            variant: partial(with_variant, variant, run)
+            for variant in VARIANTS
+            if variant != "triton" or uses_triton(layout, args.device)
+        }
+        rounds = take_turns(steps, args.rounds, warm_up=1)
+        row = {"pass": name} | {f"{variant}_ms": "" for variant in VARIANTS}
+        for variant in steps:
+            median = statistics.median(each[variant] for each in rounds)
+            row[f"{variant}_ms"] = round(median * 1e3, 3)
+        for slow, quick in [("plain", "pytorch"), ("plain", "triton"), ("pytorch", "triton")]:
+            ratio = round(median_ratio(rounds, slow, quick), 2) if quick in steps else ""
+            row[f"{slow}/{quick}"] = ratio
+        rows.append(row)
+    return rows
+
+
+def with_variant(variant: str, run: Callable) -> None:
     encode, with_triton = VARIANTS[variant]
     os.environ[grid_fast.SWITCH] = str(int(with_triton))
     run(encode)
@@ -91,24 +111,6 @@ def uses_triton(layout: GridLayout, device: str) -> bool:
     os.environ[grid_fast.SWITCH] = "1"
     points, params = torch.zeros(1, 3, device=device), torch.zeros(layout.n_params, device=device)
     return grid_fast._operations(points, params, layout) is not grid_fast.grid_torch
-
-
-def measure(layout: GridLayout, args: argparse.Namespace) -> list[dict]:
-    """One row a pass: milliseconds of each variant, and the plain twin's time over them."""
-    variants = [v for v in VARIANTS if v != "triton" or uses_triton(layout, args.device)]
-    rows = []
-    for name, run in make_passes(layout, args.points, args.device).items():
-        steps = {variant: partial(run_variant, run, variant) for variant in variants}
-        rounds = take_turns(steps, args.rounds, warm_up=1)
-        row = {"pass": name} | {f"{variant}_ms": "" for variant in VARIANTS}
-        for variant in variants:
-            median = statistics.median(each[variant] for each in rounds)
-            row[f"{variant}_ms"] = round(median * 1e3, 3)
-        for slow, quick in [("plain", "pytorch"), ("plain", "triton"), ("pytorch", "triton")]:
-            known = quick in variants
-            row[f"{slow}/{quick}"] = round(median_ratio(rounds, slow, quick), 2) if known else ""
-        rows.append(row)
-    return rows
 
 
 def main() -> None:
@@ -126,6 +128,8 @@ def main() -> None:
         rows += [{"grid": grid, "points": args.points} | row for row in own]
     if args.csv:
         load_host()
+        from jointdreamer.csv_table import write_csv
+
         about = {"device": device, "threads": args.threads, "torch": torch.__version__}
         write_csv(args.csv, [row | about for row in rows])
 

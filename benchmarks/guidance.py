@@ -26,11 +26,16 @@ if not __package__:
 import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
 
-from benchmarks.measure import in_own_process, load_host, median_ratio, setting, take_turns
-from benchmarks.tables import as_text, write_csv
+from benchmarks.measure import (
+    as_text,
+    device_name,
+    in_own_process,
+    load_host,
+    median_ratio,
+    take_turns,
+)
 
-ROOT = Path(__file__).resolve().parents[1]
-
+TINY = Path(__file__).resolve().parents[1] / "load" / "tiny"
 MULTIVIEW = {"energy_type": "jsd-multiview-energy", "energy_weight": 0.3125}
 VARIANTS = {
     "sds": {"energy_type": "jsd-zero-energy", "energy_weight": 0.0},
@@ -41,7 +46,6 @@ VARIANTS = {
     "translation": {"energy_type": "jsd-translation-energy", "energy_weight": 0.3125},
     "classifier": {"energy_type": "jsd-classifier-energy", "energy_weight": 10.0},
 }
-WITHOUT_SHIPPED_WEIGHTS = ("translation", "classifier")
 MODELS = {  # whose folder an energy loads
     "jsd-multiview-energy": "multiview",
     "jsd-translation-energy": "translation",
@@ -51,10 +55,10 @@ MODELS = {  # whose folder an energy loads
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--prior", default=str(ROOT / "load/tiny/stable-diffusion"))
-    parser.add_argument("--multiview", default=str(ROOT / "load/tiny/mvdream"))
-    parser.add_argument("--translation", help="an image-to-image model's folder")
-    parser.add_argument("--classifier", help="a pair classifier's folder")
+    parser.add_argument("--prior", default=str(TINY / "stable-diffusion"))
+    parser.add_argument("--multiview", default=str(TINY / "mvdream"))
+    parser.add_argument("--translation", default=str(TINY / "wonder3d"), help="image to image")
+    parser.add_argument("--classifier", default=str(TINY / "pair-classifier"))
     parser.add_argument("--random", choices=["tiny", "full"], help="random weights of that size")
     parser.add_argument("--views", type=int, default=4, help="views in a batch, 4 per object")
     parser.add_argument("--size", type=int, default=64, help="pixels of a render")
@@ -64,16 +68,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--noise", choices=["shared", "fresh"], default="fresh")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--csv", help="where every round is written")
-    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS))
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     args = parser.parse_args()
     if args.views % 4:
         parser.error(f"--views={args.views} is not a multiple of 4: use 4 or 8")
-    if args.variants is None:
-        args.variants = [
-            name
-            for name in VARIANTS
-            if args.random or name not in WITHOUT_SHIPPED_WEIGHTS or getattr(args, name)
-        ]
     return args
 
 
@@ -166,10 +164,14 @@ def main() -> None:
         variants = {name: Variant(name, args) for name in args.variants}
         steps = {name: variant.step for name, variant in variants.items()}
         rounds = take_turns(steps, args.rounds, args.warmup)
-    about = setting()
-    about |= {key: getattr(args, key) for key in ("random", "views", "size", "noise", "compile")}
-    about |= {"seed": args.seed}
+    about = {"device": device_name(), "torch": torch.__version__}
+    about |= {"threads": torch.get_num_threads()}
+    about |= {
+        key: getattr(args, key) for key in ("random", "views", "size", "noise", "compile", "seed")
+    }
     if args.csv:
+        from jointdreamer.csv_table import write_csv
+
         rows = [
             about | {"round": i, "variant": name, "seconds": seconds} | costs[name]
             for i, times in enumerate(rounds)

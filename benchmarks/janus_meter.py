@@ -20,17 +20,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed, parallel_config
-from rich.console import Console
-from rich.table import Table
+from joblib import delayed
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from jointdreamer.host.selection import ensure_host, load_extension  # noqa: E402
+from benchmarks.measure import all_of, as_text, load_host  # noqa: E402
 
-ensure_host()
-load_extension()
+load_host()
 
 from threestudio_jointdreamer.files import replacing  # noqa: E402
 
@@ -40,7 +37,7 @@ from jointdreamer.janus.detectors import TINY_FOLDER, FaceDetector  # noqa: E402
 from jointdreamer.janus.synthetic import draw_assets, render_asset  # noqa: E402
 from jointdreamer.janus.training import PICTURES, PLAN, train_face_detector  # noqa: E402
 from jointdreamer.janus.verdict import Verdict, verdict_of  # noqa: E402
-from jointdreamer.progress import progress, track  # noqa: E402
+from jointdreamer.progress import track  # noqa: E402
 
 SEEDS = {"calibrate": 101, "held-out": 202}  # of the creatures
 STEPS = (60, 100, 160, 300)  # of the fits in turn: from very soft to nearly sharp
@@ -57,21 +54,13 @@ def train(args: argparse.Namespace) -> None:
 def fit(args: argparse.Namespace) -> None:
     paths = [args.out / f"{args.split}-{index:03d}.npz" for index in range(args.count)]
     wanted = [index for index, path in enumerate(paths) if not path.exists()]
-    with (
-        progress(f"fitting {args.split}", len(wanted)) as advance,
-        parallel_config(backend="loky", n_jobs=args.jobs, inner_max_num_threads=1),
-    ):
-        fits = Parallel(return_as="generator_unordered")(
-            delayed(fit_one)(args.split, index, args.device, paths[index]) for index in wanted
-        )
-        for _ in fits:
-            advance()
+    calls = (delayed(fit_one)(args.split, index, args.device, paths[index]) for index in wanted)
+    all_of(f"fitting {args.split}", calls, args.jobs)
 
 
 def fit_one(split: str, index: int, device: str, path: Path) -> None:
     """Fits a NeRF to one asset; in a process of its own, the host is loaded first."""
-    ensure_host()
-    load_extension()
+    load_host()
     from jointdreamer.janus.fitting import fit_nerf
 
     asset = draw_assets(index + 1, split, SEEDS[split])[index]
@@ -120,17 +109,13 @@ def confusion(args: argparse.Namespace) -> None:
         ("ground truth", rendered(detector, "held-out", args.count)),
         ("fitted NeRF", fitted(detector, "held-out", args.out)),
     ):
-        judged = [(asset, judge(asset, detector)) for asset in assets]
+        judged = [
+            (asset, verdict_of(asset.scores, asset.azimuths_deg, detector.limits))
+            for asset in assets
+        ]
         rows += [count(source, kind, judged) for kind in KINDS]
     write_csv(args.csv, rows)
-    table = Table(*rows[0])
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    Console().print(table)
-
-
-def judge(asset: ScoredAsset, detector: FaceDetector) -> Verdict:
-    return verdict_of(asset.scores, asset.azimuths_deg, detector.limits)
+    print(as_text(rows))
 
 
 def count(source: str, truth: str, judged: list[tuple[ScoredAsset, Verdict]]) -> dict[str, object]:

@@ -1,10 +1,10 @@
-"""What the benchmarks of time and memory share: the host, clocks, processes of their own."""
+"""What benchmarks share: the host, clocks, processes of their own, tables for a terminal."""
 
 import logging
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, TypeVar
 
@@ -29,15 +29,6 @@ def load_host() -> str:
 
 def device_name() -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-
-
-def setting() -> dict[str, Any]:
-    """What a measurement depends on beside its arguments."""
-    return {
-        "device": device_name(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-    }
 
 
 def synchronize() -> None:
@@ -69,6 +60,29 @@ def take_turns(
 def median_ratio(rounds: list[dict[str, float]], name: str, reference: str) -> float:
     """The median of the rounds' own ratios."""
     return statistics.median(each[name] / each[reference] for each in rounds)
+
+
+def all_of(label: str, calls: Iterable[Any], jobs: int) -> None:
+    """Carries out joblib's `delayed` calls by `jobs` processes, with a bar; order is not kept."""
+    from joblib import Parallel, parallel_config
+
+    from jointdreamer.progress import progress
+
+    calls = list(calls)
+    options = {"backend": "loky", "n_jobs": jobs, "inner_max_num_threads": 1}
+    with progress(label, len(calls)) as advance, parallel_config(**options):
+        for _ in Parallel(return_as="generator_unordered")(calls):
+            advance()
+
+
+def as_text(rows: list[dict[str, Any]]) -> str:
+    """Columns under their names, the first one to the left, the others to the right."""
+    lines = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])])
+        for first, *others in lines
+    )
 
 
 def in_own_process(function: Callable[..., T], *args: Any) -> T:

@@ -15,28 +15,23 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from jointdreamer.host.selection import ensure_host, load_extension  # noqa: E402
+from benchmarks.measure import load_host  # noqa: E402
 
-ensure_host()
-load_extension()
+load_host()
 
 from threestudio_jointdreamer.files import replacing  # noqa: E402
 
 from jointdreamer.janus.synthetic import draw_assets, draw_creatures  # noqa: E402
-from jointdreamer.tinyworld.captions import parse, with_article  # noqa: E402
+from jointdreamer.tinyworld.captions import caption, parse  # noqa: E402
 from jointdreamer.tinyworld.commands import SAMPLE_PROMPTS  # noqa: E402
-from jointdreamer.tinyworld.creatures import (  # noqa: E402
-    COLOR_NAMES,
-    SPECIES,
-    Creatures,
-    sample_creatures,
-)
+from jointdreamer.tinyworld.creatures import COLOR_NAMES, Creatures, sample_creatures  # noqa: E402
 
 SEED, TUNING_SEED = 16153, 16
 P_HAT, P_BACKPACK = 0.8, 0.7
@@ -51,15 +46,7 @@ def key_of(text: str) -> Key:
 
 def describe(key: Key) -> str:
     """The creature in words, all of its colours named."""
-    species, color, hat, backpack, belly = key
-    worn = [
-        with_article(f"{COLOR_NAMES[paint]} {name}")
-        for name, paint in (("hat", hat), ("backpack", backpack))
-        if paint >= 0
-    ]
-    text = with_article(f"{COLOR_NAMES[color]} {SPECIES[species]}")
-    patch = " with a white belly" if belly else ""
-    return text + patch + (f" wearing {' and '.join(worn)}" if worn else "")
+    return caption(*key, SimpleNamespace(random=lambda: 0.5))  # in the usual order and wording
 
 
 def is_complex(key: Key) -> bool:
@@ -102,8 +89,8 @@ def prompts16(beside: Sequence[str] = (), seed: int = SEED) -> list[str]:
         twice = len(like) >= 2 or any(other[1] == key[1] for other in like)
         return not twice and is_complex(key) and key not in forbidden
 
-    keys = draw(16, lambda n, g: draw_creatures(n, "held-out", g), wanted, seed)
-    return [describe(key) for key in sorted(keys)]
+    found = draw(16, lambda n, g: draw_creatures(n, "held-out", g), wanted, seed)
+    return [describe(key) for key in sorted(found)]
 
 
 def prompts153(first: list[str]) -> list[str]:

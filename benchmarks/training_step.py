@@ -28,7 +28,6 @@ import pytorch_lightning as pl
 import torch
 
 from benchmarks.measure import device_name, load_host, synchronize
-from benchmarks.tables import write_csv
 
 ROOT = Path(__file__).resolve().parents[1]
 PHASES = ("SDS", "JSD", "JSD, second resolution")
@@ -192,6 +191,8 @@ def main() -> None:
     args, overrides = parse_arguments()
     warnings.filterwarnings("ignore", ".*")
     args.host = load_host()
+    from jointdreamer.csv_table import write_csv
+
     print(f"{device_name()}, torch {torch.__version__}, {args.host} host")
     print(f"{'phase':26}{'ms a step':>14}{'GiB':>7}")
     rows = []

@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.baselines.running import register  # noqa: E402
+from benchmarks.baselines import register  # noqa: E402
 from jointdreamer.host.launcher import main  # noqa: E402
 
 register()

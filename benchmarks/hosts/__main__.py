@@ -4,12 +4,7 @@
     THREESTUDIO_ROOT=... python -m benchmarks.hosts pictures --png docs/hosts-side-by-side.png
     THREESTUDIO_ROOT=... python -m benchmarks.hosts suite      # tests/threestudio and their table
 
-`run` is `dump` once for each host, in a process of its own, and `compare`:
-
-    THREESTUDIO_ROOT=... python -m benchmarks.hosts dump --out outputs/theirs.pt
-    python -m benchmarks.hosts dump --out outputs/ours.pt --packages pytorch
-    python -m benchmarks.hosts compare outputs/theirs.pt outputs/ours.pt
-
+`run` is `dump` once for each host, in a process of its own, and a comparison of the dumps.
 THREESTUDIO_ROOT names a checkout of threestudio 0.2.3 that imports on this machine.
 """
 
@@ -17,11 +12,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks.hosts.compare import Row, compare, for_csv, read, summary
+from benchmarks.hosts.compare import Row, for_csv, summary
 from benchmarks.hosts.dump import dump, dump_and_compare
 from benchmarks.hosts.pictures import compare_pictures
 from benchmarks.hosts.session import PACKAGES, choose_standalone_host
-from benchmarks.tables import write_csv
 
 
 def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
@@ -29,21 +23,16 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
+    run = commands.add_parser("run", help="dump every host and compare")
+    run.add_argument("--device", nargs="+", choices=["cuda", "cpu"], default=["cuda", "cpu"])
+    run.add_argument("--folder", type=Path, help="keeps the dumps there")
+    run.add_argument("--csv", type=Path)
+
     one = commands.add_parser("dump", help="run the components in the host of this environment")
     one.add_argument("--out", type=Path, required=True)
     one.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     one.add_argument("--packages", choices=PACKAGES, default="compiled")
     one.add_argument("--only", nargs="+", metavar="COMPONENT")
-
-    two = commands.add_parser("compare", help="two dumps: threestudio's first")
-    two.add_argument("reference", type=Path)
-    two.add_argument("other", type=Path)
-    two.add_argument("--csv", type=Path)
-
-    both = commands.add_parser("run", help="dump every host and compare")
-    both.add_argument("--device", nargs="+", choices=["cuda", "cpu"], default=["cuda", "cpu"])
-    both.add_argument("--folder", type=Path, help="keeps the dumps there")
-    both.add_argument("--csv", type=Path)
 
     looks = commands.add_parser("pictures", help="train the tiny config in every host")
     looks.add_argument("--steps", type=int, default=800)
@@ -67,6 +56,8 @@ def show(rows: list[Row], csv: Path | None) -> int:
     print(summary(rows))
     if csv:
         choose_standalone_host()
+        from jointdreamer.csv_table import write_csv
+
         write_csv(csv, for_csv(rows))
     return 0 if all(row.within for row in rows) else 1
 
@@ -76,8 +67,6 @@ def main() -> int:
     try:
         if args.command == "dump":
             print(dump(args.out.absolute(), args.device, args.packages, args.only))
-        elif args.command == "compare":
-            return show(compare(read(args.reference), read(args.other)), args.csv)
         elif args.command == "pictures":
             compare_pictures(args.steps, args.folder, args.png, args.csv, args.jobs)
         elif args.command == "suite":

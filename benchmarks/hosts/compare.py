@@ -1,5 +1,6 @@
 """Two dumps against each other: relative differences, row by row."""
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -50,46 +51,40 @@ def read(path: Path) -> dict:
 def compare(reference: dict, other: dict) -> list[Row]:
     """The rows of both dumps; one that only one of them has is not within its limit."""
     theirs, ours = reference["rows"], other["rows"]
+    device, packages = other["about"]["device"], other["about"]["packages"]
+
+    def row(name: str, largest=math.inf, usual=math.inf, numbers: int = 0, problem="") -> Row:
+        limit, (component, _, rest) = limit_of(packages, name), name.partition("/")
+        within, note = largest <= limit.largest and usual <= limit.usual, problem or limit.reason
+        found = numbers, largest, usual, limit.largest, limit.usual, within, note
+        return Row(device, packages, component, rest, *found)
+
     rows = []
     for name in theirs | ours:
-        if name in theirs and name in ours:
+        if name not in theirs or name not in ours:
+            missing = (other if name in theirs else reference)["about"]["host"]
+            rows.append(row(name, problem=f"{missing} has no such row"))
+        elif theirs[name].shape != ours[name].shape:
+            shapes = [_shape(tensor[name]) for tensor in (ours, theirs)]
+            rows.append(row(name, problem="{}, not {}".format(*shapes)))
+        else:
             where = _where_significant(name, theirs)
             differences = relative_difference(ours[name], theirs[name], where)
-            shapes = [_shape(tensor[name]) for tensor in (ours, theirs)]
-            problem = "" if differences else "{}, not {}".format(*shapes)
-            rows.append(_row(other, name, theirs[name].numel(), differences, problem))
-        else:
-            missing = (other if name in theirs else reference)["about"]["host"]
-            rows.append(_row(other, name, 0, None, f"{missing} has no such row"))
+            rows.append(row(name, *differences, theirs[name].numel()))
     for dump in (reference, other):
         for case, text in dump["failures"].items():
-            problem = f"{dump['about']['host']} failed: {text.strip().splitlines()[-1]}"
-            rows.append(_row(other, case, 0, None, problem))
+            host, error = dump["about"]["host"], text.strip().splitlines()[-1]
+            rows.append(row(case, problem=f"{host} failed: {error}"))
     return rows
-
-
-def _row(
-    other: dict, name: str, numbers: int, differences: tuple[float, float] | None, problem: str
-) -> Row:
-    device, packages = other["about"]["device"], other["about"]["packages"]
-    limit = limit_of(packages, name)
-    largest, usual = differences or (float("inf"), float("inf"))
-    component, _, row = name.partition("/")
-    within = largest <= limit.largest and usual <= limit.usual
-    note = problem or limit.reason
-    limits = limit.largest, limit.usual
-    return Row(device, packages, component, row, numbers, largest, usual, *limits, within, note)
 
 
 def relative_difference(
     ours: Tensor, theirs: Tensor, where: Tensor | None = None
-) -> tuple[float, float] | None:
-    """max |a - b| / max |b|, of all numbers and of the nearest 99 %; None for other shapes.
+) -> tuple[float, float]:
+    """max |a - b| / max |b|, of all numbers and of the nearest 99 %.
 
     Numbers that are not finite count as infinitely far apart unless both are the same.
     """
-    if ours.shape != theirs.shape:
-        return None
     if where is not None:
         ours, theirs = ours[where], theirs[where]
     if not theirs.numel():
@@ -116,10 +111,7 @@ def _shape(tensor: Tensor) -> str:
 def for_csv(rows: list[Row]) -> list[dict]:
     """Numbers have three digits."""
     return [
-        {
-            key: f"{value:.2e}" if isinstance(value, float) else value
-            for key, value in asdict(row).items()
-        }
+        {k: f"{v:.2e}" if isinstance(v, float) else v for k, v in asdict(row).items()}
         for row in rows
     ]
 

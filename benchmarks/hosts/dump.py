@@ -34,7 +34,7 @@ def dump(path: Path, device: str, packages: str, only: list[str] | None = None) 
     about = choose_host(packages) | {"device": device, "gpu": device_name()}
     from threestudio_jointdreamer.files import replacing
 
-    from benchmarks.hosts.components import COMPONENTS, NEED_CUDA
+    from benchmarks.hosts.systems import COMPONENTS, NEED_CUDA
 
     rows: dict[str, torch.Tensor] = {}
     failures: dict[str, str] = {}
@@ -70,30 +70,25 @@ def dump_and_compare(devices: list[str], folder: Path | None = None) -> list[Row
         RuntimeError: a process failed; its log's end is in the message.
     """
     check_checkout()
+    # on a CPU there is nothing compiled that a host could use
+    kinds = {"cuda": ("compiled", "pytorch"), "cpu": ("pytorch",)}
+    ours = [(device, packages, False) for device in devices for packages in kinds[device]]
+    theirs = [(device, kinds[device][0], True) for device in devices]
     with tempfile.TemporaryDirectory() as temporary:
-        folder = (folder or Path(temporary)).absolute()
-        pairs = []
+
+        def make(device: str, packages: str, threestudio: bool) -> Path:
+            host = "threestudio" if threestudio else "standalone"
+            path = (folder or Path(temporary)).absolute() / f"{host}-{packages}-{device}.pt"
+            command = ["-m", "benchmarks.hosts", "dump", "--out", str(path)]
+            command += ["--device", device, "--packages", packages]
+            run_in_host(threestudio, command, path.stem)
+            return path
+
         with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // CORES)) as pool:
-            for device in devices:
-                # on a CPU there is nothing compiled that a host could use
-                kinds = ("compiled", "pytorch") if device == "cuda" else ("pytorch",)
-                theirs = pool.submit(_dump_in_process, folder, device, kinds[0], True)
-                for packages in kinds:
-                    ours = pool.submit(_dump_in_process, folder, device, packages, False)
-                    pairs.append((theirs, ours))
-        return [
-            row
-            for theirs, ours in pairs
-            for row in compare(read(theirs.result()), read(ours.result()))
-        ]
-
-
-def _dump_in_process(folder: Path, device: str, packages: str, threestudio: bool) -> Path:
-    name = f"threestudio-{device}" if threestudio else f"standalone-{packages}-{device}"
-    path = folder / f"{name}.pt"
-    command = ["-m", "benchmarks.hosts", "dump", "--out", str(path)]
-    run_in_host(threestudio, [*command, "--device", device, "--packages", packages], name)
-    return path
+            paths = pool.map(lambda one: make(*one), [*theirs, *ours])
+            dumps = dict(zip([*theirs, *ours], map(read, paths), strict=True))
+    pairs = [(dumps[one[0], kinds[one[0]][0], True], dumps[one]) for one in ours]
+    return [row for pair in pairs for row in compare(*pair)]
 
 
 def check_checkout() -> None:

@@ -6,43 +6,62 @@ twice. tiny-cuda-nn draws other initial grid entries than its PyTorch twin, so r
 where both have the same encodings.
 """
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.hosts.dump import check_checkout, run_in_host
-from benchmarks.hosts.frames import compare_turntables, read_turntable
-from benchmarks.hosts.session import CONFIGS, PROMPT, choose_standalone_host
-from benchmarks.tables import write_csv
+import numpy as np
 
-COLUMNS = 8  # of the sheet
+from benchmarks.hosts.dump import check_checkout, run_in_host
+from benchmarks.hosts.session import CONFIGS, PROMPT, choose_standalone_host
+from jointdreamer.runs import Run, read_picture, turntable
+from jointdreamer.slugs import slug
+
+SAME = 99.0  # dB, of frames without any difference
 LAUNCH = (
     "import sys; from benchmarks.hosts.session import choose_host; choose_host(sys.argv[1]); "
     "from jointdreamer.host.launcher import main; sys.exit(main(sys.argv[2:]))"
 )
 
 
-@dataclass(frozen=True)
-class Run:
-    """One training: its label on the sheet, its host and packages."""
-
-    label: str
-    threestudio: bool
-    packages: str
-
-
-RUNS = {
-    "threestudio": Run("threestudio", True, "compiled"),
-    "standalone": Run("standalone host", False, "compiled"),
-    "threestudio-again": Run("threestudio, again", True, "compiled"),
-    "threestudio-pytorch": Run("threestudio, encodings in PyTorch", True, "pytorch"),
-    "standalone-pytorch": Run("standalone host, all in PyTorch", False, "pytorch"),
+TRAININGS = {  # label on the sheet: whether in threestudio, and on which packages
+    "threestudio": (True, "compiled"),
+    "standalone host": (False, "compiled"),
+    "threestudio, again": (True, "compiled"),
+    "threestudio, encodings in PyTorch": (True, "pytorch"),
+    "standalone host, all in PyTorch": (False, "pytorch"),
 }
 PAIRS = [
-    ("standalone", "threestudio"),
-    ("threestudio-again", "threestudio"),
-    ("standalone-pytorch", "threestudio-pytorch"),
+    ("standalone host", "threestudio"),
+    ("threestudio, again", "threestudio"),
+    ("standalone host, all in PyTorch", "threestudio, encodings in PyTorch"),
 ]
+
+
+def read_turntable(trial_dir: Path) -> list[np.ndarray]:
+    """The newest test's renders, in order, as [H, H, 3]: the leftmost square of each frame.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    paths, _ = turntable(Run(trial_dir).newest("test"))
+    return [read_picture(path, aspect=1) for path in paths]
+
+
+def compare_turntables(
+    ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]
+) -> tuple[float, float]:
+    """PSNR in dB of all frames together, and of the frame that is least alike; SAME at most.
+
+    Raises:
+        ValueError: they have different numbers of frames.
+    """
+    if len(ours) != len(theirs):
+        raise ValueError(f"{len(ours)} frames cannot be compared with {len(theirs)}.")
+    differences = np.stack(list(ours)).astype(np.float64) - np.stack(list(theirs))
+    errors = np.maximum((differences**2).mean(axis=(1, 2, 3)), 255**2 * 10 ** (-SAME / 10))
+    together = 10 * np.log10(255**2 / errors.mean())
+    return float(together), float(10 * np.log10(255**2 / errors.max()))
 
 
 def compare_pictures(steps: int, folder: Path, png: Path, csv: Path | None, jobs: int = 1) -> None:
@@ -58,51 +77,33 @@ def compare_pictures(steps: int, folder: Path, png: Path, csv: Path | None, jobs
     check_checkout()
     folder = folder.absolute() / f"{steps}-steps"
     with ThreadPoolExecutor(jobs) as pool:
-        took = dict(
-            zip(RUNS, pool.map(lambda name: train(name, folder / name, steps), RUNS), strict=True)
-        )
-    turntables = {name: read_turntable(next((folder / name).glob("*/*/save"))) for name in RUNS}
+        seconds = pool.map(lambda label: train(label, folder / slug(label), steps), TRAININGS)
+        took = dict(zip(TRAININGS, seconds, strict=True))
+    runs = {label: next((folder / slug(label)).glob("*/*")) for label in TRAININGS}
+    turntables = {label: read_turntable(run) for label, run in runs.items()}
     rows = []
     for ours, theirs in PAIRS:
         together, worst = compare_turntables(turntables[ours], turntables[theirs])
-        print(f"{RUNS[ours].label} / {RUNS[theirs].label}: {together:.1f} dB, worst {worst:.1f} dB")
-        rows.append(
-            {
-                "run": RUNS[ours].label,
-                "against": RUNS[theirs].label,
-                "steps": steps,
-                "psnr_db": f"{together:.2f}",
-                "worst_frame_db": f"{worst:.2f}",
-                "seconds": f"{took[ours]:.0f}" if took[ours] is not None and jobs == 1 else "",
-            }
-        )
+        print(f"{ours} / {theirs}: {together:.1f} dB, worst {worst:.1f} dB")
+        row = {"run": ours, "against": theirs, "steps": steps}
+        row |= {"psnr_db": f"{together:.2f}", "worst_frame_db": f"{worst:.2f}"}
+        measured = took[ours] is not None and jobs == 1
+        rows.append(row | {"seconds": f"{took[ours]:.0f}" if measured else ""})
     choose_standalone_host()
+    from jointdreamer.csv_table import write_csv
+    from jointdreamer.evaluation.contact_sheet import compare_runs
+
     if csv:
         write_csv(csv, rows)
-    write_sheet(turntables, png)
+    print(compare_runs([Run(run) for run in runs.values()], png, list(runs)))
 
 
-def train(name: str, folder: Path, steps: int) -> float | None:
+def train(label: str, folder: Path, steps: int) -> float | None:
     """Trains and renders the turntable; the seconds it took, or None if it was there."""
     if list(folder.glob(f"*/*/save/it{steps}-test.mp4")):
         return None
-    run = RUNS[name]
+    threestudio, packages = TRAININGS[label]
     arguments = ["--config", CONFIGS["tiny"], "--train", f"exp_root_dir={folder}"]
     arguments += [f"system.prompt_processor.prompt={PROMPT}", "use_timestamp=false"]
     arguments += [f"trainer.max_steps={steps}", "trainer.enable_progress_bar=false"]
-    return run_in_host(run.threestudio, ["-c", LAUNCH, run.packages, *arguments], run.label)
-
-
-def write_sheet(turntables: dict, png: Path) -> None:
-    """One row for each run, the same views in each."""
-    from threestudio_jointdreamer.systems.picture_grid import picture_grid, save_picture
-
-    count = len(next(iter(turntables.values()))) - 1  # the last view is the first again
-    chosen = [round(i * count / COLUMNS) for i in range(COLUMNS)]
-    sheet = picture_grid(
-        [[frames[i] for i in chosen] for frames in turntables.values()],
-        row_labels=[RUNS[name].label for name in turntables],
-        column_labels=[f"{round(360 * i / count)}°" for i in chosen],
-    )
-    png.parent.mkdir(parents=True, exist_ok=True)
-    print(save_picture(png, sheet))
+    return run_in_host(threestudio, ["-c", LAUNCH, packages, *arguments], label)

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from benchmarks.hosts.session import ROOT
-from benchmarks.tables import write_csv
 
 TESTS = "tests/threestudio"
 
@@ -38,6 +37,8 @@ class TableWriter:
         seconds = f"{self._seconds[name]:.1f}"
         row = {"test": name, "outcome": report.outcome, "seconds": seconds, "note": _note(report)}
         self.rows[name] = row
+        from jointdreamer.csv_table import write_csv  # by now a host is loaded
+
         write_csv(self.path, [self.rows[key] for key in sorted(self.rows)])
 
 

@@ -7,21 +7,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from joblib import Parallel, delayed
+from joblib import delayed
 
-from benchmarks.baselines.running import register
-from jointdreamer.progress import progress
+from benchmarks.baselines import register
+from benchmarks.measure import all_of
 
 
 def judge_faces(runs: Sequence[Path], features: Path, jobs: int, device: str | None) -> None:
     """Fills the feature store with the Janus detector's scores, by `jobs` processes."""
-    judge = delayed(_judge)
-    judged = Parallel(jobs, return_as="generator_unordered")(
-        judge(run, features, device) for run in runs
-    )
-    with progress("faces", len(runs)) as advance:
-        for _ in judged:
-            advance()
+    all_of("faces", (delayed(_judge)(run, features, device) for run in runs), jobs)
 
 
 def _judge(run: Path, features: Path, device: str | None) -> None:

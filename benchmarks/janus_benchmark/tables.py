@@ -1,10 +1,10 @@
 """The benchmark's two tables, out of what was measured: as CSV, for the report, for docs."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from benchmarks.janus_benchmark.methods import Missing
 from jointdreamer.evaluation.measure import Evaluation
 from jointdreamer.evaluation.report import ReportTable
 from jointdreamer.evaluation.rows import MethodRow
@@ -58,14 +58,11 @@ HEADINGS = {name: name.replace("_", " ") for name in (*DIGITS, "method", "runs")
 
 def costs(records: Sequence[Record]) -> dict[str, tuple[float, float]]:
     """The median step of each method's finished runs in ms, and the most memory of them in GiB."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    found: dict[str, list[tuple[float, float]]] = {}
     for row in timing_rows(records):
-        found.setdefault(row["method"], []).append(row)
+        found.setdefault(row["method"], []).append((row["ms_per_step"], row["peak_gib"]))
     return {
-        name: (
-            statistics.median(row["ms_per_step"] for row in rows),
-            max(row["peak_gib"] for row in rows),
-        )
+        name: (statistics.median(ms for ms, _ in rows), max(peak for _, peak in rows))
         for name, rows in found.items()
     }
 
@@ -98,62 +95,42 @@ def timing_table(records: Sequence[Record]) -> ReportTable:
 
 def janus_rows(
     result: Evaluation,
-    spent: dict[str, tuple[float, float]],
-    missing: Sequence[Missing],
-    failed: dict[str, int],
-    wanted: Sequence[str],
+    spent: Mapping[str, tuple[float, float]],
+    failed: Mapping[str, int],
+    wanted: Collection[str],
 ) -> list[dict[str, Any]]:
-    """A row for each method of the first table, also for those without runs."""
+    """A row for each method of the first table, also for those whose runs all failed."""
     methods = {row.method: row for row in result.methods}
-    reasons = {entry.method: entry.reason for entry in missing}
+    base, _ = spent.get(BASELINE, (None, None))
     rows = []
     for name in (name for name in MAIN if name in wanted):
-        row = methods.get(name)
-        ms, peak = spent.get(name, (None, None))
-        base, _ = spent.get(BASELINE, (None, None))
-        values = _values(row)
-        values |= {"relative_time": ms and base and ms / base, "peak_gib": peak}
-        values["smoothness"] = row and row.roughness
-        rows.append(_row(name, row, values, JANUS_COLUMNS, failed.get(name, 0), reasons.get(name)))
+        row, (ms, peak) = methods.get(name), spent.get(name, (None, None))
+        values = {"relative_time": ms and base and ms / base, "peak_gib": peak}
+        values |= {"smoothness": row and row.roughness}
+        rows.append(_row(name, row, JANUS_COLUMNS, failed.get(name, 0), **values))
     return rows
 
 
-def ablation_rows(result: Evaluation, failed: dict[str, int]) -> list[dict[str, Any]]:
+def ablation_rows(result: Evaluation, failed: Mapping[str, int]) -> list[dict[str, Any]]:
     """A row for each method of the second table that has runs."""
     methods = {row.method: row for row in result.methods}
     return [
-        _row(label, row, {**_values(row), "fid": row.fid}, ABLATION_COLUMNS, failed.get(name, 0))
+        _row(label, methods[name], ABLATION_COLUMNS, failed.get(name, 0))
         for name, label in ABLATION.items()
-        if (row := methods.get(name))
+        if name in methods
     ]
 
 
-def _values(row: MethodRow | None) -> dict[str, float | None]:
-    names = [f"{name}{end}" for name in INTERVALS for end in ("", "_low", "_high")]
-    return {name: row and getattr(row, name) for name in names}
-
-
 def _row(
-    name: str,
-    row: MethodRow | None,
-    values: dict[str, float | None],
-    columns: Sequence[str],
-    failed: int,
-    reason: str | None = None,
+    name: str, row: MethodRow | None, columns: Sequence[str], failed: int, **more: float | None
 ) -> dict[str, Any]:
+    """The columns, then the ends of their intervals; None where nothing was measured."""
+    values = (asdict(row) if row else {}) | more
+    ends = [f"{key}{end}" for key in columns if key in INTERVALS for end in ("_low", "_high")]
     found: dict[str, Any] = {"method": name, "runs": row.runs if row else 0}
-    for key in columns:
-        found[key] = _rounded(values[key])
-    for key in columns:
-        if key in INTERVALS:
-            found |= {f"{key}{end}": _rounded(values[key + end]) for end in ("_low", "_high")}
-    found["failed_runs"] = failed
-    found["note"] = reason or ""
-    return found
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
+    for key in (*columns, *ends):
+        found[key] = None if values.get(key) is None else round(values[key], 4)
+    return found | {"failed_runs": failed, "note": f"{failed} not finished." if failed else ""}
 
 
 def as_table(title: str, rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> ReportTable:
@@ -161,8 +138,7 @@ def as_table(title: str, rows: Sequence[dict[str, Any]], columns: Sequence[str])
     names = ("method", "runs", *columns)
     cells = [[_cell(row, name) for name in names] for row in rows]
     notes = [NOTE, *(NOTES[name] for name in columns if name in NOTES)]
-    notes += [f"{row['method']}: no runs. {row['note']}" for row in rows if row["note"]]
-    notes += [f"{row['method']}: {n} not finished." for row in rows if (n := row["failed_runs"])]
+    notes += [f"{row['method']}: {row['note']}" for row in rows if row["note"]]
     return ReportTable(title, [HEADINGS[name] for name in names], cells, " ".join(notes))
 
 

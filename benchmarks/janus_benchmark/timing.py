@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.baselines.running import register, run
+from benchmarks.baselines import register
 from jointdreamer.sweeps.plan import PlannedRun
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,6 +39,8 @@ def time_runs(runs: Sequence[PlannedRun], log: Path) -> bool:
 def main(runs: Sequence[list[str]]) -> None:
     """Every method's first steps elsewhere, until its kernels are loaded and chosen; then a run."""
     import torch
+
+    from jointdreamer.host.launcher import run
 
     warm: set[tuple[str, ...]] = set()
     for arguments in runs:

@@ -15,7 +15,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,15 +34,24 @@ load_host()
 
 from omegaconf import OmegaConf  # noqa: E402
 from threestudio_jointdreamer.energies import multiview as multiview_energy  # noqa: E402
-from threestudio_jointdreamer.files import replacing  # noqa: E402
 from threestudio_jointdreamer.guidance import jsd_guidance  # noqa: E402
 from threestudio_jointdreamer.priors.latent_prior import LatentPrior  # noqa: E402
 from threestudio_jointdreamer.priors.schedule import NoiseSchedule  # noqa: E402
 
 from benchmarks.parity import mvdream  # noqa: E402
 from benchmarks.parity.checkouts import importing_from  # noqa: E402
-from benchmarks.parity.seeded import digest, digest_error, fill, fill_module, noise  # noqa: E402
+from benchmarks.parity.seeded import (  # noqa: E402
+    digest_errors,
+    digests,
+    fill,
+    fill_module,
+    noise,
+    relative_errors,
+    shapes_of,
+    write_fixture,
+)
 from jointdreamer.testing.cameras import camera_ring  # noqa: E402
+from jointdreamer.testing.prompts import RandomPrompts  # noqa: E402
 
 ENVIRONMENT = "JOINTDREAMER_ROOT"
 SOURCE = "github.com/chanyn/JointDreamer at 8cca276, interview-diffusion-guidance-mvdream"
@@ -84,56 +93,35 @@ CASES = {
 }
 
 
-@dataclass
-class Inputs:
-    """What both sides are given."""
-
-    rgb: Tensor
-    opacity: Tensor
-    cameras: dict[str, Tensor]
-    prompts: "Prompts"
-
-    @classmethod
-    def of(cls, case: Case) -> "Inputs":
-        shape = (case.batch, 64, 64)
-        rgb = noise("rgb", (*shape, 3), SEED).sigmoid()
-        opacity = noise("opacity", (*shape, 1), SEED).sigmoid()
-        opacity = opacity if case.masked else torch.ones_like(opacity)
-        cameras = {k: v.double() for k, v in camera_ring(case.batch // 4, 4).items()}
-        return cls(rgb, opacity, cameras, Prompts(case.negative))
-
-
-class Prompts:
-    """threestudio's PromptProcessorOutput, with embeddings that depend on the azimuth."""
-
-    use_perp_neg = False
-
-    def __init__(self, negative: bool) -> None:
-        empty = "negative" if negative else "empty"
-        self.text_embeddings = noise("text", (1, TOKENS, TEXT), SEED)
-        self.uncond_text_embeddings = noise(empty, (1, TOKENS, TEXT), SEED)
-        self._direction = noise("direction", (1, TOKENS, TEXT), SEED)
-
-    def get_text_embeddings(
-        self, elevation: Tensor, azimuth: Tensor, camera_distances: Tensor, view_dependent: bool
-    ) -> Tensor:
-        text = self.text_embeddings.expand(len(azimuth), -1, -1)
-        if view_dependent:
-            text = text + azimuth.deg2rad().cos().view(-1, 1, 1) * self._direction
-        return torch.cat([text, self.uncond_text_embeddings.expand(len(azimuth), -1, -1)])
+def inputs(case: Case) -> dict[str, Any]:
+    """What both sides' guidance is called with; prompts as threestudio's PromptProcessorOutput."""
+    shape = (case.batch, 64, 64)
+    opacity = noise("opacity", (*shape, 1), SEED).sigmoid()
+    prompts = RandomPrompts()
+    prompts.text_embeddings, prompts.uncond_text_embeddings, prompts.direction = (
+        noise(name, (1, TOKENS, TEXT), SEED)
+        for name in ("text", "negative" if case.negative else "empty", "direction")
+    )
+    return {
+        "rgb": noise("rgb", (*shape, 3), SEED).sigmoid().requires_grad_(),
+        "prompt_utils": prompts,
+        "opacity": opacity if case.masked else torch.ones_like(opacity),
+        **{name: value.double() for name, value in camera_ring(case.batch // 4, 4).items()},
+    }
 
 
 @contextmanager
-def given_noise() -> Iterator[None]:
-    """Noises depend on their shape alone: of x_t (`randn_like`) and of the VAEs' samples."""
+def given_noise(*posteriors: type) -> Iterator[None]:
+    """Noises depend on their shape alone: of x_t (`randn_like`) and of these VAEs' samples."""
 
     def sample(posterior: Any, generator: Any = None) -> Tensor:
         return posterior.mean + posterior.std * noise("vae", posterior.mean.shape, SEED)
 
-    with (
-        patch.object(torch, "randn_like", lambda x, **_: noise("eps", x.shape, SEED)),
-        patch.object(DiagonalGaussianDistribution, "sample", sample),
-    ):
+    with ExitStack() as stack:
+        eps = patch.object(torch, "randn_like", lambda x, **_: noise("eps", x.shape, SEED))
+        stack.enter_context(eps)
+        for kind in (DiagonalGaussianDistribution, *posteriors):
+            stack.enter_context(patch.object(kind, "sample", sample))
         yield
 
 
@@ -167,9 +155,11 @@ def stable_diffusion() -> tuple[UNet2DConditionModel, AutoencoderKL, DDIMSchedul
     return unet, vae, scheduler
 
 
-def result(loss: Tensor, rgb: Tensor) -> dict[str, Tensor]:
+def distil(guidance: Any, batch: dict[str, Any], **more: Any) -> dict[str, Tensor]:
+    """The guidance's loss and its gradient in the renders."""
+    loss = guidance(**batch, **more)["loss_sds"]
     loss.backward()
-    return {"loss": loss.detach()[None], "gradient": rgb.grad}
+    return {"loss": loss.detach()[None], "gradient": batch["rgb"].grad}
 
 
 def run_ours(
@@ -200,11 +190,8 @@ def run_ours(
         guidance = jsd_guidance.JSDGuidance(block)
     guidance.do_update_step(0, case.step)
     guidance.min_step = guidance.max_step = case.t
-    inputs = Inputs.of(case)
-    rgb = inputs.rgb.requires_grad_()
     with given_noise():
-        out = guidance(rgb, inputs.prompts, **inputs.cameras, opacity=inputs.opacity)
-    return result(out["loss_sds"], rgb)
+        return distil(guidance, inputs(case))
 
 
 class Authors:
@@ -270,14 +257,8 @@ class Authors:
             max_step=case.t,
             guidance_model=self._multiview(scheduler),
         )
-        inputs = Inputs.of(case)
-        rgb, cameras = inputs.rgb.requires_grad_(), inputs.cameras
-        cameras["c2w"] = cameras["c2w"].clone()  # it is changed in place
-        with given_noise(), self._given_sample():
-            out = guidance(
-                rgb, inputs.prompts, **cameras, opacity=inputs.opacity, global_step=case.step
-            )
-        return result(out["loss_sds"], rgb)
+        with given_noise(self._interface.DiagonalGaussianDistribution):
+            return distil(guidance, inputs(case), global_step=case.step)
 
     def _multiview(self, scheduler: DDIMScheduler) -> nn.Module:
         model = self._module.MVDreamGuidance.__new__(self._module.MVDreamGuidance)
@@ -301,12 +282,6 @@ class Authors:
         )
         return model.eval().requires_grad_(False)
 
-    def _given_sample(self) -> Any:
-        theirs = self._interface.DiagonalGaussianDistribution
-        return patch.object(
-            theirs, "sample", lambda p: p.mean + p.std * noise("vae", p.mean.shape, SEED)
-        )
-
 
 def _authors_settings(case: Case) -> SimpleNamespace:
     """What the authors' own configs give at this step, of what the call reads."""
@@ -326,35 +301,12 @@ def _smaller(x: Tensor, size: Any, **kwargs: Any) -> Tensor:
     return F.interpolate(x, [PIXELS.get(side, side) for side in size], **kwargs)
 
 
-def compare(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> dict[str, float]:
-    return {
-        name: ((ours[name] - theirs[name]).abs().max() / theirs[name].abs().max()).item()
-        for name in ours
-    }
-
-
 def compare_with_fixture(case: str, changes: dict | None = None) -> dict[str, float]:
     """Relative errors of our loss and gradient against the digests of the authors' results."""
     fixture = json.loads(FIXTURE.read_text())
     weights = (fill(fixture["shapes"][part], SEED) for part in ("unet", "vae"))
     ours = run_ours(CASES[case], *weights, changes)
-    expected = fixture["cases"][case]
-    return {name: digest_error(digest(ours[name]), expected[name]) for name in ours}
-
-
-def write_fixture(authors: Authors, results: dict[str, dict[str, Tensor]]) -> None:
-    shapes = {
-        part: {name: list(tensor.shape) for name, tensor in weights.items()}
-        for part, weights in (("unet", authors.mv_unet), ("vae", authors.mv_vae))
-    }
-    cases = {
-        case: {name: digest(tensor) for name, tensor in of_case.items()}
-        for case, of_case in results.items()
-    }
-    content = {"source": SOURCE, "shapes": shapes, "cases": cases}
-    rows = (f'"{key}": {json.dumps(value)}' for key, value in content.items())
-    with replacing(FIXTURE) as file:
-        file.write_text("{\n" + ",\n".join(rows) + "\n}\n")
+    return digest_errors(ours, fixture["cases"][case])
 
 
 def main() -> int:
@@ -374,12 +326,15 @@ def main() -> int:
         else:
             results[name] = authors.run(case)
             ours = run_ours(case, authors.mv_unet, authors.mv_vae)
-            errors = compare(ours, results[name])
+            errors = relative_errors(ours, results[name])
         passes.append(max(errors.values()) < TARGET)
         numbers = f"{errors['loss']:10.1e}{errors['gradient']:10.1e}"
         print(f"{name:34}{against:20}{numbers}  {passes[-1]}", flush=True)
     if args.write_fixture:
-        write_fixture(authors, results)
+        weights = {"unet": authors.mv_unet, "vae": authors.mv_vae}
+        shapes = {part: shapes_of(tensors) for part, tensors in weights.items()}
+        cases = {case: digests(tensors) for case, tensors in results.items()}
+        write_fixture(FIXTURE, source=SOURCE, shapes=shapes, cases=cases)
     return 0 if all(passes) else 1
 
 

@@ -5,11 +5,15 @@ reference implementation stays valid on every machine and version.
 """
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float64
+from threestudio_jointdreamer.files import replacing
 from torch import Tensor
 
 SAMPLES = 64  # of a tensor's values in its digest
@@ -59,6 +63,34 @@ def digest_error(ours: dict, theirs: dict) -> float:
         raise ValueError(f"The shape is {ours['shape']}, the reference's {theirs['shape']}.")
     of_values = np.abs(np.subtract(ours["values"], theirs["values"])).max() / theirs["largest"]
     return float(max(of_values, abs(ours["norm"] / theirs["norm"] - 1)))
+
+
+def digests(tensors: Mapping[str, Tensor]) -> dict[str, dict]:
+    return {name: digest(tensor) for name, tensor in tensors.items()}
+
+
+def digest_errors(ours: Mapping[str, Tensor], theirs: Mapping[str, dict]) -> dict[str, float]:
+    """`digest_error` of each of our tensors."""
+    return {name: digest_error(digest(ours[name]), theirs[name]) for name in ours}
+
+
+def relative_errors(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, float]:
+    """max |a − b| / max |b| of each."""
+    return {
+        name: ((ours[name] - theirs[name]).abs().max() / theirs[name].abs().max()).item()
+        for name in ours
+    }
+
+
+def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, list[int]]:
+    return {name: list(tensor.shape) for name, tensor in tensors.items()}
+
+
+def write_fixture(path: Path, **content: Any) -> None:
+    """What a comparison needs where the reference is not at hand, as JSON, a line a key."""
+    rows = (f'"{key}": {json.dumps(value)}' for key, value in content.items())
+    with replacing(path) as file:
+        file.write_text("{\n" + ",\n".join(rows) + "\n}\n")
 
 
 def _draw(name: str, shape: tuple[int, ...], seed: int) -> Float64[Tensor, "..."]:

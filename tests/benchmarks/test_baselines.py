@@ -3,9 +3,8 @@
 import pytest
 import threestudio
 import torch
-from helpers.prior_fixtures import mv_folder, sd_folder  # noqa: F401
 
-from benchmarks.baselines import running
+from benchmarks.baselines import register
 from jointdreamer.testing.cameras import camera_ring
 from jointdreamer.testing.prompts import RandomPrompts
 
@@ -13,9 +12,9 @@ LAMBDA = 0.7
 
 
 @pytest.fixture
-def distil(sd_folder, mv_folder, monkeypatch):  # noqa: F811
+def distil(sd_folder, mv_folder, monkeypatch):
     """Runs a guidance on one object; what was distilled, the model's estimate, the guidance."""
-    running.register()
+    register()
 
     def run(guidance_type="jsd-guidance", loss="score", **changes):
         energy = {

@@ -9,8 +9,8 @@ from helpers.real_threestudio import run_launch
 
 from benchmarks.hosts import seeded
 from benchmarks.hosts.compare import compare, relative_difference, summary
-from benchmarks.hosts.frames import SAME, compare_turntables
 from benchmarks.hosts.limits import RULES, STRICT, limit_of
+from benchmarks.hosts.pictures import SAME, compare_turntables
 from benchmarks.hosts.suite import TableWriter
 
 

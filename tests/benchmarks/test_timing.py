@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import benchmark
 from benchmarks.janus_benchmark import timing
-from benchmarks.janus_benchmark.methods import shortened
+from benchmarks.janus_benchmark.schedules import shortened
 from jointdreamer.sweeps.records import Record
 
 

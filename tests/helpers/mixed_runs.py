@@ -9,7 +9,6 @@ from pathlib import Path
 
 from helpers.full_size import Pipelines
 from helpers.real_threestudio import ROOT, Launched
-from helpers.run_log import logged
 from omegaconf import DictConfig, OmegaConf
 
 CONFIGS = ROOT / "configs" / "mixed"
@@ -177,7 +176,7 @@ class Log:
 
 def read_log(launched: Launched) -> Log:
     """Reads the CSV and TensorBoard logs that threestudio writes at every step."""
-    log = logged(launched.trial_dir)
+    log = launched.numbers
     loss, norms = (log.get(f"train/{name}", {}) for name in ("loss_sds", "energy_grad_norm"))
     seconds = _seconds_per_step(launched.trial_dir / "tb_logs")
     return Log(list(loss.values()), list(norms.values()), seconds)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from jointdreamer.runs import Run
+
 ROOT = Path(__file__).resolve().parents[2]
 CHECKOUT = "THREESTUDIO_ROOT"
 EXTENSIONS = {"mvdream": "THREESTUDIO_MVDREAM", "3dgs": "THREESTUDIO_3DGS"}
@@ -130,6 +132,11 @@ class Launched:
     @property
     def ckpt(self) -> Path:
         return self.trial_dir / "ckpts" / "last.ckpt"
+
+    @property
+    def numbers(self) -> dict[str, dict[int, float]]:
+        """All that it logged, by name and step."""
+        return {name: dict(series) for name, series in Run(self.trial_dir).metrics().items()}
 
 
 def run_launch(

@@ -5,6 +5,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from jointdreamer.runs import Run
+
 SWITCH, FADING, STEPS = 3, 5, 8
 
 
@@ -126,6 +128,11 @@ def tiny_config(sd_folder: Path, mv_folder: Path, root: Path, **changes: Any) ->
         "checkpoint": {"save_last": True, "save_top_k": -1, "every_n_train_steps": 2},
     }
     return OmegaConf.to_container(OmegaConf.merge(config, changes))
+
+
+def logged(trial_dir: str | Path) -> dict[str, dict[int, float]]:
+    """Every number that a run logged, by name and step."""
+    return {name: dict(series) for name, series in Run(Path(trial_dir)).metrics().items()}
 
 
 def write_tiny_config(

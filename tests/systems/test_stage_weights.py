@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.run_log import logged
-from helpers.tiny_run import write_tiny_config
+from helpers.tiny_run import logged, write_tiny_config
 from omegaconf import OmegaConf
 from threestudio_jointdreamer.systems.stage_weights import make_plain
 

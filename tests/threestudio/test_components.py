@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.hosts.compare import for_csv
-from benchmarks.hosts.components import COMPONENTS, NEED_CUDA
 from benchmarks.hosts.dump import dump_and_compare
 from benchmarks.hosts.limits import STRICT
-from benchmarks.tables import write_csv
+from benchmarks.hosts.systems import COMPONENTS, NEED_CUDA
+from jointdreamer.csv_table import write_csv
 
 COMPARISONS = [("cuda", "compiled"), ("cuda", "pytorch"), ("cpu", "pytorch")]
 CASES = [

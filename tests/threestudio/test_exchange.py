@@ -6,7 +6,7 @@ import pytest
 from helpers.real_threestudio import CHECKOUT, PROMPT, ROOT, Launched, run_launch
 from omegaconf import OmegaConf
 
-from benchmarks.hosts.frames import compare_turntables, read_turntable
+from benchmarks.hosts.pictures import compare_turntables, read_turntable
 
 STEPS, EVERY = 60, 10
 VIEWS = 9
@@ -75,7 +75,7 @@ def test_training_goes_on_in_the_other_host(config, launch, launch_standalone):
 
 
 def assert_same(rendered: Launched, trained: Launched, name: str, record_property) -> None:
-    frames, expected = read_turntable(rendered.save_dir), read_turntable(trained.save_dir)
+    frames, expected = read_turntable(rendered.trial_dir), read_turntable(trained.trial_dir)
     assert len(frames) == VIEWS
     together, worst = compare_turntables(frames, expected)
     record_property(name, f"{together:.1f} dB, worst frame {worst:.1f} dB")

@@ -5,9 +5,8 @@ import math
 import pytest
 import torch
 from helpers.real_threestudio import PROMPT
-from helpers.run_log import logged
 
-from benchmarks.hosts.frames import read_turntable
+from benchmarks.hosts.pictures import read_turntable
 from jointdreamer.testing.random_priors import build_full_size
 
 STEPS = 8
@@ -45,8 +44,8 @@ def test_full_size_config_trains_at_both_resolutions(priors, launch, tmp_path, r
         ]
     )
     record_property("seconds with loading and pictures", f"{run.seconds:.0f}")
-    losses = logged(run.trial_dir)["train/loss_sds"]
+    losses = run.numbers["train/loss_sds"]
     assert len(losses) == STEPS
     assert all(math.isfinite(loss) for loss in losses.values())
     assert run.ckpt.is_file()
-    assert len(read_turntable(run.save_dir)) == 2
+    assert len(read_turntable(run.trial_dir)) == 2

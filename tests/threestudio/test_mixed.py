@@ -24,7 +24,7 @@ from helpers.mixed_runs import (
 )
 
 from benchmarks.measure import device_name
-from benchmarks.tables import write_csv
+from jointdreamer.csv_table import write_csv
 
 STEPS = 50
 TIMED_STEPS = 25

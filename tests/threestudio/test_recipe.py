@@ -3,7 +3,6 @@
 import pytest
 from helpers.authors_recipe import MESH, REFINEMENT, START_NEGATIVE, STEPS, first_stage
 from helpers.real_threestudio import Launched, tiny_overrides
-from helpers.run_log import logged
 
 SMALL = [
     "data.width=16",
@@ -27,7 +26,7 @@ def arguments(stage: str, steps: int, *more: str) -> list[str]:
 
 
 def assert_logs(run: Launched, step: int, expected: dict[str, float]) -> None:
-    log = logged(run.trial_dir)
+    log = run.numbers
     found = {name: log.get(name, {}).get(step) for name in expected}
     assert found == pytest.approx(expected), step
 

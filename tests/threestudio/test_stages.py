@@ -13,7 +13,6 @@ import pytest
 import torch
 import trimesh
 from helpers.real_threestudio import Launched, run_launch, tiny_overrides
-from helpers.run_log import logged
 
 STEPS, REFINE_STEPS, DMTET_STEPS = 60, 30, 30
 RESOLUTION = 32  # of the tetrahedra; the 128 of the config is what users need to have
@@ -124,7 +123,7 @@ def test_tetrahedra_have_the_volumes_silhouette(stages, view):
 
 
 def test_losses_of_the_mesh_are_finite_and_not_zero(stages):
-    log = logged(stages.dmtet.trial_dir)
+    log = stages.dmtet.numbers
     for name in ("sds", "normal_consistency", "laplacian_smoothness"):
         values = log[f"train/loss_{name}"].values()
         assert len(values) == DMTET_STEPS, name
@@ -132,7 +131,7 @@ def test_losses_of_the_mesh_are_finite_and_not_zero(stages):
 
 
 def test_the_energy_acts_on_the_mesh(stages):
-    norms = logged(stages.dmtet.trial_dir)["train/energy_grad_norm"]
+    norms = stages.dmtet.numbers["train/energy_grad_norm"]
     assert len(norms) == DMTET_STEPS
     assert all(math.isfinite(norm) and norm > 0 for norm in norms.values())
 

@@ -4,10 +4,10 @@ import math
 import os
 
 import pytest
+import trimesh
 from helpers.real_threestudio import PROMPT, Launched, make_view, run_launch
-from helpers.run_log import logged
 
-from benchmarks.hosts.frames import compare_turntables, read_turntable
+from benchmarks.hosts.pictures import compare_turntables, read_turntable
 
 CONFIG = "configs/tiny/jointdreamer.yaml"
 STEPS, HALF = 60, 30
@@ -42,11 +42,11 @@ def test_training_leaves_pictures_checkpoints_and_logs(trained):
     assert f"it{STEPS}-test-contact-sheet.png" in names
     assert trained.ckpt.is_file()
     assert (trained.trial_dir / "configs" / "parsed.yaml").is_file()
-    assert len(read_turntable(trained.save_dir)) == VIEWS
+    assert len(read_turntable(trained.trial_dir)) == VIEWS
 
 
 def test_losses_are_finite_at_every_step(trained):
-    losses = logged(trained.trial_dir)["train/loss_sds"]
+    losses = trained.numbers["train/loss_sds"]
     assert len(losses) == STEPS
     assert all(math.isfinite(loss) and loss > 0 for loss in losses.values())
 
@@ -83,24 +83,12 @@ def test_validate_and_test_show_a_checkpoint_as_training_left_it(trained, launch
     assert together > 60  # the GPU adds in any order
 
 
-@pytest.mark.parametrize("fmt", ["obj", "obj-mtl"])
-def test_export_writes_a_mesh(trained, launch, fmt):
-    exported = launch(
-        arguments(
-            *("export", STEPS, f"resume={trained.ckpt}", f"system.exporter.fmt={fmt}"),
-            *("system.exporter.context_type=cuda", "system.exporter.texture_size=128"),
-            *(
-                "system.geometry.isosurface_method=mc-cpu",
-                "system.geometry.isosurface_resolution=40",
-            ),
-        )
-    )
-    folder = exported.save_dir / f"it{STEPS}-export"
-    lines = (folder / "model.obj").read_text().splitlines()
-    assert sum(line.startswith("v ") for line in lines) > 100
-    assert sum(line.startswith("f ") for line in lines) > 100
-    if fmt == "obj-mtl":
-        assert {"model.mtl", "texture_kd.jpg"} <= {path.name for path in folder.iterdir()}
+def test_export_writes_a_textured_mesh(trained, launch):
+    sizes = ["system.geometry.isosurface_resolution=40", "system.exporter.texture_size=128"]
+    exported = launch(arguments("export", STEPS, f"resume={trained.ckpt}", *sizes))
+    scene = trimesh.load(exported.save_dir / f"it{STEPS}-export" / "model.glb")
+    (mesh,) = scene.geometry.values()
+    assert len(mesh.faces) > 100 and mesh.visual.material.baseColorTexture.size == (128, 128)
 
 
 def test_our_launcher_trains_there_without_touching_the_checkout(trained, checkout, launch_ours):
@@ -123,7 +111,7 @@ def test_picture_is_the_standalone_hosts(trained, launch, launch_standalone, rec
 
 
 def same_picture(a: Launched, b: Launched) -> tuple[float, float]:
-    return compare_turntables(read_turntable(a.save_dir), read_turntable(b.save_dir))
+    return compare_turntables(read_turntable(a.trial_dir), read_turntable(b.trial_dir))
 
 
 def listing(checkout) -> set[str]:

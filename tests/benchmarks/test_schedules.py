@@ -1,12 +1,11 @@
-"""Which methods can run, and what fewer steps make of their schedules."""
+"""What fewer steps make of the schedules of a sweep's methods."""
 
 from pathlib import Path
 
-import pytest
 from helpers.sweeps import write_sweep
 
-from benchmarks.baselines.running import register
-from benchmarks.janus_benchmark.methods import read_methods, shortened
+from benchmarks.baselines import register
+from benchmarks.janus_benchmark.schedules import shortened
 from jointdreamer.experiment import read_experiment
 from jointdreamer.sweeps.plan import read_sweep
 
@@ -14,38 +13,10 @@ ROOT = Path(__file__).resolve().parents[2]
 register()
 
 
-@pytest.fixture
-def sweep(tmp_path):
+def test_every_schedule_keeps_its_place_in_fewer_steps(tmp_path):
     config = str(ROOT / "configs" / "tiny" / "jointdreamer.yaml")
-    nowhere = {"system.guidance.energy.pretrained_model_name_or_path": "load/tiny/nowhere/wonder3d"}
-    methods = {
-        "here": {"config": config},
-        "no-weights": {"config": config, "overrides": nowhere},
-        "no-config": {"config": "configs/tiny/nowhere.yaml"},
-    }
-    return write_sweep(tmp_path, methods=methods, steps=None)
-
-
-def test_what_cannot_run_is_named_with_what_to_do(sweep):
-    found, missing = read_methods(sweep, None)
-    assert [method.name for method in found.methods] == ["here"]
-    reasons = {entry.method: entry.reason for entry in missing}
-    assert "configs/tiny/nowhere.yaml does not exist" in reasons["no-config"]
-    assert "load/tiny/nowhere/wonder3d" in reasons["no-weights"]
-    assert "jointdreamer tinyworld train wonder3d" in reasons["no-weights"]
-
-
-def test_only_wanted_methods_are_looked_at(sweep):
-    assert read_methods(sweep, ["here"])[1] == []
-    with pytest.raises(ValueError, match="--methods her: there is no such one, but here"):
-        read_methods(sweep, ["her"])
-    with pytest.raises(ValueError, match=r"None .* can run: no-config"):
-        read_methods(sweep, ["no-config"])
-
-
-def test_every_schedule_keeps_its_place_in_fewer_steps(sweep):
-    found, _ = read_methods(sweep, ["here"])
-    (method,) = shortened(found, 240).methods
+    path = write_sweep(tmp_path, methods={"here": {"config": config}}, steps=None)
+    (method,) = shortened(read_sweep(path), 240).methods
     cfg = read_experiment(method.config, method.overrides)
     assert cfg.trainer.max_steps == 240
     assert cfg.data.resolution_milestones == [150]
