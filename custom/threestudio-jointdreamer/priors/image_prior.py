@@ -233,11 +233,6 @@ def _kind_of(
     return kind
 
 
-def repeat_views(x: Tensor, n_view: int) -> Tensor:
-    """One row per object, `N ...`, to one per view, `(N V) ...`."""
-    return x.repeat_interleave(n_view, dim=0)
-
-
 def with_nothing(x: Tensor, guided: bool) -> Tensor:
     """A condition, `B ...`, followed by zeros, which stand for none, if the model is `guided`."""
     return torch.cat([x, torch.zeros_like(x)]) if guided else x

@@ -129,11 +129,15 @@ class LatentPrior:
         return self
 
 
-def resize(images: Float[Tensor, "B C H W"], size: int) -> Float[Tensor, "B C size size"]:
+def resize(
+    images: Float[Tensor, "B C H W"], size: int, antialias: bool = False
+) -> Float[Tensor, "B C size size"]:
     """Bilinear, to a square; the very same tensor where it has that size already."""
     if images.shape[-2:] == (size, size):
         return images
-    return F.interpolate(images, (size, size), mode="bilinear", align_corners=False)
+    return F.interpolate(
+        images, (size, size), mode="bilinear", align_corners=False, antialias=antialias
+    )
 
 
 def _use_fast_attention(vae: AutoencoderKL) -> None:
@@ -143,11 +147,9 @@ def _use_fast_attention(vae: AutoencoderKL) -> None:
 
 
 def _square_size(sample_size: int | tuple[int, int]) -> int:
-    if isinstance(sample_size, int):
-        return sample_size
-    height, width = sample_size
-    if height != width:
+    sizes = {sample_size} if isinstance(sample_size, int) else set(sample_size)
+    if len(sizes) > 1:
         raise ValueError(
             f"The UNet's sample_size={sample_size} is not square: use a model of square images."
         )
-    return height
+    return sizes.pop()

@@ -29,7 +29,6 @@ class CrossViewAttnProcessor:
         hidden_states: Float[Tensor, "NV L D"],
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        temb: Tensor | None = None,
         **kwargs,
     ) -> Float[Tensor, "NV L D"]:
         if encoder_hidden_states is not None or attention_mask is not None:

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from jaxtyping import Float
@@ -21,6 +20,7 @@ from transformers import ViTModel
 
 from ..files import replacing_folder
 from .dino import IMAGE_MEAN, IMAGE_STD, cls_features, load_dino
+from .latent_prior import resize
 from .loading import KEY, load_model, precision
 from .multiview import CAMERA_DIM, camera_condition
 
@@ -143,11 +143,12 @@ class PairClassifier(nn.Module):
             images.new_tensor(list(values))[:, None, None]
             for values in (config.image_mean, config.image_std)
         )
-        images = _resize((images - mean) / std, config.image_size)
+        images = resize((images - mean) / std, config.image_size, antialias=True)
         total = 0.0
         for scale in config.scales:
             size = patch * max(1, round(scale * config.image_size / patch))
-            total = total + cls_features(self.backbone, _resize(images, size)).to(self.head.dtype)
+            seen = cls_features(self.backbone, resize(images, size, antialias=True))
+            total = total + seen.to(self.head.dtype)
         return total / len(config.scales)
 
     def forward(
@@ -224,9 +225,3 @@ def relative_pose(
     pose[:, :3, :3] = to_first @ second[:, :3, :3]
     pose[:, :3, 3:] = to_first @ (second[:, :3, 3:] - first[:, :3, 3:])
     return pose.reshape(*batch, CAMERA_DIM)
-
-
-def _resize(images: Float[Tensor, "B C H W"], size: int) -> Float[Tensor, "B C size size"]:
-    if images.shape[-2:] == (size, size):
-        return images
-    return F.interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=True)

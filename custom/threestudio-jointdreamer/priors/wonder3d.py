@@ -6,14 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .image_prior import (
-    Cameras,
-    ImagePrior,
-    Reference,
-    register_image_prior,
-    repeat_views,
-    with_nothing,
-)
+from .image_prior import Cameras, ImagePrior, Reference, register_image_prior, with_nothing
 from .latent_prior import resize
 from .multiview import use_cross_view_attention
 from .wonder3d_unet import PUBLISHED_CLASS, Wonder3DUNet
@@ -79,7 +72,7 @@ class Wonder3D(ImagePrior):
         if n_view != self._n_view:
             use_cross_view_attention(self.prior.unet, n_view)
             self._n_view = n_view
-        views, t = x_t.flatten(0, 1), repeat_views(t, n_view)
+        views, t = x_t.flatten(0, 1), t.repeat_interleave(n_view)
         domains = {COLOURS: views}
         if self.options.cross_domain:
             normals = self._imagine_normals(views, angles, t, reference)
@@ -132,8 +125,10 @@ class Wonder3D(ImagePrior):
         """ε of the last domain, given the reference and, if `guided`, without it."""
         n_view = len(t) // len(reference.embedding)
         count, passes = len(domains), 2 if guided else 1
-        embedding = with_nothing(repeat_views(reference.embedding[:, None], n_view), guided)
-        latents = with_nothing(repeat_views(reference.latents, n_view), guided)
+        embedding, latents = (
+            with_nothing(x.repeat_interleave(n_view, dim=0), guided)
+            for x in (reference.embedding[:, None], reference.latents)
+        )
         numbers = [camera_and_domain(angles, domain).repeat(passes, 1) for domain in domains]
         eps = self.prior.predict_noise(
             torch.cat([x for x in domains.values() for _ in range(passes)]),

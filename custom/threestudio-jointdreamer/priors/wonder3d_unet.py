@@ -76,9 +76,8 @@ class CrossDomainBlock(nn.Module):
         attention_mask=None,
         encoder_hidden_states=None,
         encoder_attention_mask=None,
-        timestep=None,
         cross_attention_kwargs=None,
-        class_labels=None,
+        **_,
     ) -> Float[Tensor, "B L D"]:
         x = hidden_states
         x = x + self.attn1(self.norm1(x), attention_mask=attention_mask)

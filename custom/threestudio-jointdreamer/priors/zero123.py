@@ -8,14 +8,7 @@ from diffusers.configuration_utils import register_to_config
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .image_prior import (
-    Cameras,
-    ImagePrior,
-    Reference,
-    register_image_prior,
-    repeat_views,
-    with_nothing,
-)
+from .image_prior import Cameras, ImagePrior, Reference, register_image_prior, with_nothing
 from .latent_prior import resize
 
 POSE_DIM = 4
@@ -63,15 +56,14 @@ class Zero123(ImagePrior):
 
     def predict_noise(self, x_t, t, reference, cameras, guided):
         n_view = x_t.shape[1]
-        embedding, latents = (
-            repeat_views(x, n_view) for x in (reference.embedding, reference.latents)
-        )
+        embedding = reference.embedding.repeat_interleave(n_view, dim=0)
+        latents = reference.latents.repeat_interleave(n_view, dim=0)
         seen = torch.cat([embedding, relative_pose(cameras).flatten(0, 1)], dim=1)
         token = self.cc_projection(seen.to(self.prior.dtype))[:, None]
         passes = 2 if guided else 1
         eps = self.prior.predict_noise(
             torch.cat([x_t.flatten(0, 1)] * passes),
-            repeat_views(t, n_view).repeat(passes),
+            t.repeat_interleave(n_view).repeat(passes),
             with_nothing(token, guided),
             condition=with_nothing(latents, guided),
         )

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from .files import read_weights
-from .ldm.checkpoint import Checkpoint, Hints
+from .ldm.checkpoint import Checkpoint, Hints, Part
 from .ldm.layout import sections_of
 
 PARTS = (
@@ -79,7 +79,7 @@ class Folder:
             return [config]
         return [config, *(file for folder in folders for file in self._weight_files(folder))]
 
-    def read(self, part: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    def read(self, part: str) -> Part:
         """A part's config, and its weights memory-mapped where their format allows it.
 
         Raises:
@@ -93,7 +93,18 @@ class Folder:
             weights.setdefault(file.parent.name, {}).update(read_weights(file))
         own = weights.pop(config_file.parent.name, {})
         if part == "unet" and str(config.get("_class_name")).startswith(LDM_CLASS):
-            return self._read_ldm_unet(config, own)
+            # LDM writes -1 where the other one counts
+            heads, width = (
+                None if config.get(name) == -1 else config.get(name)
+                for name in ("num_heads", "num_head_channels")
+            )
+            hints = replace(
+                self.hints,
+                num_heads=self.hints.num_heads or heads,
+                head_dim=self.hints.head_dim or width,
+            )
+            path = config_file.parent
+            return Checkpoint(path, sections_of(own, path), hints=hints).read("unet")
         if SIDE_FOLDERS.get(part) in weights:
             return _with_camera(config, own, weights[SIDE_FOLDERS[part]], self.path)
         if config_file.parent.name == SIDE_FOLDERS["cc_projection"]:
@@ -118,17 +129,6 @@ class Folder:
                 "model.safetensors, their .fp16 variants, shards or .bin. Download the model again."
             )
         return [folder / name for name in names]
-
-    def _read_ldm_unet(
-        self, config: dict[str, Any], weights: dict[str, Tensor]
-    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        hints = replace(
-            self.hints,
-            num_heads=self.hints.num_heads or _positive(config.get("num_heads")),
-            head_dim=self.hints.head_dim or _positive(config.get("num_head_channels")),
-        )
-        path = self.path / "unet"
-        return Checkpoint(path, sections_of(weights, path), hints=hints).read("unet")
 
 
 def folders_of(part: str) -> list[str]:
@@ -182,7 +182,7 @@ def choose_weights(names: Iterable[str], half: bool) -> list[str]:
 
 def _with_camera(
     config: dict[str, Any], weights: dict[str, Tensor], camera: dict[str, Tensor], folder: Path
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
+) -> Part:
     """A stock UNet with MVDream's camera embedding as its class embedding.
 
     Both are a linear layer, SiLU and a linear layer, and are added to the time embedding.
@@ -204,7 +204,3 @@ def _read_json(file: Path) -> dict[str, Any]:
         return dict(json.loads(file.read_text()))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{file} is no JSON ({error}). Download it again.") from error
-
-
-def _positive(number: int | None) -> int | None:
-    return None if number in (None, -1) else number  # LDM writes -1 where the other one counts

@@ -32,10 +32,7 @@ def open_model(
     Args:
         hints: what an original checkpoint does not tell.
 
-    Raises:
-        FileNotFoundError: it is neither here nor on the hub, or the hub cannot be asked.
-        ValueError: the name is empty, or the checkpoint cannot be read.
-        OSError: the disk is full.
+    Raises: as `resolve` and `open_files`.
     """
     path = resolve(name_or_path, key, parts, half)
     described = f"{key}={str(name_or_path)!r}"
@@ -118,12 +115,13 @@ def place(
 ) -> dict[str, Tensor]:
     """The tensors on `device`, floating ones in `dtype`; emptied as it goes, to free memory."""
 
-    def moved(tensor: Tensor) -> Tensor:
+    placed = {}
+    for name in list(tensors):
+        tensor = tensors.pop(name)
         wanted = dtype if tensor.is_floating_point() else tensor.dtype
         # always a copy: a mapped file may be overwritten while the model lives
-        return tensor.to(device, wanted, copy=True)
-
-    return {name: moved(tensors.pop(name)) for name in list(tensors)}
+        placed[name] = tensor.to(device, wanted, copy=True)
+    return placed
 
 
 @contextmanager

@@ -53,10 +53,9 @@ def resolve(
     try:
         return found or fetch(name_or_path, key, parts, half)
     except FileNotFoundError:
-        found = find_here(name_or_path, ()) if parts is None else None
-        if found is None:
-            raise
-        return found
+        if parts is None and (cached := find_here(name_or_path, ())):
+            return cached
+        raise
 
 
 def find_local(name_or_path: str) -> Path | None:

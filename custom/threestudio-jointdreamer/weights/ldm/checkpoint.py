@@ -13,7 +13,7 @@ from . import clip as openai_clip
 from . import dino
 from . import unet as ldm_unet
 from . import vae as ldm_vae
-from .layout import LOSSES, SCHEDULE, TEXT, averages_of, sections_of, take_averages
+from .layout import EMA, LOSSES, SCHEDULE, TEXT, sections_of, take_averages
 from .schedule import scheduler_config
 
 PARTS = ("unet", "vae", "scheduler", "image_encoder", "cc_projection", "")
@@ -171,10 +171,10 @@ class Checkpoint:
 
     def _cc_projection(self) -> Part:
         weights = self.sections["cc_projection"]
-        out_channel, in_channel = weights["weight"].shape
+        in_channel = weights["weight"].shape[1]
         model = nn.Linear(in_channel, in_channel - POSE_NUMBERS, device="meta")
         fitted = fit(weights, {name: name for name in weights}, model)
-        config = {"in_channel": in_channel, "out_channel": out_channel}
+        config = {"in_channel": in_channel, "out_channel": model.out_features}
         return config, {f"projection.{name}": tensor for name, tensor in fitted.items()}
 
 
@@ -189,9 +189,9 @@ def open_checkpoint(
     hints = hints or Hints()
     sections = sections_of(weights, path)
     left_out = {name: len(sections[name]) for name in (TEXT, LOSSES) if name in sections}
-    averages = len(averages_of(sections))
-    if averages:
-        left_out["plain weights" if hints.ema else "averaged weights"] = averages
-    if hints.ema:
+    if EMA in sections:
+        left_out["plain weights" if hints.ema else "averaged weights"] = len(sections[EMA])
+    averaged = EMA in sections and hints.ema
+    if averaged:
         sections = take_averages(sections, path)
-    return Checkpoint(path, sections, left_out, bool(averages) and hints.ema, hints)
+    return Checkpoint(path, sections, left_out, averaged, hints)

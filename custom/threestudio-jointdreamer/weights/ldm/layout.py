@@ -11,9 +11,12 @@ from . import dino
 from .schedule import BUFFERS
 
 EMA, TEXT, LOSSES, SCHEDULE = "ema", "text encoder", "training losses", "schedule"
+COUNTERS = "counters of the averages"
 # To which section a name belongs: the first prefix that fits, most special first.
 WHOLE = {
     "model.diffusion_model.": "unet",
+    "model_ema.decay": COUNTERS,
+    "model_ema.num_updates": COUNTERS,
     "model_ema.": EMA,
     "first_stage_model.loss.": LOSSES,
     "first_stage_model.": "vae",
@@ -30,7 +33,6 @@ LAYOUTS = {  # told apart by one weight
     "first_stage_model.encoder.conv_in.weight": WHOLE,
     "encoder.mid.block_1.conv1.weight": BARE_VAE,
 }
-EMA_COUNTERS = ("decay", "num_updates")
 
 Sections = dict[str, dict[str, Tensor]]
 
@@ -81,9 +83,7 @@ def take_averages(sections: Sections, source: Path) -> Sections:
     Raises:
         ValueError: the averages are not those of the UNet's weights.
     """
-    averages = averages_of(sections)
-    if not averages:
-        return sections
+    averages = sections[EMA]
     # LDM stores them under names without dots
     names = {name: f"diffusion_model{name.replace('.', '')}" for name in sections.get("unet", {})}
     without = [name for name, average in names.items() if average not in averages]
@@ -94,7 +94,3 @@ def take_averages(sections: Sections, source: Path) -> Sections:
             f"{some(without) or 'none'}; unknown {some(surplus) or 'none'}. Download it again."
         )
     return sections | {"unet": {name: averages[average] for name, average in names.items()}}
-
-
-def averages_of(sections: Sections) -> dict[str, Tensor]:
-    return {name: t for name, t in sections.get(EMA, {}).items() if name not in EMA_COUNTERS}

@@ -43,10 +43,6 @@ def vae_config(weights: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def convert_vae(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The weights under diffusers' names, each of them used and each of the model's filled.
-
-    Raises:
-        KeyError, ValueError: missing, surplus or misshapen weights, by their LDM names.
-    """
+    """The weights under diffusers' names; all else as `convert_unet`."""
     names = renaming(diffusers_converter("vae"), weights, config, prefix="first_stage_model.")
     return fit(weights, names, empty_model(AutoencoderKL, config))
