@@ -28,8 +28,8 @@ ROOMS = {  # what each room may import of ours, itself aside
     "helpers": {"jointdreamer", "benchmarks", EXTENSION, "threestudio", "tinycudann"},
     "tests": {"jointdreamer", "benchmarks", "helpers", EXTENSION, "threestudio", "tinycudann"},
 }
-# files at the extension's top that import nothing of it
-EVERYWHERE = {"files", "state_dicts", "step_schedule"}
+# files at the extension's top that import nothing of its folders
+EVERYWHERE = {"config_values", "files", "finite", "state_dicts", "step_schedule"}
 ARROWS = {  # inside the extension, to what is further down
     "systems": {"guidance", "energies", "priors", "weights", "prompts", "data"},
     "guidance": {"energies", "priors", "weights"},

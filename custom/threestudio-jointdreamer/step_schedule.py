@@ -1,9 +1,13 @@
 """Config numbers that change over training: threestudio's C() with its forms checked up front."""
 
+from functools import partial
 from numbers import Real
+from typing import Annotated, Any
 
 from omegaconf import OmegaConf
 from threestudio.utils.misc import C
+
+from .config_values import check_interval
 
 FORMS = (
     "a number, [start_value, end_value, end_step], [start_step, start_value, end_value, end_step] "
@@ -17,7 +21,7 @@ class StepSchedule:
     Args:
         value: one of `FORMS`. Integer steps count batches, float steps count epochs.
         key: the config key, for errors.
-        within: the closed range that every value must lie in.
+        within: the interval that every value must lie in.
 
     Raises:
         ValueError: another form, steps that do not increase, or a value outside of `within`.
@@ -28,20 +32,15 @@ class StepSchedule:
         (30.0, 50.0)
     """
 
-    def __init__(
-        self, value, key: str, within: tuple[float, float] = (float("-inf"), float("inf"))
-    ) -> None:
+    def __init__(self, value, key: str, within: str = "(-inf, inf)") -> None:
         value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
         steps, values = _parse(value, key)
         if any(late <= early for early, late in zip(steps, steps[1:], strict=False)):
             raise ValueError(
                 f"{key}={value}: the steps {steps} do not increase. The accepted forms are {FORMS}."
             )
-        if any(not within[0] <= v <= within[1] for v in values):
-            raise ValueError(
-                f"{key}={value} leaves the range from {within[0]} to {within[1]}: "
-                "choose values inside it."
-            )
+        check_interval(steps, "(-inf, inf)", key)
+        check_interval(values if len(values) > 1 else values[0], within, key)
         self.value = OmegaConf.create(value) if isinstance(value, list) else value
 
     def __call__(self, epoch: int, global_step: int) -> float:
@@ -64,4 +63,8 @@ def _parse(value, key: str) -> tuple[list, list]:
 
 
 def _is_number(value) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and value == value
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+Scheduled = Annotated[Any, StepSchedule]  # the type of a config's field
+ScheduledFraction = Annotated[Any, partial(StepSchedule, within="[0, 1]")]

@@ -254,7 +254,7 @@ def test_validation_and_test_views_are_threestudios_turntables():
         ({"azimuth_span": 400}, r"data\.azimuth_span=400"),
         ({"elevation_range": [30, 0]}, r"data\.elevation_range=\[30"),
         ({"fovy_range": [20, 190]}, r"data\.fovy_range"),
-        ({"light_sample_strategy": "sun"}, r"light_sample_strategy='sun'.*dreamfusion or magic3d"),
+        ({"light_sample_strategy": "sun"}, r"light_sample_strategy='sun'.*dreamfusion, magic3d"),
         ({"n_views": 4}, "n_views"),
     ],
 )

@@ -11,16 +11,28 @@ from threestudio_jointdreamer.priors.schedule import NoiseSchedule
 @pytest.mark.parametrize(
     ("kind", "cfg", "message"),
     [
-        ("multiview", {"noise": "old"}, "noise='old': use one of shared, fresh"),
-        ("multiview", {"mask_with_opacity": "both"}, "'both': use false, true or noisy"),
-        ("wonder3d", {"reference": "back"}, "reference='back': use one of first, frontal, rand"),
-        ("wonder3d", {"strength": 1.5}, "strength=1.5 leaves the range from 0.0 to 1.0"),
-        ("wonder3d", {"num_inference_steps": 0}, "num_inference_steps=0 must be 1 or more"),
-        ("wonder3d", {"noise": "old"}, "noise='old': use one of shared, fresh"),
-        ("wonder3d", {"azimuth_tolerance": -1.0}, "azimuth_tolerance=-1.0 must not be below 0"),
-        ("classifier", {"output": "odds"}, "output='odds': use one of logit, log_sigmoid"),
-        ("classifier", {"decode_latent_size": 0}, "decode_latent_size=0 must be 1 or more"),
-        ("classifier", {"reference": "back"}, "reference='back': use one of null, first"),
+        ("multiview", {"noise": "old"}, "noise='old' is unknown: use one of shared, fresh"),
+        (
+            "multiview",
+            {"mask_with_opacity": "both"},
+            "'both' is unknown: use one of false, true, noisy",
+        ),
+        (
+            "wonder3d",
+            {"reference": "back"},
+            "reference='back' is unknown: use one of first, frontal",
+        ),
+        ("wonder3d", {"strength": 1.5}, "strength=1.5 is out of range"),
+        ("wonder3d", {"num_inference_steps": 0}, "num_inference_steps=0 is out of range"),
+        ("wonder3d", {"noise": "old"}, "noise='old' is unknown: use one of shared, fresh"),
+        ("wonder3d", {"azimuth_tolerance": -1.0}, "azimuth_tolerance=-1.0 is out of range"),
+        (
+            "classifier",
+            {"output": "odds"},
+            "output='odds' is unknown: use one of logit, log_sigmoid",
+        ),
+        ("classifier", {"decode_latent_size": 0}, "decode_latent_size=0 is out of range"),
+        ("classifier", {"reference": "back"}, "reference='back' is unknown: use one of first"),
     ],
 )
 def test_unknown_values_are_refused(make_energy, kind, cfg, message):

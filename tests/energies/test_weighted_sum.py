@@ -87,9 +87,9 @@ def test_sums_nest(terms, views):
     ("energies", "message"),
     [
         ({}, "energy.energies={} names no term"),
-        ({"a": {"energy": {}}}, "energy.energies.a=.*is no term of a sum"),
-        ({"a": POWER | {"weight": 2}}, "energy.energies.a=.*is no term of a sum"),
-        ({"a": "test-power-energy"}, "energy.energies.a=.*is no term of a sum"),
+        ({"a": {"energy": {}}}, "energy.energies.a.energy_type is required"),
+        ({"a": POWER | {"weight": 2}}, "energy.energies.a.weight: .* mean 'energy_weight'"),
+        ({"a": "test-power-energy"}, "energy.energies.a='test-power-energy' does not fit.* block"),
         ({"a": POWER | {"energy_weight": [1, 2]}}, "energy.energies.a.energy_weight=.*no schedule"),
         (
             {"a": {"energy_type": "nil"}},

@@ -76,7 +76,6 @@ def test_a_scheduler_decides_what_the_ramp_starts_from():
     ("block", "message"),
     [
         ({"lr": {"geometry.encodin": 0.1}}, r"lr\.geometry\.encodin .*geometry\.encoding, geom"),
-        ({"lr": {"background": -1.0}}, r"lr\.background=-1\.0 is negative"),
         ({"start_step": 9, "end_step": 9}, r"end_step=9 must come after start_step=9"),
         ({"start": 9}, "start"),
     ],

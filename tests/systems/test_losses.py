@@ -7,7 +7,6 @@ import pytest
 import torch
 from threestudio_jointdreamer.systems.losses import (
     REGULARISERS,
-    check_loss_keys,
     opaque,
     orientation,
     sparsity,
@@ -77,8 +76,3 @@ def test_losses_of_a_mesh_are_the_meshs_own(name, value):
 def test_losses_of_a_mesh_without_one_name_the_key_and_the_renderer(name):
     with pytest.raises(ValueError, match=rf"system\.loss\.lambda_{name} .*nvdiff-rasterizer"):
         REGULARISERS[name]({"opacity": torch.ones(1)})
-
-
-def test_unknown_loss_key_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"system\.loss\.lambda_orientt.*lambda_orient,"):
-        check_loss_keys(["lambda_sds", "lambda_orientt"])

@@ -2,8 +2,8 @@
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
 import pytorch_lightning as pl
 import torch
@@ -13,8 +13,12 @@ from threestudio.data.uncond import RandomCameraDataModuleConfig, RandomCameraDa
 from threestudio.utils.config import parse_structured
 from torch.utils.data import DataLoader, IterableDataset
 
+from ..config_values import check_interval, parse_fields
 from .cameras import camera_batch
 from .sampling import LIGHT_STRATEGIES, sample_cameras
+
+PIXELS = "[1, 16384]"
+PixelsPerStage = Annotated[Any, int | list[int], PIXELS]
 
 
 @dataclass
@@ -30,10 +34,44 @@ class MultiviewCameraConfig(RandomCameraDataModuleConfig):
         zoom_range: factor on the field of view after the distance is set; below 1 zooms in.
     """
 
-    n_view: int = 4
-    azimuth_span: float = 360.0
+    n_view: Annotated[int, "[1, inf)"] = 4
+    azimuth_span: Annotated[float, "(0, 360]"] = 360.0
     relative_radius: bool = True
-    zoom_range: tuple[float, float] = (1.0, 1.0)
+    zoom_range: Annotated[tuple[float, float], "(0, inf)"] = (1.0, 1.0)
+
+    # threestudio's, with its defaults but for one object in a batch; here their ranges
+    height: PixelsPerStage
+    width: PixelsPerStage
+    batch_size: Annotated[Any, int | list[int], "[1, inf)"] = 4
+    resolution_milestones: Annotated[list[int], "[0, inf)"] = field(default_factory=list)
+    eval_height: Annotated[int, PIXELS]
+    eval_width: Annotated[int, PIXELS]
+    eval_batch_size: Annotated[int, "[1, inf)"]
+    n_val_views: Annotated[int, "[1, inf)"]
+    n_test_views: Annotated[int, "[1, inf)"]
+    elevation_range: Annotated[tuple[float, float], "[-90, 90]"]
+    camera_distance_range: Annotated[tuple[float, float], "(0, inf)"]
+    fovy_range: Annotated[tuple[float, float], "(0, 180)"]
+    camera_perturb: Annotated[float, "[0, inf)"]
+    center_perturb: Annotated[float, "[0, inf)"]
+    up_perturb: Annotated[float, "[0, inf)"]
+    light_position_perturb: Annotated[float, "[0, inf)"]
+    light_distance_range: Annotated[tuple[float, float], "(0, inf)"]
+    eval_elevation_deg: Annotated[float, "(-90, 90)"]
+    eval_camera_distance: Annotated[float, "(0, inf)"]
+    eval_fovy_deg: Annotated[float, "(0, 180)"]
+    light_sample_strategy: Annotated[str, LIGHT_STRATEGIES]
+    progressive_until: Annotated[int, "[0, inf)"]
+
+    def __post_init__(self) -> None:
+        parse_fields(self, "data")
+        ResolutionSchedule(self)
+        for key in ("elevation", "azimuth", "camera_distance", "fovy", "zoom", "light_distance"):
+            low, high = getattr(self, f"{key}_range")
+            if low > high:
+                raise ValueError(f"data.{key}_range={[low, high]}: swap the two, [low, high].")
+        widest = self.fovy_range[1] * self.zoom_range[1]
+        check_interval(widest, "(0, 180)", "data.fovy_range times data.zoom_range")
 
 
 @dataclass(frozen=True)
@@ -77,9 +115,6 @@ class ResolutionSchedule:
                 f"data.{key}={values} has {len(values)} entries but data.resolution_milestones="
                 f"{self.milestones} makes {stages} stages: give one number or {stages} of them."
             )
-        for number in values:
-            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                raise ValueError(f"data.{key}={number} must be a whole number of at least 1.")
         return values
 
     def __call__(self, index: int) -> Resolution:
@@ -145,7 +180,6 @@ class MultiviewCameraDataModule(pl.LightningDataModule):
     def __init__(self, cfg: dict | None = None) -> None:
         super().__init__()
         self.cfg = parse_structured(MultiviewCameraConfig, cfg)
-        _check(self.cfg)
         self.seed = torch.initial_seed()
 
     def setup(self, stage: str | None = None) -> None:
@@ -172,27 +206,3 @@ class MultiviewCameraDataModule(pl.LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader:
         return self.test_dataloader()
-
-
-def _check(cfg: MultiviewCameraConfig) -> None:
-    if cfg.n_view < 1:
-        raise ValueError(f"data.n_view={cfg.n_view} must be at least 1.")
-    ResolutionSchedule(cfg)
-    if not 0 < cfg.azimuth_span <= 360:
-        raise ValueError(
-            f"data.azimuth_span={cfg.azimuth_span} must be above 0 and at most 360 degrees."
-        )
-    for key in ("elevation_range", "azimuth_range", "camera_distance_range", "fovy_range"):
-        low, high = cfg[key]
-        if low > high:
-            raise ValueError(f"data.{key}={[low, high]} must be [low, high]: swap the two.")
-    if not 0 < cfg.fovy_range[0] * cfg.zoom_range[0] or cfg.fovy_range[1] >= 180:
-        raise ValueError(
-            f"data.fovy_range={list(cfg.fovy_range)} with data.zoom_range={list(cfg.zoom_range)} "
-            "leaves the open range from 0 to 180 degrees."
-        )
-    if cfg.light_sample_strategy not in LIGHT_STRATEGIES:
-        raise ValueError(
-            f"data.light_sample_strategy={cfg.light_sample_strategy!r} is unknown: "
-            f"use {' or '.join(LIGHT_STRATEGIES)}."
-        )

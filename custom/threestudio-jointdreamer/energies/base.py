@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from threestudio.utils.base import BaseObject
 from torch import Tensor
 
+from ..config_values import parse_fields
 from ..priors.latent_prior import LatentPrior
 
 
@@ -81,6 +82,13 @@ class Energy(BaseObject):
         ...         mean = views.denoised.mean(dim=1, keepdim=True)
         ...         return -(views.denoised - mean).square().sum(dim=(1, 2, 3, 4))
     """
+
+    @dataclass
+    class Config(BaseObject.Config):
+        def __post_init__(self) -> None:
+            parse_fields(self, "energy")
+
+    cfg: Config
 
     def __call__(self, views: Views) -> Float[Tensor, " N"]:
         """One C per object, differentiable in `views.denoised`."""

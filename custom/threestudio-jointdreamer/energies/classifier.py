@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from itertools import permutations
+from typing import Annotated
 
 import threestudio
 import torch
@@ -14,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from ..priors.gradient_range import within_half_range
 from ..priors.pair_classifier import load_pair_classifier, relative_pose
 from .base import Energy, Views
-from .reference import REFERENCES, check_reference, reference_first, reorder
+from .reference import REFERENCES, reference_first, reorder
 
 OUTPUTS = {"logit": lambda logit: logit, "log_sigmoid": F.logsigmoid}
 PROBE = 4  # latent pixels along an edge of what is decoded once to learn the VAE's factor
@@ -57,24 +58,15 @@ class ClassifierEnergy(Energy):
     class Config(Energy.Config):
         pretrained_model_name_or_path: str = ""
         backbone_name_or_path: str | None = None
-        reference: str | None = None
-        output: str = "log_sigmoid"
-        decode_latent_size: int | None = None
+        reference: Annotated[str | None, REFERENCES] = None
+        output: Annotated[str, tuple(OUTPUTS)] = "log_sigmoid"
+        decode_latent_size: Annotated[int | None, "[1, inf)"] = None
         half_precision_weights: bool = True
         gradient_checkpointing: bool = False
 
     cfg: Config
 
     def configure(self) -> None:
-        check_reference(self.cfg.reference, (None, *REFERENCES))
-        if self.cfg.output not in OUTPUTS:
-            raise ValueError(f"energy.output={self.cfg.output!r}: use one of {', '.join(OUTPUTS)}.")
-        size = self.cfg.decode_latent_size
-        if size is not None and size < 1:
-            raise ValueError(
-                f"energy.decode_latent_size={size} must be 1 or more; null for the smallest "
-                "that fills the classifier's images."
-            )
         self.model = load_pair_classifier(
             self.cfg.pretrained_model_name_or_path,
             self.device,

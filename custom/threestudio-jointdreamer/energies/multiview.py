@@ -1,7 +1,7 @@
 """Coherence by a multi-view diffusion model: views should be what MVDream would make of them."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
 
 import threestudio
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from ..priors.latent_prior import LatentPrior
 from ..priors.loading import has_part, load_prior
 from ..priors.multiview import CAMERA_DIM, camera_condition, use_cross_view_attention
+from ..step_schedule import Scheduled
 from .base import Views
 from .reconstruction import KEY, ReconstructionEnergy
 
@@ -35,8 +36,8 @@ class MultiviewEnergy(ReconstructionEnergy):
 
     @dataclass
     class Config(ReconstructionEnergy.Config):
-        guidance_scale: Any = 50.0
-        recon_std_rescale: float = 0.5
+        guidance_scale: Scheduled = 50.0
+        recon_std_rescale: Annotated[float, "[0, 1]"] = 0.5
         view_dependent_prompting: bool = False
 
     cfg: Config

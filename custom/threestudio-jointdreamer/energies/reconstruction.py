@@ -1,7 +1,7 @@
 """What the energies share that compare x̂0 with another model's estimate of the same views."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float, Int
@@ -9,11 +9,9 @@ from torch import Tensor
 
 from ..priors.latent_prior import LatentPrior, resize
 from ..priors.rescale import rescale_std
-from ..step_schedule import StepSchedule
+from ..step_schedule import Scheduled, StepSchedule
 from .base import Energy, Views
 
-NOISES = ("shared", "fresh")
-MASKS = (False, True, "noisy")
 KEY = "energy.pretrained_model_name_or_path"
 
 
@@ -46,11 +44,11 @@ class ReconstructionEnergy(Energy):
     class Config(Energy.Config):
         pretrained_model_name_or_path: str = ""
         vae_name_or_path: str | None = None
-        noise: str = "fresh"
-        guidance_scale: Any = 1.0
-        recon_std_rescale: float = 0.0
-        mask_with_opacity: Any = False
-        denoised_clamp: float | None = None
+        noise: Annotated[str, ("shared", "fresh")] = "fresh"
+        guidance_scale: Scheduled = 1.0
+        recon_std_rescale: Annotated[float, "[0, 1]"] = 0.0
+        mask_with_opacity: Annotated[Any, (False, True, "noisy")] = False
+        denoised_clamp: Annotated[float | None, "(0, inf)"] = None
         half_precision_weights: bool = True
         compile: bool = False
 
@@ -58,13 +56,6 @@ class ReconstructionEnergy(Energy):
     model: LatentPrior
 
     def configure(self) -> None:
-        if self.cfg.noise not in NOISES:
-            raise ValueError(f"energy.noise={self.cfg.noise!r}: use one of {', '.join(NOISES)}.")
-        if self.cfg.mask_with_opacity not in MASKS:
-            raise ValueError(
-                f"energy.mask_with_opacity={self.cfg.mask_with_opacity!r}: use false, true or "
-                "noisy."
-            )
         self.guidance_scale_schedule = StepSchedule(
             self.cfg.guidance_scale, "energy.guidance_scale"
         )

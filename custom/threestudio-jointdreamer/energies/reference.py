@@ -9,16 +9,6 @@ from .base import Views
 REFERENCES = ("first", "frontal", "random")
 
 
-def check_reference(name: str | None, known: tuple[str | None, ...] = REFERENCES) -> None:
-    """
-    Raises:
-        ValueError: there is no such reference.
-    """
-    if name not in known:
-        names = ", ".join("null" if one is None else one for one in known)
-        raise ValueError(f"energy.reference={name!r}: use one of {names}.")
-
-
 def reference_first(name: str, views: Views) -> Int[Tensor, "N V"]:
     """The views of each object in their order around it, beginning at its reference.
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated
 
 import threestudio
 import torch
@@ -12,10 +12,10 @@ from torch import Tensor
 from ..priors import wonder3d, zero123  # noqa: F401  (makes them known)
 from ..priors.image_prior import Cameras, ImagePriorOptions, load_image_prior
 from ..priors.latent_prior import LatentPrior
-from ..step_schedule import StepSchedule
+from ..step_schedule import Scheduled, ScheduledFraction, StepSchedule
 from .base import Views
 from .reconstruction import KEY, ReconstructionEnergy
-from .reference import check_reference, reference_first, reorder
+from .reference import REFERENCES, reference_first, reorder
 
 
 @threestudio.register("jsd-translation-energy")
@@ -50,32 +50,22 @@ class TranslationEnergy(ReconstructionEnergy):
 
     @dataclass
     class Config(ReconstructionEnergy.Config):
-        guidance_scale: Any = 3.0
+        guidance_scale: Scheduled = 3.0
         mask_with_opacity: bool = True
         white_background: bool = True
-        reference: str = "first"
-        strength: Any = None
-        num_inference_steps: int = 1
+        reference: Annotated[str, REFERENCES] = "first"
+        strength: ScheduledFraction | None = None
+        num_inference_steps: Annotated[int, "[1, inf)"] = 1
         cross_domain: bool = False
-        azimuth_tolerance: float = 5.0
-        elevation_tolerance: float = 15.0
+        azimuth_tolerance: Annotated[float, "[0, inf)"] = 5.0
+        elevation_tolerance: Annotated[float, "[0, inf)"] = 15.0
 
     cfg: Config
 
     def _load(self) -> LatentPrior:
-        check_reference(self.cfg.reference)
-        if self.cfg.num_inference_steps < 1:
-            raise ValueError(
-                f"energy.num_inference_steps={self.cfg.num_inference_steps} must be 1 or more."
-            )
         self.strength_schedule = None
         if self.cfg.strength is not None:
-            self.strength_schedule = StepSchedule(
-                self.cfg.strength, "energy.strength", within=(0.0, 1.0)
-            )
-        for name in ("azimuth_tolerance", "elevation_tolerance"):
-            if self.cfg[name] < 0:
-                raise ValueError(f"energy.{name}={self.cfg[name]} must not be below 0 degrees.")
+            self.strength_schedule = StepSchedule(self.cfg.strength, "energy.strength")
         self.image_prior = load_image_prior(
             self.cfg.pretrained_model_name_or_path,
             self.device,

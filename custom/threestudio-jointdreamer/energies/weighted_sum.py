@@ -1,17 +1,22 @@
 """A weighted sum of energies."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import threestudio
 from jaxtyping import Float
-from omegaconf import OmegaConf
 from torch import Tensor
 
-from ..step_schedule import StepSchedule
+from ..step_schedule import Scheduled, StepSchedule
 from .base import Energy, Views
 from .find import find_energy
 
-TERM_KEYS = {"energy_type", "energy", "energy_weight"}
+
+@dataclass
+class Term:
+    energy_type: str
+    energy: dict = field(default_factory=dict)
+    energy_weight: Scheduled = 1.0
 
 
 @threestudio.register("jsd-sum-energy")
@@ -32,7 +37,7 @@ class SumEnergy(Energy):
 
     @dataclass
     class Config(Energy.Config):
-        energies: dict = field(default_factory=dict)
+        energies: dict[str, Annotated[dict, Term]] = field(default_factory=dict)
 
     cfg: Config
 
@@ -46,11 +51,6 @@ class SumEnergy(Energy):
         self.weight_schedules: dict[str, StepSchedule] = {}
         for name, term in self.cfg.energies.items():
             key = f"energy.energies.{name}"
-            if not OmegaConf.is_dict(term) or not {"energy_type"} <= set(term) <= TERM_KEYS:
-                raise ValueError(
-                    f"{key}={term} is no term of a sum: write {{energy_type: ..., "
-                    "energy_weight: ..., energy: {...}}, of which only energy_type is needed."
-                )
             weight = term.get("energy_weight", 1.0)
             self.weight_schedules[name] = StepSchedule(weight, f"{key}.energy_weight")
             energy_class = find_energy(term.energy_type, f"{key}.energy_type")

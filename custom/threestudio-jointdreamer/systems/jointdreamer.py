@@ -7,8 +7,8 @@ resumed on either side of a switch continues as if it had never stopped. A stage
 another run's weights or geometry is a run of its own and counts from step 0.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
 import threestudio
 import torch
@@ -17,9 +17,10 @@ from threestudio.systems.base import BaseLift3DSystem
 from threestudio.utils.config import parse_structured
 from torch import Tensor
 
+from ..config_values import parse_fields
 from ..step_schedule import StepSchedule
 from .geometry_fading import GeometryFading, GeometryFadingConfig, stepping_with
-from .losses import REGULARISERS, check_loss_keys
+from .losses import REGULARISERS, LossWeights
 from .seeding import StepSeeder
 from .stage_weights import make_plain, take_weights
 from .viewing import ViewingMixin
@@ -32,9 +33,16 @@ class JointDreamer(ViewingMixin, BaseLift3DSystem):
     @dataclass
     class Config(BaseLift3DSystem.Config):
         # every how many steps the guidance's pictures are saved; 0: never
-        guidance_eval_step: int = 0
-        # see GeometryFadingConfig; null: no fading
-        geometry_fading: dict | None = None
+        guidance_eval_step: Annotated[int, "[0, inf)"] = 0
+        # null: no fading
+        geometry_fading: Annotated[dict | None, GeometryFadingConfig] = None
+        loss: Annotated[dict, LossWeights] = field(default_factory=dict)
+
+        def __post_init__(self) -> None:
+            parse_fields(self, "system")
+            if self.geometry_fading is not None:
+                fading = GeometryFadingConfig(**self.geometry_fading)
+                GeometryFading(fading, self.optimizer.get("params") or {})
 
     cfg: Config
 
@@ -42,10 +50,9 @@ class JointDreamer(ViewingMixin, BaseLift3DSystem):
         """Checks the config, then builds geometry, material, background and renderer.
 
         Raises:
-            ValueError: an unknown loss key, a malformed schedule, or a wrong fading block.
+            ValueError: for what one of these does not take.
         """
         self._seed_step = StepSeeder(torch.initial_seed())
-        check_loss_keys(list(self.cfg.loss))
         self._lambdas = {
             key: StepSchedule(value, f"system.loss.{key}") for key, value in self.cfg.loss.items()
         }

@@ -5,10 +5,14 @@ threestudio's DreamFusion system, those of a mesh of its ProlificDreamer system.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import make_dataclass
+from functools import partial
+from typing import Annotated, Any
 
 from jaxtyping import Float
 from torch import Tensor
+
+from ..step_schedule import StepSchedule
 
 Output = Mapping[str, Any]
 
@@ -90,19 +94,7 @@ REGULARISERS: dict[str, Callable[[Output], Float[Tensor, ""]]] = {
     "normal_consistency": normal_consistency,
     "laplacian_smoothness": laplacian_smoothness,
 }
-GUIDANCE_LOSSES = ("sds",)
-
-
-def check_loss_keys(keys: list[str]) -> None:
-    """Refuses `system.loss` keys that nothing reads.
-
-    Raises:
-        ValueError: a key is not `lambda_` and the name of a loss.
-    """
-    known = [f"lambda_{name}" for name in (*GUIDANCE_LOSSES, *REGULARISERS)]
-    for key in keys:
-        if key not in known:
-            raise ValueError(
-                f"system.loss.{key} weighs no loss of jointdreamer-system. "
-                f"Known keys: {', '.join(known)}."
-            )
+Weight = Annotated[Any, partial(StepSchedule, within="[0, inf)")]
+LossWeights = make_dataclass(  # the block `system.loss`
+    "LossWeights", [(f"lambda_{name}", Weight, 0.0) for name in ("sds", *REGULARISERS)]
+)
