@@ -110,7 +110,6 @@ def test_material_without_albedo_gives_a_mesh_without_colours(export, caplog):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"fmt": "fbx"}, "fmt='fbx'.*obj-mtl"),
         ({"save_uv": True}, "system.exporter.save_uv=true needs a rasterizer"),
         ({"save_texture": True}, "system.exporter.save_texture=true needs a rasterizer"),
         ({"format": "glb"}, "format"),

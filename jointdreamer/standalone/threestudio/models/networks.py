@@ -1,7 +1,8 @@
 """Positional encodings and small MLPs, chosen by the `otype` of a config."""
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Annotated, Any
 
 import tinycudann as tcnn
 import torch
@@ -9,20 +10,39 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from threestudio.utils.config import config_to_primitive, unknown_key_text
-from threestudio.utils.ops import get_activation
+from threestudio.utils.ops import check_activation, get_activation
 
-_COMMON_KEYS = {"otype", "include_xyz"}
-_ENCODING_KEYS = {
-    "HashGrid": {
-        "n_levels",
-        "n_features_per_level",
-        "log2_hashmap_size",
-        "base_resolution",
-        "per_level_scale",
-    },
-    "SphericalHarmonics": {"degree"},
-}
-_MLP_KEYS = {"otype", "activation", "output_activation", "n_neurons", "n_hidden_layers"}
+
+@dataclass
+class HashGrid:
+    otype: str
+    n_levels: Annotated[int, "[1, 128]"] = 16
+    n_features_per_level: Annotated[int, (1, 2, 4, 8)] = 2
+    log2_hashmap_size: Annotated[int, "[1, 30]"] = 19
+    base_resolution: Annotated[int, "[1, 4096]"] = 16
+    per_level_scale: Annotated[float, "[1, 16]"] = 2.0
+    include_xyz: bool = False
+
+
+@dataclass
+class SphericalHarmonics:
+    otype: str
+    degree: Annotated[int, "[1, 8]"] = 4
+    include_xyz: bool = False
+
+
+@dataclass
+class MLP:
+    otype: str
+    n_neurons: Annotated[int, "[1, 65536]"]
+    n_hidden_layers: Annotated[int, "[0, 1024]"]
+    activation: Annotated[str, ("ReLU",)] = "ReLU"
+    output_activation: Annotated[str | None, check_activation] = None
+
+
+# the blocks of a config, by otype
+ENCODINGS = {"HashGrid": HashGrid, "SphericalHarmonics": SphericalHarmonics}
+NETWORKS = {"VanillaMLP": MLP}
 
 
 class TCNNEncoding(nn.Module):
@@ -85,11 +105,11 @@ def get_encoding(n_input_dims: int, config: Mapping[str, Any]) -> CompositeEncod
     """
     config = config_to_primitive(config)
     otype = config.get("otype")
-    if otype not in _ENCODING_KEYS:
+    if otype not in ENCODINGS:
         raise ValueError(
-            f"Encoding otype={otype!r} is not available: use one of {', '.join(_ENCODING_KEYS)}."
+            f"Encoding otype={otype!r} is not available: use one of {', '.join(ENCODINGS)}."
         )
-    _check_keys("Encoding", config, _ENCODING_KEYS[otype] | _COMMON_KEYS)
+    _check_keys("Encoding", config, ENCODINGS[otype])
     encoding = TCNNEncoding(n_input_dims, config)
     return CompositeEncoding(encoding, include_xyz=bool(config.get("include_xyz", False)))
 
@@ -106,7 +126,7 @@ def get_mlp(n_input_dims: int, n_output_dims: int, config: Mapping[str, Any]) ->
             f"Network otype={config.get('otype')!r} is not available in the standalone host: "
             "use otype: VanillaMLP, or threestudio with tiny-cuda-nn."
         )
-    _check_keys("Network", config, _MLP_KEYS)
+    _check_keys("Network", config, MLP)
     if str(config.get("activation", "ReLU")) != "ReLU":
         raise ValueError(
             f"VanillaMLP activation={config['activation']!r} is not available: use ReLU."
@@ -114,7 +134,8 @@ def get_mlp(n_input_dims: int, n_output_dims: int, config: Mapping[str, Any]) ->
     return VanillaMLP(n_input_dims, n_output_dims, config)
 
 
-def _check_keys(owner: str, config: Mapping[str, Any], known: set[str]) -> None:
+def _check_keys(owner: str, config: Mapping[str, Any], block: type) -> None:
+    known = [field.name for field in fields(block)]
     for key in config:
         if key not in known:
             raise ValueError(unknown_key_text(key, f"{owner} {config['otype']}", key, known))

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import os
+import re
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -122,8 +123,18 @@ def load_config(*yamls: str, cli_args: list | None = None, from_string: bool = F
     if missing:
         others = f" Also missing: {', '.join(missing[1:])}." if missing[1:] else ""
         raise ValueError(_missing_text(missing[0]) + others)
-    OmegaConf.resolve(cfg)
-    return parse_structured(ExperimentConfig, cfg)
+    # OmegaConf.resolve would take what the text of an escaped "${" became for an interpolation
+    resolved = OmegaConf.to_container(cfg, resolve=True)
+    return parse_structured(ExperimentConfig, OmegaConf.create(escaped(resolved)))
+
+
+def escaped(value: Any) -> Any:
+    """The value with "${" in its texts, at any depth, as OmegaConf writes it where it is text."""
+    if isinstance(value, dict):
+        return {key: escaped(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [escaped(item) for item in value]
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
 
 
 def _parse_yaml(text: str, from_string: bool) -> DictConfig:
@@ -181,7 +192,7 @@ def parse_structured(fields: type, cfg: dict | DictConfig | None = None) -> Any:
     if mandatory:
         raise ValueError(_missing_text(_full_key(cfg, mandatory[0])))
     try:
-        parsed = OmegaConf.structured(fields(**cfg))
+        parsed = OmegaConf.structured(fields(**{key: escaped(cfg[key]) for key in cfg}))
     except OmegaConfBaseException as error:
         reason = str(error).partition("\n")[0]
         key = _full_key(cfg, error.full_key or "")

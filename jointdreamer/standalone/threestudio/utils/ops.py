@@ -52,6 +52,20 @@ def get_activation(name: str | None) -> Callable[[Tensor], Tensor]:
     return found
 
 
+def check_activation(name: str, key: str) -> None:
+    """For the annotation of a config's field.
+
+    Raises:
+        ValueError: no function of numbers has this name; names the key.
+    """
+    try:
+        known = get_activation(name)(torch.zeros(2, 3)).shape == (2, 3)
+    except Exception:  # torch.nn.functional has functions of much else
+        known = False
+    if not known:
+        raise ValueError(f"{key}={name!r} is no activation: use one of {', '.join(_ACTIVATIONS)}.")
+
+
 def chunk_batch(func: Callable, chunk_size: int, *args, **kwargs) -> Any:
     """Calls `func` on slices of at most `chunk_size` along the first axis of all tensor arguments.
 

@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
@@ -32,7 +33,7 @@ class AugmentationConfig:
     """Keys of backgrounds that can be swapped for plain random colours while training."""
 
     random_aug: bool = False
-    random_aug_prob: float = 0.5
+    random_aug_prob: Annotated[float, "[0, 1]"] = 0.5
 
 
 def augment(

@@ -1,6 +1,7 @@
 """`neural-environment-map-background`: a small network from directions to colours."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
@@ -8,8 +9,8 @@ from torch import Tensor
 
 import threestudio
 from threestudio.models.background.base import AugmentationConfig, BaseBackground, augment
-from threestudio.models.networks import get_encoding, get_mlp
-from threestudio.utils.ops import get_activation
+from threestudio.models.networks import ENCODINGS, NETWORKS, get_encoding, get_mlp
+from threestudio.utils.ops import check_activation, get_activation
 
 
 @threestudio.register("neural-environment-map-background")
@@ -18,12 +19,12 @@ class NeuralEnvironmentMapBackground(BaseBackground):
 
     @dataclass
     class Config(AugmentationConfig, BaseBackground.Config):
-        n_output_dims: int = 3
-        color_activation: str = "sigmoid"
-        dir_encoding_config: dict = field(
+        n_output_dims: Annotated[int, "[1, inf)"] = 3
+        color_activation: Annotated[str, check_activation] = "sigmoid"
+        dir_encoding_config: Annotated[dict, ENCODINGS] = field(
             default_factory=lambda: {"otype": "SphericalHarmonics", "degree": 3}
         )
-        mlp_network_config: dict = field(
+        mlp_network_config: Annotated[dict, NETWORKS] = field(
             default_factory=lambda: {
                 "otype": "VanillaMLP",
                 "activation": "ReLU",
@@ -31,7 +32,7 @@ class NeuralEnvironmentMapBackground(BaseBackground):
                 "n_hidden_layers": 2,
             }
         )
-        eval_color: tuple[float, float, float] | None = None
+        eval_color: Annotated[tuple[float, float, float] | None, "[0, 1]"] = None
 
     cfg: Config
 

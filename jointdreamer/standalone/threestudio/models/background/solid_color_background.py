@@ -1,6 +1,7 @@
 """`solid-color-background`: one colour."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
@@ -20,19 +21,21 @@ class SolidColorBackground(BaseBackground):
 
     @dataclass
     class Config(AugmentationConfig, BaseBackground.Config):
-        n_output_dims: int = 3
-        color: tuple = (1.0, 1.0, 1.0)
+        n_output_dims: Annotated[int, "[1, inf)"] = 3
+        color: Annotated[tuple[float, ...], "[0, 1]"] = (1.0, 1.0, 1.0)
+
+        def __post_init__(self) -> None:
+            if len(self.color) not in (1, self.n_output_dims):
+                raise ValueError(
+                    f"system.background.color={list(self.color)} has {len(self.color)} numbers: "
+                    f"give n_output_dims={self.n_output_dims} of them."
+                )
 
     cfg: Config
     env_color: Float[Tensor, "Nc"]
 
     def configure(self) -> None:
         color = torch.tensor([float(x) for x in self.cfg.color])
-        if len(color) not in (1, self.cfg.n_output_dims):
-            raise ValueError(
-                f"system.background.color={list(self.cfg.color)} has {len(color)} numbers: give "
-                f"n_output_dims={self.cfg.n_output_dims} of them."
-            )
         self.register_buffer("env_color", color)
 
     def forward(self, dirs: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B H W Nc"]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float
@@ -18,6 +19,19 @@ _AUTO_THRESHOLD_EPS = 1e-5
 _DEFAULT_CHUNK = 2**18
 
 
+def check_threshold(value: float | str, key: str) -> None:
+    """For the annotation of a config's field.
+
+    Raises:
+        ValueError: neither a number nor `auto`; names the key.
+    """
+    if isinstance(value, str) and value != "auto":
+        raise ValueError(f"{key}={value!r} is unknown: give a number or auto.")
+
+
+Threshold = Annotated[Any, float | str, check_threshold]  # OmegaConf's unions know no whole number
+
+
 class BaseImplicitGeometry(BaseModule):
     """A field over the cube of half side `radius`, whose level set is the surface."""
 
@@ -32,15 +46,15 @@ class BaseImplicitGeometry(BaseModule):
         a fraction of the largest component's.
         """
 
-        radius: float = 1.0
+        radius: Annotated[float, "(0, inf)"] = 1.0
         isosurface: bool = True
-        isosurface_method: str = "mc-cpu"
-        isosurface_resolution: int = 128
-        isosurface_threshold: float | str = 0.0
-        isosurface_chunk: int = 0
+        isosurface_method: Annotated[str, ("mc-cpu", "mt")] = "mc-cpu"
+        isosurface_resolution: Annotated[int, "[2, 2048]"] = 128
+        isosurface_threshold: Threshold = 0.0
+        isosurface_chunk: Annotated[int, "[0, inf)"] = 0
         isosurface_coarse_to_fine: bool = True
         isosurface_remove_outliers: bool = True
-        isosurface_outlier_n_faces_threshold: int | float = 0.01
+        isosurface_outlier_n_faces_threshold: Annotated[int | float, "[0, inf)"] = 0.01
 
     cfg: Config
 
@@ -116,10 +130,6 @@ class BaseImplicitGeometry(BaseModule):
         threshold = self.cfg.isosurface_threshold
         if not isinstance(threshold, str):
             return float(threshold)
-        if threshold != "auto":
-            raise ValueError(
-                f"geometry.isosurface_threshold={threshold!r} is unknown: give a number or auto."
-            )
         positive = field[field > _AUTO_THRESHOLD_EPS]
         value = float(positive.mean()) if positive.numel() else 0.0
         threestudio.info(f"The surface is taken at the field's positive mean, {value:.4g}.")

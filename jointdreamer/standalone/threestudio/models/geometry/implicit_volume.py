@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -10,11 +10,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 import threestudio
-from threestudio.models.geometry.base import BaseImplicitGeometry
-from threestudio.models.networks import get_encoding, get_mlp
-from threestudio.utils.ops import get_activation, scale_tensor
+from threestudio.models.geometry.base import BaseImplicitGeometry, Threshold
+from threestudio.models.networks import ENCODINGS, NETWORKS, get_encoding, get_mlp
+from threestudio.utils.ops import check_activation, get_activation, scale_tensor
 
+_BLOBS = ("blob_magic3d", "blob_dreamfusion")
 _NORMAL_TYPES = ("analytic", "finite_difference", "finite_difference_laplacian", "pred")
+
+
+def _check_bias(value: float | str, key: str) -> None:
+    if isinstance(value, str) and value not in _BLOBS:
+        raise ValueError(f"{key}={value!r} is unknown: use {', '.join(_BLOBS)} or a number.")
 
 
 @threestudio.register("implicit-volume")
@@ -30,13 +36,13 @@ class ImplicitVolume(BaseImplicitGeometry):
 
     @dataclass
     class Config(BaseImplicitGeometry.Config):
-        n_input_dims: int = 3
-        n_feature_dims: int = 3
-        density_activation: str | None = "softplus"
-        density_bias: float | str = "blob_magic3d"
+        n_input_dims: Annotated[int, (3,)] = 3
+        n_feature_dims: Annotated[int, "[0, inf)"] = 3
+        density_activation: Annotated[str | None, check_activation] = "softplus"
+        density_bias: Annotated[Any, float | str, _check_bias] = "blob_magic3d"
         density_blob_scale: float = 10.0
-        density_blob_std: float = 0.5
-        pos_encoding_config: dict = field(
+        density_blob_std: Annotated[float, "(0, inf)"] = 0.5
+        pos_encoding_config: Annotated[dict, ENCODINGS] = field(
             default_factory=lambda: {
                 "otype": "HashGrid",
                 "n_levels": 16,
@@ -46,7 +52,7 @@ class ImplicitVolume(BaseImplicitGeometry):
                 "per_level_scale": 1.447269237440378,
             }
         )
-        mlp_network_config: dict = field(
+        mlp_network_config: Annotated[dict, NETWORKS] = field(
             default_factory=lambda: {
                 "otype": "VanillaMLP",
                 "activation": "ReLU",
@@ -55,33 +61,22 @@ class ImplicitVolume(BaseImplicitGeometry):
                 "n_hidden_layers": 1,
             }
         )
-        normal_type: str | None = "finite_difference"
-        finite_difference_normal_eps: float = 0.01
+        normal_type: Annotated[str | None, _NORMAL_TYPES] = "finite_difference"
+        finite_difference_normal_eps: Annotated[float, "(0, inf)"] = 0.01
 
-        isosurface_threshold: float | str = 25.0
+        isosurface_threshold: Threshold = 25.0
 
     cfg: Config
 
     def configure(self) -> None:
         super().configure()
-        bias, normal_type = self.cfg.density_bias, self.cfg.normal_type
-        if isinstance(bias, str) and bias not in ("blob_magic3d", "blob_dreamfusion"):
-            raise ValueError(
-                f"geometry.density_bias={bias!r} is unknown: use blob_magic3d, blob_dreamfusion or "
-                "a number."
-            )
-        if normal_type is not None and normal_type not in _NORMAL_TYPES:
-            raise ValueError(
-                f"geometry.normal_type={normal_type!r} is unknown: use one of "
-                f"{', '.join(_NORMAL_TYPES)}."
-            )
         network = self.cfg.mlp_network_config
         self.encoding = get_encoding(self.cfg.n_input_dims, self.cfg.pos_encoding_config)
         n_encoded = self.encoding.n_output_dims
         self.density_network = get_mlp(n_encoded, 1, network)
         if self.cfg.n_feature_dims > 0:
             self.feature_network = get_mlp(n_encoded, self.cfg.n_feature_dims, network)
-        if normal_type == "pred":
+        if self.cfg.normal_type == "pred":
             self.normal_network = get_mlp(n_encoded, 3, network)
 
     def get_activated_density(

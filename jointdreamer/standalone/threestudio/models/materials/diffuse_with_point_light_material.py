@@ -2,7 +2,7 @@
 
 import random
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from torch import Tensor
 
 import threestudio
 from threestudio.models.materials.base import BaseMaterial
-from threestudio.utils.ops import dot, get_activation
+from threestudio.utils.ops import check_activation, dot, get_activation
 
 SHADINGS = ("albedo", "textureless", "diffuse")
 
@@ -26,12 +26,12 @@ class DiffuseWithPointLightMaterial(BaseMaterial):
 
     @dataclass
     class Config(BaseMaterial.Config):
-        ambient_light_color: tuple[float, float, float] = (0.1, 0.1, 0.1)
-        diffuse_light_color: tuple[float, float, float] = (0.9, 0.9, 0.9)
-        ambient_only_steps: int = 1000
-        diffuse_prob: float = 0.75  # of any shading at all
-        textureless_prob: float = 0.5  # of these, without texture
-        albedo_activation: str = "sigmoid"
+        ambient_light_color: Annotated[tuple[float, float, float], "[0, inf)"] = (0.1, 0.1, 0.1)
+        diffuse_light_color: Annotated[tuple[float, float, float], "[0, inf)"] = (0.9, 0.9, 0.9)
+        ambient_only_steps: Annotated[int, "[0, inf)"] = 1000
+        diffuse_prob: Annotated[float, "[0, 1]"] = 0.75  # of any shading at all
+        textureless_prob: Annotated[float, "[0, 1]"] = 0.5  # of these, without texture
+        albedo_activation: Annotated[str, check_activation] = "sigmoid"
         soft_shading: bool = False  # a random mix of ambient and diffuse light in each step
         ambient_only_on_test: bool = False
 

@@ -1,14 +1,14 @@
 """`no-material`: the features are the colour."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from jaxtyping import Float
 from torch import Tensor
 
 import threestudio
 from threestudio.models.materials.base import BaseMaterial
-from threestudio.utils.ops import get_activation
+from threestudio.utils.ops import check_activation, get_activation
 
 
 @threestudio.register("no-material")
@@ -17,8 +17,8 @@ class NoMaterial(BaseMaterial):
 
     @dataclass
     class Config(BaseMaterial.Config):
-        n_output_dims: int = 3
-        color_activation: str = "sigmoid"
+        n_output_dims: Annotated[int, "[1, inf)"] = 3
+        color_activation: Annotated[str, check_activation] = "sigmoid"
         requires_normal: bool = False
 
     cfg: Config

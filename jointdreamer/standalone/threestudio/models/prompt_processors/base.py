@@ -1,7 +1,7 @@
 """The prompt processor every other one derives from: a prompt, and a variant for each side."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -127,6 +127,19 @@ def _pick(
     return torch.where(mask.to(yes.device)[:, None, None], yes, no)
 
 
+def _check_prompt(prompt: str, key: str) -> None:
+    if not prompt.strip():
+        raise ValueError(
+            f"{key}={prompt!r} is empty: say what to make, for example "
+            f'{key}="a blue cat wearing a red hat".'
+        )
+    if prompt.startswith("lib:"):
+        raise ValueError(
+            f"{key}={prompt!r} names a prompt of threestudio's library, which the standalone host "
+            "does not have: write it out."
+        )
+
+
 class PromptProcessor(BaseObject):
     """Embeds a prompt, its view-dependent variants and the negative prompt when it is made.
 
@@ -135,7 +148,7 @@ class PromptProcessor(BaseObject):
 
     @dataclass
     class Config(BaseObject.Config):
-        prompt: str = "a hamburger"
+        prompt: Annotated[str, _check_prompt] = "a hamburger"
 
         # replace "<prompt>, front view" and so on
         prompt_front: str | None = None
@@ -145,9 +158,9 @@ class PromptProcessor(BaseObject):
 
         negative_prompt: str = ""
         pretrained_model_name_or_path: str = "runwayml/stable-diffusion-v1-5"
-        overhead_threshold: float = 60.0
-        front_threshold: float = 45.0
-        back_threshold: float = 45.0
+        overhead_threshold: Annotated[float, "[-90, 90]"] = 60.0
+        front_threshold: Annotated[float, "[0, 180]"] = 45.0
+        back_threshold: Annotated[float, "[0, 180]"] = 45.0
         view_dependent_prompt_front: bool = False  # "front view of <prompt>" instead
         use_cache: bool = True
         spawn: bool = True
@@ -182,16 +195,6 @@ class PromptProcessor(BaseObject):
         self.load_text_embeddings()
 
     def _check_config(self) -> None:
-        if not self.cfg.prompt.strip():
-            raise ValueError(
-                f"system.prompt_processor.prompt={self.cfg.prompt!r} is empty: say what to make, "
-                'for example system.prompt_processor.prompt="a blue cat wearing a red hat".'
-            )
-        if self.cfg.prompt.startswith("lib:"):
-            raise ValueError(
-                f"system.prompt_processor.prompt={self.cfg.prompt!r} names a prompt of "
-                "threestudio's library, which the standalone host does not have: write it out."
-            )
         if self.cfg.use_prompt_debiasing:
             raise ValueError(
                 "system.prompt_processor.use_prompt_debiasing=true is not supported by the "

@@ -1,7 +1,7 @@
 """What a renderer is: it sees a geometry, a material and a background, and owns none of them."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ class Renderer(BaseModule):
 
     @dataclass
     class Config(BaseModule.Config):
-        radius: float = 1.0
+        radius: Annotated[float, "(0, inf)"] = 1.0
 
     cfg: Config
 

@@ -1,7 +1,7 @@
 """Volume rendering of a density field, with an occupancy grid that skips empty space."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import nerfacc
 import torch
@@ -40,16 +40,16 @@ class NeRFVolumeRenderer(Renderer):
 
     @dataclass
     class Config(Renderer.Config):
-        num_samples_per_ray: int = 512
-        eval_chunk_size: int = 160000
+        num_samples_per_ray: Annotated[int, "[1, 65536]"] = 512
+        eval_chunk_size: Annotated[int, "[0, inf)"] = 160000
         randomized: bool = True
 
-        near_plane: float = 0.0
-        far_plane: float = 1e10
+        near_plane: Annotated[float, "[0, inf)"] = 0.0
+        far_plane: Annotated[float, "(0, inf)"] = 1e10
 
         return_comp_normal: bool = False
 
-        estimator: str = "occgrid"
+        estimator: Annotated[str, ("occgrid",)] = "occgrid"
 
         grid_prune: bool = True
         prune_alpha_threshold: bool = True
@@ -58,15 +58,6 @@ class NeRFVolumeRenderer(Renderer):
 
     def configure(self, *parts: Any, **named_parts: Any) -> None:
         super().configure(*parts, **named_parts)
-        if self.cfg.estimator != "occgrid":
-            raise ValueError(
-                f"renderer.estimator={self.cfg.estimator} is not available in the standalone "
-                "host: use occgrid."
-            )
-        if self.cfg.num_samples_per_ray < 1:
-            raise ValueError(
-                f"renderer.num_samples_per_ray={self.cfg.num_samples_per_ray} must be at least 1."
-            )
         self.estimator = nerfacc.OccGridEstimator(
             roi_aabb=self.bbox.view(-1), resolution=_GRID_RESOLUTION, levels=1
         )
