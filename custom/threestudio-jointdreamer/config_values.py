@@ -212,7 +212,7 @@ def _expected(hint: Any) -> str:
     if get_origin(hint) in (Union, types.UnionType):
         return " or ".join(map(_expected, args))
     if get_origin(hint) is Literal:
-        return f"one of {', '.join(map(str, args))}"
+        return f"one of {', '.join(dict.fromkeys(map(str, args)))}"
     if get_origin(hint) in (list, tuple):
         return f"a list of {' and '.join(_expected(arg) for arg in args if arg is not Ellipsis)}"
     kind = get_origin(hint) or hint

@@ -1,59 +1,151 @@
-"""Finds misspelt config keys before anything is built."""
+"""Checks a config, its keys and its values, before anything is built."""
 
 import dataclasses
-import difflib
 import inspect
-from collections.abc import Iterable
-from typing import Any, get_type_hints
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, get_type_hints
 
 import threestudio
+import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from threestudio.utils.config import ExperimentConfig
+from threestudio_jointdreamer.config_values import (
+    check_interval,
+    field_hints,
+    parse_block,
+    parse_value,
+    similar,
+)
+from torch.optim import Optimizer, lr_scheduler
 
 from .threestudio_names import why_not_here
 
-SET_BY_THE_LAUNCHER = ("callbacks", "logger", "plugins")
+SET_BY_THE_LAUNCHER = {"trainer": ("callbacks", "logger", "plugins"), "checkpoint": ("dirpath",)}
+PRECISIONS = ("64-true", "32-true", "16-true", "16-mixed", "bf16-mixed")
+RANGES = {  # where those who take the values let pass what makes no sense
+    "seed": Annotated[int, "[0, 4294967295]"],
+    "max_steps": Annotated[int, "[-1, inf)"],
+    "num_nodes": Annotated[int, "[1, inf)"],
+    "accelerator": Literal["auto", "cpu", "gpu", "cuda"],
+    "precision": Literal[(*(64, 32, 16), *("64", "32", "16", "bf16"), *PRECISIONS)],
+    "log_every_n_steps": Annotated[int, "[1, inf)"],
+    "lr": Annotated[float, "[0, inf)"],
+    "eps": Annotated[float, "[0, inf)"],
+    "weight_decay": Annotated[float, "[0, inf)"],
+    "betas": Annotated[tuple[float, float], "[0, 1)"],
+}
 
 
-def check_config(cfg: DictConfig) -> None:
-    """Checks names in a config as written, interpolations unresolved.
+def check_config(cfg: DictConfig) -> DictConfig:
+    """Checks keys and values of a config, in which interpolations and `???` may be anything.
 
-    At every level: a block `x` beside `x_type` may hold only the keys of the `Config` dataclass of
-    the class registered under that type. `trainer` and `checkpoint` may hold the arguments of
-    Lightning's `Trainer` and `ModelCheckpoint`.
+    At every level: a block `x` beside `x_type` holds what the `Config` dataclass of the class
+    registered under that type declares. `trainer` and `checkpoint` hold the arguments of
+    Lightning's `Trainer` and `ModelCheckpoint`, `system.optimizer` and `system.scheduler` those of
+    the class of PyTorch that they name.
+
+    Returns:
+        The config with values of the types that are declared: 5.0 for 5 where a number is meant.
 
     Raises:
-        ValueError: naming the full key, the class, and similar names; or where to run what this
-            host does not have.
+        ValueError: naming the full key and what belongs there; or where to run what this host does
+            not have.
     """
     plain = OmegaConf.to_container(cfg)  # an interpolation, or a missing value, is text in it
-    _check_keys("", plain, ExperimentConfig.__name__, _field_names(ExperimentConfig))
-    trainer = set(inspect.signature(Trainer.__init__).parameters) - {"self", *SET_BY_THE_LAUNCHER}
-    _check_keys("trainer.", plain.get("trainer"), "pytorch_lightning.Trainer", trainer)
-    checkpoint = set(inspect.signature(ModelCheckpoint.__init__).parameters) - {"self", "dirpath"}
-    _check_keys("checkpoint.", plain.get("checkpoint"), "ModelCheckpoint", checkpoint)
+    plain = parse_block(plain, _ranged(field_hints(ExperimentConfig)), "ExperimentConfig", "")
+    for key, owner in (("trainer", Trainer), ("checkpoint", ModelCheckpoint)):
+        for name in SET_BY_THE_LAUNCHER[key]:
+            if name in plain.get(key, {}):
+                raise ValueError(f"{key}.{name} is set by the launcher: remove it from the config.")
+        plain[key] = _arguments(owner, plain.get(key, {}), key)
     for key in ("data_type", "system_type"):
         if not plain.get(key):
             raise ValueError(f"{key} is required: set it in the config file.")
-    _check_typed_blocks("", plain)
+    for key, block, part, cls in _typed_blocks("", plain):
+        if config := _config_class(cls):
+            block[part] = parse_block(block[part], field_hints(config), cls.__name__, key)
+            _check_types_are_given(config, block[part], key)
+    _check_training(plain.get("system", {}))
+    for key, block in plain.items():  # also where nothing is declared
+        check_interval(block, "(-inf, inf)", key)
+    return OmegaConf.create(plain)
 
 
-def _check_typed_blocks(prefix: str, block: dict[str, Any]) -> None:
-    for key, name in block.items():
+def check_combinations(cfg: DictConfig) -> None:
+    """Checks a config without interpolations: what its values mean together.
+
+    Raises:
+        ValueError: naming the keys.
+    """
+    plain = OmegaConf.to_container(check_config(cfg), resolve=True)
+    for _, block, part, cls in _typed_blocks("", plain):
+        if hasattr(config := _config_class(cls), "__post_init__"):
+            config(**block[part])
+    data, guidance = plain["data"], plain["system"].get("guidance", {})
+    if data.get("n_view", 0) != guidance.get("n_view", data.get("n_view", 0)):
+        raise ValueError(
+            f"data.n_view={data.get('n_view')}, but system.guidance.n_view={guidance['n_view']}: "
+            "views of one object would be taken for several objects'. Make them equal."
+        )
+
+
+def drop_keys_of_other_types(
+    cfg: DictConfig, before: DictConfig, changes: DictConfig, prefix: str = ""
+) -> list[str]:
+    """Where `changes` name another `x_type`, removes from `x` what only the former one has.
+
+    Args:
+        cfg: `before` with `changes`; changed in place.
+        prefix: before their keys, where they are a part of the config.
+
+    Returns:
+        A line for each such block.
+    """
+    said = []
+    for key, value in changes.items():
         part = str(key).removesuffix("_type")
-        if part == key or part not in block:
-            continue  # geometry.normal_type, for example: no block, no registered name
-        if not isinstance(name, str) or not name or "${" in name or name == "???":
-            continue
-        cls, content = _find(f"{prefix}{key}", name), block[part]
-        if not isinstance(content, dict):
-            continue
-        config = getattr(cls, "Config", None) or get_type_hints(cls).get("cfg")
-        if dataclasses.is_dataclass(config):
-            _check_keys(f"{prefix}{part}.", content, cls.__name__, _field_names(config))
-        _check_typed_blocks(f"{prefix}{part}.", content)
+        if part != key and part in before and before.get(key) != value:
+            config = _config_class(_find(f"{prefix}{key}", value))
+            own = {*(field_hints(config) if config else cfg[part]), *(changes.get(part) or {})}
+            if gone := [name for name in cfg[part] if name not in own]:
+                for name in gone:
+                    del cfg[part][name]
+                said.append(f"{prefix}{key}={value} has no {', '.join(gone)}: left out.")
+        elif OmegaConf.is_dict(value) and OmegaConf.is_dict(before.get(key)):
+            said += drop_keys_of_other_types(cfg[key], before[key], value, f"{prefix}{key}.")
+    return said
+
+
+def _typed_blocks(
+    prefix: str, block: dict[str, Any]
+) -> Iterator[tuple[str, dict[str, Any], str, type]]:
+    """Of each block with a registered type: its full key, what holds it, its key there, its class.
+
+    An outer block comes before those in it, which are looked for afterwards.
+    """
+    for key in list(block):
+        name, part = block[key], str(key).removesuffix("_type")
+        typed = part != key and isinstance(block.get(part), dict) and isinstance(name, str)
+        if typed and name and "${" not in name and name != "???":  # no geometry.normal_type
+            yield f"{prefix}{part}", block, part, _find(f"{prefix}{key}", name)
+    for key, content in block.items():
+        if isinstance(content, dict):
+            yield from _typed_blocks(f"{prefix}{key}.", content)
+
+
+def _config_class(cls: type) -> type | None:
+    config = getattr(cls, "Config", None) or get_type_hints(cls).get("cfg")
+    return config if dataclasses.is_dataclass(config) else None
+
+
+def _check_types_are_given(config: type, block: dict[str, Any], key: str) -> None:
+    for field in dataclasses.fields(config):
+        typed = field.name.endswith("_type") and hasattr(config, field.name)
+        block_too = field.name.removesuffix("_type") in field_hints(config)
+        if typed and block_too and not block.get(field.name, field.default):
+            raise ValueError(f"{key}.{field.name} is required: set it in the config file.")
 
 
 def _find(key: str, name: str) -> type:
@@ -63,26 +155,65 @@ def _find(key: str, name: str) -> type:
         if text := why_not_here(key, name):
             raise ValueError(text) from error
         names = sorted(threestudio.__modules__)
-        hint = _similar(name, names) or f"names: {', '.join(names)}."
-        raise ValueError(f"{key}='{name}' is not registered: {hint}") from error
+        hint = similar(name, names) or f"names: {', '.join(names)}."
+        raise ValueError(f"{key}='{name}' is not registered: {hint.strip()}") from error
 
 
-def _similar(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=2)
-    return f"did you mean {' or '.join(map(repr, close))}?" if close else ""
+def _ranged(hints: dict[str, Any]) -> dict[str, Any]:
+    return hints | {key: hint for key, hint in RANGES.items() if key in hints}
 
 
-def _field_names(config: Any) -> set[str]:
-    return {field.name for field in dataclasses.fields(config) if field.init}
+def _arguments(call: type, block: dict[str, Any], key: str) -> dict[str, Any]:
+    """The block with the types of the class's arguments; others are refused."""
+    hints = get_type_hints(call.__init__, include_extras=True)
+    taken = (*SET_BY_THE_LAUNCHER.get(key, ()), "params", "optimizer")
+    names = [name for name in inspect.signature(call).parameters if name not in taken]
+    own = _ranged({name: hints.get(name, Any) for name in names})
+    return parse_block(block, own, call.__name__, key)
 
 
-def _check_keys(prefix: str, block: Any, owner: str, known: set[str]) -> None:
-    for key in block if isinstance(block, dict) else ():
-        if key in known:
-            continue
-        if prefix == "trainer." and key in SET_BY_THE_LAUNCHER:
-            raise ValueError(f"{prefix}{key} is set by the launcher: remove it from the config.")
+def _check_training(system: dict[str, Any]) -> None:
+    """Gives `system.optimizer` and `system.scheduler` their types, and tries them on one number."""
+    key, block = "system.optimizer", system.get("optimizer")
+    if not block or block.get("name") in ("Adan", "FusedAdam"):  # threestudio's own
+        return
+    block |= parse_block(block, {"name": str, "args": dict, "params": dict}, "optimizer", key)
+    cls = _torch_class(torch.optim, Optimizer, block, key)
+    args = _arguments(cls, block.get("args", {}), f"{key}.args")
+    block["args"], optimizer = args, _tried(cls, [torch.zeros(1)], args, f"{key}.args")
+    for path, group in block.get("params", {}).items():
+        place = f"{key}.params.{path}"
+        group = _arguments(cls, parse_value(group or {}, dict, place), place)
+        block["params"][path] = group
+        optimizer = _tried(cls, [torch.zeros(1)], args | group, place)
+    key, block = "system.scheduler", system.get("scheduler")
+    if not block or "schedulers" in block or optimizer is None:  # threestudio's lists of them
+        return
+    hints = {"name": str, "args": dict, "interval": Literal["epoch", "step"]}
+    block |= parse_block(block, hints, "scheduler", key)
+    cls = _torch_class(lr_scheduler, lr_scheduler.LRScheduler, block, key)
+    block["args"] = _arguments(cls, block.get("args", {}), f"{key}.args")
+    _tried(cls, optimizer, block["args"], f"{key}.args")
+
+
+def _torch_class(module: Any, base: type, block: dict[str, Any], key: str) -> type:
+    names = [n for n, v in vars(module).items() if isinstance(v, type) and issubclass(v, base)]
+    if (name := block.get("name")) not in names:
         raise ValueError(
-            f"{prefix}{key}: {owner} has no key '{key}': {_similar(str(key), known)} known keys: "
-            f"{', '.join(sorted(known))}."
+            f"{key}.name={name!r} is unknown: {similar(str(name), names)}see {module.__name__}."
         )
+    return getattr(module, name)
+
+
+def _tried(cls: type, first: Any, args: dict[str, Any], key: str) -> Any:
+    """An instance that has made a step with these arguments; None if some are not known yet."""
+    if "${" in str(args) or "???" in str(args):
+        return None
+    try:
+        made = cls(first, **args)
+        if isinstance(first, Optimizer) and not isinstance(made, lr_scheduler.ReduceLROnPlateau):
+            first.step()
+            made.step()
+        return made
+    except Exception as error:  # each class has checks of its own, and some divide by what they get
+        raise ValueError(f"{key}={args} does not fit {cls.__name__}: {error}.") from error

@@ -1,11 +1,13 @@
 """The launcher's command line, and which GPUs it may see."""
 
 import argparse
+import json
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -13,6 +15,8 @@ from yaml import YAMLError
 from ..paths import find_file
 from .resume import filled, run_config
 
+# what is said in words: it is text, and no YAML
+PROMPT = re.compile(r"(.+\.)?(prompt(_front|_side|_back|_overhead)?|negative_prompt)")
 ACTIONS = {
     "train": "train, then render a turntable",
     "validate": "render the validation views",
@@ -29,13 +33,15 @@ class Options:
         action: one of `ACTIONS`.
         config: the YAML file, or None where that of the run with `resume=` stands in for it.
         overrides: the `key=value` items.
-        raw: the config as written, overrides included, interpolations not resolved.
+        base: the config as written, or that of the run with `resume=`, before the overrides.
+        raw: with them, interpolations not resolved.
         gpu: as in `--gpu`, or None.
     """
 
     action: str
     config: Path | None
     overrides: DictConfig
+    base: DictConfig
     raw: DictConfig
     gpu: str | None
     verbose: bool
@@ -67,45 +73,79 @@ def parse_arguments(argv: list[str]) -> Options:
     )
     parser.add_argument("--verbose", action="store_true", help="log everything, show tracebacks")
     args, items = parser.parse_known_args(argv)
-    for item in items:
-        _check_override(item)
+    changes = {item: read_override(item) for item in items}
+    overrides = _merged(OmegaConf.create(), changes)
     config = None if args.config is None else find_file(args.config, "--config")
-    overrides = OmegaConf.from_cli(items)
-    return Options(
-        args.action, config, overrides, _merged(config, overrides), args.gpu, args.verbose
-    )
-
-
-def _merged(path: Path | None, overrides: DictConfig) -> DictConfig:
-    given = OmegaConf.create() if path is None else OmegaConf.load(path)
+    given = OmegaConf.create() if config is None else OmegaConf.load(config)
     if not isinstance(given, DictConfig):
-        raise ValueError(f"--config {path} must hold `key: value` lines at its top level.")
-    given = OmegaConf.merge(given, overrides)
-    of_run = run_config(given.get("resume"))
-    if path is not None:
-        return filled(given, of_run)
-    if not of_run:
+        raise ValueError(f"--config {config} must hold `key: value` lines at its top level.")
+    resume = overrides.get("resume", given.get("resume"))
+    if not isinstance(resume, str | None):
+        raise ValueError(f"resume={resume} is no path: give a run's folder or a checkpoint of it.")
+    of_run = run_config(resume)
+    base = of_run if config is None else given
+    if config is None and not base:
         raise ValueError(
             "--config is missing: give a YAML file, or by resume=RUN a run whose config to use."
         )
-    return OmegaConf.merge(of_run, overrides)
+    raw = filled(_merged(base, changes), of_run)
+    return Options(args.action, config, overrides, base, raw, args.gpu, args.verbose)
 
 
-def _check_override(item: str) -> None:
-    key, separator, _ = item.partition("=")
+def read_override(item: str) -> DictConfig:
+    """The config that `key=value` makes. The value is YAML, but a prompt is text.
+
+    Quotes around the whole of a prompt are not part of it.
+
+    Raises:
+        ValueError: it is none, or no YAML.
+    """
+    key, separator, value = item.partition("=")
     if not separator or not key or key.startswith("-"):
         raise ValueError(
             f"'{item}' is not understood: options are in --help, overrides of the config are "
             "key=value."
         )
     try:
-        OmegaConf.from_cli([item])
+        if PROMPT.fullmatch(key):
+            change = OmegaConf.create()
+            OmegaConf.update(change, key, _as_text(value))
+            return change
+        if re.search(r"(^|\s)#", value) and "#" not in str(yaml.safe_load(value)):
+            raise YAMLError("what follows # is a comment")
+        return OmegaConf.from_cli([item])
     except (YAMLError, OmegaConfBaseException) as error:
         reason = getattr(error, "problem", None) or str(error).partition("\n")[0]
         raise ValueError(
             f"{item} cannot be read as YAML ({reason}). A text goes into quotes inside the "
             f"""shell's, as in {key}='"..."'; a list is [1, 2], a dict {{a: 1}}."""
         ) from error
+
+
+def _as_text(value: str) -> str:
+    """A text as it is given, as OmegaConf writes it."""
+    if re.fullmatch(r'"([^"\\]|\\.)*"', value):
+        try:
+            value = json.loads(value, strict=False)
+        except ValueError:  # a backslash that means itself
+            value = value[1:-1]
+    elif re.fullmatch(r"'([^']|'')*'", value):
+        value = value[1:-1].replace("''", "'")
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
+
+
+def _merged(cfg: DictConfig, changes: dict[str, DictConfig]) -> DictConfig:
+    """The config with each change, which is named by how it was written."""
+    for item, change in changes.items():
+        try:
+            cfg = OmegaConf.merge(cfg, change)
+        except (OmegaConfBaseException, TypeError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            raise ValueError(
+                f"{item} does not go with the config ({reason}): a list is given as a whole, as in "
+                "data.width=[16,32], and a block by its keys."
+            ) from error
+    return cfg
 
 
 def choose_gpus(gpu: str | None, trainer: DictConfig) -> int:

@@ -1,6 +1,7 @@
 """The launcher's command line and the GPUs it may see."""
 
 import os
+import re
 
 import pytest
 from omegaconf import OmegaConf
@@ -38,11 +39,12 @@ def test_what_is_no_override_is_told(config, item):
         parse_arguments(["--config", config, "--train", item])
 
 
-def test_a_prompt_that_is_no_yaml_is_told_how_to_be_quoted(config):
+@pytest.mark.parametrize("item", ['tag="big" bear', "tag=bear #3", "data.size=[1", "tag=${a"])
+def test_what_is_no_yaml_is_told_how_to_be_quoted(config, item):
     with pytest.raises(
-        ValueError, match=r"cannot be read as YAML \(.*\)\. A text goes into quotes"
+        ValueError, match=rf"{re.escape(item)} cannot be read as YAML \(.*\)\. A text .* quotes"
     ):
-        parse_arguments(["--config", config, "--train", 'prompt="big" bear'])
+        parse_arguments(["--config", config, "--train", item])
 
 
 def test_config_files_that_are_none_are_told(tmp_path):
