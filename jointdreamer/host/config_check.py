@@ -67,7 +67,7 @@ def check_config(cfg: DictConfig) -> DictConfig:
         if config := _config_class(cls):
             block[part] = parse_block(block[part], field_hints(config), cls.__name__, key)
             _check_types_are_given(config, block[part], key)
-    _check_training(plain.get("system", {}))
+    _check_training(_block(plain, "system"))
     for key, block in plain.items():  # also where nothing is declared
         check_interval(block, "(-inf, inf)", key)
     return OmegaConf.create(plain)
@@ -174,26 +174,34 @@ def _arguments(call: type, block: dict[str, Any], key: str) -> dict[str, Any]:
 
 def _check_training(system: dict[str, Any]) -> None:
     """Gives `system.optimizer` and `system.scheduler` their types, and tries them on one number."""
-    key, block = "system.optimizer", system.get("optimizer")
+    key, block = "system.optimizer", _block(system, "optimizer")
     if not block or block.get("name") in ("Adan", "FusedAdam"):  # threestudio's own
         return
     block |= parse_block(block, {"name": str, "args": dict, "params": dict}, "optimizer", key)
     cls = _torch_class(torch.optim, Optimizer, block, key)
-    args = _arguments(cls, block.get("args", {}), f"{key}.args")
-    block["args"], optimizer = args, _tried(cls, [torch.zeros(1)], args, f"{key}.args")
-    for path, group in block.get("params", {}).items():
+    args = _arguments(cls, _block(block, "args"), f"{key}.args")
+    optimizer = _tried(cls, [torch.zeros(1)], args, f"{key}.args")
+    block |= {"args": args} if args else {}
+    for path, group in _block(block, "params").items():
         place = f"{key}.params.{path}"
-        group = _arguments(cls, parse_value(group or {}, dict, place), place)
+        group = _arguments(cls, parse_value({} if group is None else group, dict, place), place)
         block["params"][path] = group
         optimizer = _tried(cls, [torch.zeros(1)], args | group, place)
-    key, block = "system.scheduler", system.get("scheduler")
+    key, block = "system.scheduler", _block(system, "scheduler")
     if not block or "schedulers" in block or optimizer is None:  # threestudio's lists of them
         return
     hints = {"name": str, "args": dict, "interval": Literal["epoch", "step"]}
     block |= parse_block(block, hints, "scheduler", key)
     cls = _torch_class(lr_scheduler, lr_scheduler.LRScheduler, block, key)
-    block["args"] = _arguments(cls, block.get("args", {}), f"{key}.args")
-    _tried(cls, optimizer, block["args"], f"{key}.args")
+    args = _arguments(cls, _block(block, "args"), f"{key}.args")
+    block |= {"args": args} if args else {}
+    if not isinstance(block.get("args"), str):
+        _tried(cls, optimizer, args, f"{key}.args")
+
+
+def _block(block: dict[str, Any], key: str) -> dict[str, Any]:
+    """That of this key; an empty one if it is none, or an interpolation."""
+    return found if isinstance(found := block.get(key), dict) else {}
 
 
 def _torch_class(module: Any, base: type, block: dict[str, Any], key: str) -> type:
