@@ -66,6 +66,9 @@ def check_config(cfg: DictConfig) -> DictConfig:
     for key, block, part, cls in _typed_blocks("", plain):
         if config := _config_class(cls):
             block[part] = parse_block(block[part], field_hints(config), cls.__name__, key)
+            for field in dataclasses.fields(config):  # a block may leave its type to the default
+                if field.name.removesuffix("_type") in block[part].keys() - {field.name}:
+                    block[part].setdefault(field.name, field.default)
             _check_types_are_given(config, block[part], key)
     _check_training(_block(plain, "system"))
     for key, block in plain.items():  # also where nothing is declared

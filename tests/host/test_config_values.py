@@ -138,7 +138,7 @@ def test_an_unknown_word_is_refused_by_its_key(item):
 
 def test_formats_of_threestudios_exporter_are_known():
     items = ["system.exporter_type=mesh-exporter", "system.exporter={fmt: fbx}"]
-    assert "system.exporter.fmt='fbx' is unknown: use one of obj-mtl, obj." in refusal(*items)
+    assert "system.exporter.fmt='fbx' is unknown: use one of obj-mtl, obj, glb." in refusal(*items)
 
 
 @pytest.mark.parametrize(

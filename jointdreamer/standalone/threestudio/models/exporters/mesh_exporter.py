@@ -11,7 +11,7 @@ from threestudio.models.exporters.base import Exporter, ExporterOutput
 from threestudio.models.mesh import Mesh
 from threestudio.utils.ops import chunk_batch
 
-FORMATS = ("obj-mtl", "obj")
+FORMATS = ("obj-mtl", "obj", "glb")
 CHUNK = 2**18  # vertices whose colours are computed at once
 
 
@@ -50,6 +50,10 @@ class MeshExporter(Exporter):
     cfg: Config
 
     def __call__(self) -> list[ExporterOutput]:
+        if self.cfg.fmt == "glb":  # in configs of this project's before it had that exporter
+            exporter = threestudio.find("jointdreamer-mesh-exporter")
+            parts = (self.geometry, self.material, self.background)
+            return exporter({"save_name": self.cfg.save_name}, *parts)()
         mesh = self.geometry.isosurface()
         if len(mesh.t_pos_idx) == 0:
             raise ValueError(
