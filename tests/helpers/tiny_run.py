@@ -53,7 +53,7 @@ def tiny_config(sd_folder: Path, mv_folder: Path, root: Path, **changes: Any) ->
                 "normal_type": "analytic",
                 "density_bias": "blob_magic3d",
                 "isosurface_resolution": 16,
-                "isosurface_threshold": 5.0,
+                "isosurface_threshold": 1.0,
                 "pos_encoding_config": {
                     "otype": "HashGrid",
                     "n_levels": 2,
