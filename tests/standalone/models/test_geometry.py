@@ -191,6 +191,27 @@ def test_no_surface_is_said_with_the_remedy():
         flat(isosurface=False).isosurface()
 
 
+@pytest.mark.parametrize("coarse_to_fine", [True, False])
+def test_a_surface_of_outliers_alone_is_said_with_the_key(coarse_to_fine):
+    geometry = flat(
+        density_activation="none",
+        isosurface_threshold=4.0,
+        isosurface_resolution=16,
+        isosurface_coarse_to_fine=coarse_to_fine,
+        isosurface_outlier_n_faces_threshold=10**6,
+    )
+    with pytest.raises(ValueError, match="isosurface_outlier_n_faces_threshold=1000000"):
+        geometry.isosurface()
+
+
+@pytest.mark.parametrize(("radius", "is_open"), [(0.25, True), (0.4, False)])
+def test_a_mesh_that_is_open_at_the_border_is_said_once(caplog, radius, is_open):
+    blob = {"density_activation": "none", "isosurface_threshold": 4.0}  # of radius 0.3
+    with caplog.at_level("WARNING"):
+        flat(**blob, radius=radius, isosurface_resolution=16).isosurface()
+    assert caplog.text.count("system.geometry.radius") == is_open
+
+
 def test_normals_without_a_type_are_refused():
     with pytest.raises(ValueError, match="normal_type is null"):
         volume(normal_type=None)(some_points(), output_normal=True)

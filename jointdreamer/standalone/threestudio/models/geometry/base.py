@@ -123,7 +123,20 @@ class BaseImplicitGeometry(BaseModule):
             )
         mesh.v_pos = scale_tensor(mesh.v_pos, helper.points_range, bbox)
         if self.cfg.isosurface_remove_outliers:
-            mesh = mesh.remove_outlier(self.cfg.isosurface_outlier_n_faces_threshold)
+            fewest = self.cfg.isosurface_outlier_n_faces_threshold
+            n_faces, mesh = len(mesh.t_pos_idx), mesh.remove_outlier(fewest)
+            if len(mesh.t_pos_idx) == 0:
+                raise ValueError(
+                    "Every part of the surface was removed as an outlier: lower "
+                    f"geometry.isosurface_outlier_n_faces_threshold={fewest}, since all parts "
+                    f"together have {n_faces} faces."
+                )
+        to_border = self.cfg.radius - mesh.v_pos.abs().max()
+        if bbox is self.bbox and to_border < 1e-4 * self.cfg.radius:
+            threestudio.warn(
+                "The mesh is open at the volume's border: see whether the object fits into "
+                f"system.geometry.radius={self.cfg.radius}."
+            )
         return mesh
 
     def _threshold(self, field: Float[Tensor, "N 1"]) -> float:
