@@ -152,7 +152,7 @@ def main() -> None:
     calibrating.add_argument("--count", type=int, default=60, help="assets of ground truth")
     counting = command(confusion, "count errors on held-out creatures")
     counting.add_argument("--count", type=int, default=100, help="assets of ground truth")
-    counting.add_argument("--csv", type=Path, default=ROOT / "docs" / "results" / "janus-meter.csv")
+    counting.add_argument("--csv", type=Path, default=Path("outputs/janus-meter.csv"))
     args = parser.parse_args()
     args.function(args)
 

@@ -36,13 +36,13 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
 
     looks = commands.add_parser("pictures", help="train the tiny config in every host")
     looks.add_argument("--steps", type=int, default=800)
-    looks.add_argument("--png", type=Path, default=Path("docs/hosts-side-by-side.png"))
+    looks.add_argument("--png", type=Path, default=Path("outputs/hosts/side-by-side.png"))
     looks.add_argument("--csv", type=Path)
     looks.add_argument("--folder", type=Path, default=Path("outputs/hosts"))
     looks.add_argument("--jobs", type=int, default=1, help="trainings at a time")
 
     suite = commands.add_parser("suite", help="tests/threestudio; further arguments are pytest's")
-    suite.add_argument("--table", type=Path, default=Path("docs/results/threestudio-tests.csv"))
+    suite.add_argument("--table", type=Path, default=Path("outputs/hosts/tests.csv"))
     args, rest = parser.parse_known_args()
     if rest and args.command != "suite":
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
