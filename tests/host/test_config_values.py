@@ -200,7 +200,7 @@ def test_keys_of_the_former_type_are_dropped_and_said(register, caplog):
             guidance_scale: float = 1.0
             sharpness: int = 2
 
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="pytorch_lightning.utilities.rank_zero")
     cfg = config_of(f"{GUIDANCE}.energy_type=my-energy", f"{GUIDANCE}.energy.sharpness=3")
     assert cfg.system.guidance.energy == {"guidance_scale": 1.0, "sharpness": 3}
     said = [text for text in caplog.messages if "my-energy" in text]
