@@ -2,6 +2,7 @@
 
     n_view: Annotated[int, "[1, inf)"] = 4  # an interval, for every number in it
     noise: Annotated[str, ("shared", "fresh")] = "fresh"  # one of these
+    save_name: Annotated[str, re.compile(r"[^/\\\\]+")] = "model"  # matched as a whole
     width: Annotated[Any, int | list[int]] = 64  # a type that OmegaConf lacks
     energy_weight: Annotated[Any, StepSchedule] = 1.0  # anything called with the value and its key
     fading: Annotated[dict | None, FadingConfig] = None  # a block of that dataclass's fields
@@ -13,6 +14,7 @@ written 5 or 5.0; nothing else is taken for what it is not.
 
 import dataclasses
 import difflib
+import re
 import types
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -137,6 +139,9 @@ def _checked(value: Any, rule: Any, key: str) -> Any:
             raise ValueError(
                 f"{key}={_shown(value)} is unknown: {hint}use one of {', '.join(known)}."
             )
+    elif isinstance(rule, re.Pattern):
+        if not rule.fullmatch(value):
+            raise ValueError(f"{key}={_shown(value)} is not allowed: it must fit {rule.pattern}.")
     elif isinstance(rule, Mapping):
         _checked(value.get("otype"), tuple(rule), f"{key}.otype")
         return _checked(value, rule[value["otype"]], key)

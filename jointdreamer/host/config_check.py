@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -23,10 +24,20 @@ from torch.optim import Optimizer, lr_scheduler
 from .threestudio_names import why_not_here
 
 SET_BY_THE_LAUNCHER = {"trainer": ("callbacks", "logger", "plugins"), "checkpoint": ("dirpath",)}
+EVERY = Annotated[int | None, "[1, inf)"]
 PRECISIONS = ("64-true", "32-true", "16-true", "16-mixed", "bf16-mixed")
 RANGES = {  # where those who take the values let pass what makes no sense
     "seed": Annotated[int, "[0, 4294967295]"],
+    "timestamp": Annotated[str | None, re.compile(r"[\w@:.-]*")],
+    "filename": Annotated[str | None, re.compile(r"([^/\\{]|\{[^}]*\})+")],  # {train/loss} in it
     "max_steps": Annotated[int, "[-1, inf)"],
+    "max_epochs": Annotated[int | None, "[-1, inf)"],
+    "limit_train_batches": Annotated[int | float | None, "(0, inf)"],
+    "val_check_interval": Annotated[int | float | str | dict | None, "(0, inf)"],
+    "check_val_every_n_epoch": EVERY,
+    "accumulate_grad_batches": Annotated[int, "[1, inf)"],
+    "num_sanity_val_steps": Annotated[int | None, "[-1, inf)"],
+    "gradient_clip_val": Annotated[int | float | None, "[0, inf)"],
     "num_nodes": Annotated[int, "[1, inf)"],
     "accelerator": Literal["auto", "cpu", "gpu", "cuda"],
     "precision": Literal[(*(64, 32, 16), *("64", "32", "16", "bf16"), *PRECISIONS)],
@@ -168,7 +179,10 @@ def _ranged(hints: dict[str, Any]) -> dict[str, Any]:
 
 def _arguments(call: type, block: dict[str, Any], key: str) -> dict[str, Any]:
     """The block with the types of the class's arguments; others are refused."""
-    hints = get_type_hints(call.__init__, include_extras=True)
+    try:
+        hints = get_type_hints(call.__init__, include_extras=True)
+    except NameError:  # PyTorch imports some names for type checkers alone
+        hints = {}
     taken = (*SET_BY_THE_LAUNCHER.get(key, ()), "params", "optimizer")
     names = [name for name in inspect.signature(call).parameters if name not in taken]
     own = _ranged({name: hints.get(name, Any) for name in names})
@@ -183,13 +197,13 @@ def _check_training(system: dict[str, Any]) -> None:
     block |= parse_block(block, {"name": str, "args": dict, "params": dict}, "optimizer", key)
     cls = _torch_class(torch.optim, Optimizer, block, key)
     args = _arguments(cls, _block(block, "args"), f"{key}.args")
-    optimizer = _tried(cls, [torch.zeros(1)], args, f"{key}.args")
+    optimizer = _tried(cls, [_weight()], args, f"{key}.args")
     block |= {"args": args} if args else {}
     for path, group in _block(block, "params").items():
         place = f"{key}.params.{path}"
         group = _arguments(cls, parse_value({} if group is None else group, dict, place), place)
         block["params"][path] = group
-        optimizer = _tried(cls, [torch.zeros(1)], args | group, place)
+        optimizer = _tried(cls, [_weight()], args | group, place)
     key, block = "system.scheduler", _block(system, "scheduler")
     if not block or "schedulers" in block or optimizer is None:  # threestudio's lists of them
         return
@@ -207,8 +221,15 @@ def _block(block: dict[str, Any], key: str) -> dict[str, Any]:
     return found if isinstance(found := block.get(key), dict) else {}
 
 
+def _weight() -> torch.nn.Parameter:
+    weight = torch.nn.Parameter(torch.zeros(1, 1))
+    weight.grad = torch.zeros_like(weight)
+    return weight
+
+
 def _torch_class(module: Any, base: type, block: dict[str, Any], key: str) -> type:
     names = [n for n, v in vars(module).items() if isinstance(v, type) and issubclass(v, base)]
+    names.remove(base.__name__)
     if (name := block.get("name")) not in names:
         raise ValueError(
             f"{key}.name={name!r} is unknown: {similar(str(name), names)}see {module.__name__}."
@@ -222,8 +243,9 @@ def _tried(cls: type, first: Any, args: dict[str, Any], key: str) -> Any:
         return None
     try:
         made = cls(first, **args)
-        if isinstance(first, Optimizer) and not isinstance(made, lr_scheduler.ReduceLROnPlateau):
-            first.step()
+        if isinstance(made, Optimizer) and not args.get("capturable"):  # which asks for a GPU
+            made.step(lambda: 0.0)
+        elif hasattr(made, "get_last_lr") and not isinstance(made, lr_scheduler.ReduceLROnPlateau):
             made.step()
         return made
     except Exception as error:  # each class has checks of its own, and some divide by what they get

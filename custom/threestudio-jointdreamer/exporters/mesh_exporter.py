@@ -1,5 +1,6 @@
 """`jointdreamer-mesh-exporter`: the asset as a clean, textured mesh in files that open anywhere."""
 
+import re
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Annotated, Any
@@ -49,7 +50,7 @@ class MeshExporter(Exporter):
     @dataclass
     class Config(Exporter.Config):
         fmt: Annotated[str, parse_formats] = "glb"  # of FORMATS; several with commas between
-        save_name: str = "model"
+        save_name: Annotated[str, re.compile(r"[^/\\]+")] = "model"
         n_faces: Annotated[int, "[1, inf)"] = 20000  # at most, where the grid gives more
         smoothing: Annotated[float, "[0, inf)"] = 1.5  # of the field, in grid cells
         texture_size: Annotated[int, "[1, inf)"] = 1024  # pixels

@@ -1,7 +1,7 @@
 """The systems every other system derives from: the training life cycle, and 3D from text."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import pytorch_lightning as pl
 
@@ -10,7 +10,7 @@ from threestudio.systems.utils import parse_optimizer, parse_scheduler
 from threestudio.utils.base import Updateable, update_if_possible
 from threestudio.utils.config import parse_structured
 from threestudio.utils.misc import C, load_module_weights
-from threestudio.utils.saving import SaverMixin
+from threestudio.utils.saving import Loggers, SaverMixin
 
 
 class BaseSystem(pl.LightningModule, Updateable, SaverMixin):
@@ -22,7 +22,7 @@ class BaseSystem(pl.LightningModule, Updateable, SaverMixin):
 
     @dataclass
     class Config:
-        loggers: dict = field(default_factory=dict)
+        loggers: Annotated[dict, Loggers] = field(default_factory=dict)
         loss: dict = field(default_factory=dict)
         optimizer: dict = field(default_factory=dict)
         scheduler: dict | None = None

@@ -2,7 +2,8 @@
 
 import os
 import re
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
 import imageio.v2 as imageio
 import torch
@@ -11,6 +12,18 @@ from threestudio.utils import images
 from threestudio.utils.files import replacing
 from threestudio.utils.meshfiles import MTL, obj_text
 from threestudio.utils.video import write_video
+
+
+@dataclass
+class WandB:
+    enable: bool = False
+    project: str | None = None
+    name: str | None = None
+
+
+@dataclass
+class Loggers:
+    wandb: Annotated[dict, WandB] = field(default_factory=dict)
 
 
 class SaverMixin:
@@ -42,11 +55,11 @@ class SaverMixin:
 
     def create_loggers(self, cfg_loggers: Any) -> None:
         """Starts Weights & Biases if `loggers.wandb.enable` says so."""
-        wandb = cfg_loggers.get("wandb")
-        if wandb is not None and wandb.enable:
+        wandb = cfg_loggers.get("wandb") or {}
+        if wandb.get("enable"):
             from pytorch_lightning.loggers import WandbLogger
 
-            self._wandb_logger = WandbLogger(project=wandb.project, name=wandb.name)
+            self._wandb_logger = WandbLogger(project=wandb.get("project"), name=wandb.get("name"))
 
     def get_loggers(self) -> list:
         return [] if self._wandb_logger is None else [self._wandb_logger]

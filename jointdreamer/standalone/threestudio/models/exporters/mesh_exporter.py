@@ -1,5 +1,6 @@
 """`mesh-exporter`: the asset as a mesh with vertex colours, in OBJ."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -27,7 +28,7 @@ class MeshExporter(Exporter):
     @dataclass
     class Config(Exporter.Config):
         fmt: Annotated[str, FORMATS] = "obj-mtl"
-        save_name: str = "model"
+        save_name: Annotated[str, re.compile(r"[^/\\]+")] = "model"
         save_normal: bool = False
         # texture maps, which threestudio can make: false here, vertex colours instead
         save_uv: bool = False
