@@ -1,6 +1,7 @@
 """Where a finished run keeps what: logs, renders, meshes; and how its turntable is read."""
 
 import csv
+import json
 import re
 from collections import defaultdict
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 CONFIG, CHECKPOINT = Path("configs/parsed.yaml"), Path("ckpts/last.ckpt")
+RECORD = "record.json"  # in a folder of renders or of a mesh: how it was made
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 Series = list[tuple[int, float]]
@@ -68,14 +70,33 @@ class Run:
         return {name: sorted(series.items()) for name, series in values.items()}
 
 
-def turntable(folder: Path) -> tuple[list[Path], list[float]]:
-    """A folder's pictures in the order of the numbers in their names, and their azimuths.
+@dataclass(frozen=True)
+class Turntable:
+    """Views all round.
 
-    threestudio's turntable closes the circle: evenly spaced, the last of its pictures is at 360
-    degrees as the first is at 0.
+    Attributes:
+        aspect: width by height of the render, the left part of each picture; None if unknown.
+    """
+
+    paths: list[Path]
+    azimuths_deg: list[float]
+    aspect: float | None = None
+
+    @property
+    def closes(self) -> bool:
+        """Whether the last view is the first again."""
+        return len(self.paths) > 1 and (self.azimuths_deg[-1] - self.azimuths_deg[0]) % 360 == 0
+
+
+def turntable(folder: Path) -> Turntable:
+    """A folder's pictures in the order of the numbers in their names.
+
+    Where they were rendered from is what the folder's record says. Without one they are taken for
+    threestudio's turntable: evenly spaced, the last at 360 degrees as the first is at 0.
 
     Raises:
         FileNotFoundError: the folder holds no pictures.
+        ValueError: they are not those of the record.
     """
     found = [path for path in folder.iterdir() if path.suffix.lower() in PICTURES]
     if not found:
@@ -83,7 +104,16 @@ def turntable(folder: Path) -> tuple[list[Path], list[float]]:
             f"{folder} holds no {', '.join(PICTURES)}. Give a run's folder or a turntable's."
         )
     found.sort(key=lambda path: (int(path.stem) if path.stem.isdecimal() else -1, path.name))
-    return found, np.linspace(0.0, 360.0, len(found)).tolist()
+    if not (folder / RECORD).is_file():
+        return Turntable(found, np.linspace(0.0, 360.0, len(found)).tolist())
+    record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    azimuths = record["azimuth_deg"]
+    if len(azimuths) != len(found):
+        raise ValueError(
+            f"{folder} holds {len(found)} frames, but {RECORD} tells of {len(azimuths)}. "
+            "Test the run again."
+        )
+    return Turntable(found, azimuths, record["width"] / record["height"])
 
 
 def read_picture(path: Path, aspect: float | None = None) -> UInt8[np.ndarray, "H W 3"]:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.prior_fixtures import mv_folder, sd_folder  # noqa: F401
 from helpers.tiny_run import write_tiny_config
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
@@ -160,7 +159,7 @@ def test_curves_and_compare_write_pictures(tmp_path, capsys):
     assert printed == [str(run / "curves.png"), str(sheet)] and sheet.stat().st_size > 0
 
 
-def test_demo_with_the_real_host_from_prompt_to_mesh(tmp_path, sd_folder, mv_folder):  # noqa: F811
+def test_demo_with_the_real_host_from_prompt_to_mesh(tmp_path, sd_folder, mv_folder):
     config = write_tiny_config(tmp_path / "config.yaml", sd_folder, mv_folder)
     arguments = ["demo", "--prompt", "a red bear", "--config", str(config), "--out", str(tmp_path)]
     assert main([*arguments, "trainer.max_steps=2"]) == 0

@@ -4,9 +4,13 @@ import errno
 import os
 import shutil
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # and its relatives, a quota or a limit
 
 
 @contextmanager
@@ -89,9 +93,25 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+def damaged_part(path: str | Path) -> str | None:
+    """The first part of a file of torch.save that is not as it was saved; None of other files.
+
+    Such a file is a zip archive with a checksum for each tensor, which torch.load does not look at.
+    """
+    try:
+        if not zipfile.is_zipfile(path):
+            return None
+        with zipfile.ZipFile(path) as archive:
+            # torch takes what is marked as a folder for empty
+            folders = [part.filename for part in archive.infolist() if part.external_attr & 0x10]
+            return (folders or [archive.testzip()])[0]
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error) as error:
+        return f"its archive ({error})"
+
+
 def _disk_is_full(error: Exception) -> bool:
     """Libraries that write by themselves say it in words."""
-    return getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in str(error)
+    return getattr(error, "errno", None) in DISK_FULL or "No space left on device" in str(error)
 
 
 def _explained(error: Exception, target: Path) -> OSError:

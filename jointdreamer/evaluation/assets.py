@@ -154,15 +154,16 @@ def _value(cfg: DictConfig, key: str) -> Any:
 
 
 def _frames(folder: Path, cfg: DictConfig) -> tuple[Frame, ...]:
-    paths, azimuths = turntable(folder)
-    expected = _value(cfg, "data.n_test_views") or len(paths)
-    if [path.name for path in paths] != [f"{index}.png" for index in range(expected)]:
-        raise ValueError(
-            f"{folder} holds {len(paths)} frames where 0.png to {expected - 1}.png belong: the "
-            "test was interrupted. Test the run again."
-        )
-    width, height = (_value(cfg, f"data.eval_{side}") for side in ("width", "height"))
-    aspect = width / height if width and height else 1.0
-    distinct = slice(0, max(1, expected - 1))
-    frames = zip(paths[distinct], azimuths[distinct], strict=True)
-    return tuple(Frame(path, azimuth, aspect) for path, azimuth in frames)
+    found, aspect = turntable(folder), None
+    if found.aspect is None:  # no record of the test: then as the run was trained to be tested
+        expected = _value(cfg, "data.n_test_views") or len(found.paths)
+        if [path.name for path in found.paths] != [f"{index}.png" for index in range(expected)]:
+            raise ValueError(
+                f"{folder} holds {len(found.paths)} frames where 0.png to {expected - 1}.png "
+                "belong: the test was interrupted. Test the run again."
+            )
+        width, height = (_value(cfg, f"data.eval_{side}") for side in ("width", "height"))
+        aspect = width / height if width and height else 1.0
+    frames = list(zip(found.paths, found.azimuths_deg, strict=True))
+    frames = frames[:-1] if found.closes else frames
+    return tuple(Frame(path, azimuth, found.aspect or aspect) for path, azimuth in frames)

@@ -26,6 +26,6 @@ def compare_runs(runs: Sequence[Run], path: str | Path, labels: Sequence[str] | 
 
 def turntable_tiles(run: Run) -> list[Tile]:
     """The test frames of a run that are nearest to the sheet's azimuths, the left square of each"""
-    paths, azimuths = turntable(run.newest("test"))
-    chosen = nearest_views(azimuths, SHEET_AZIMUTHS)
-    return [read_picture(paths[index], aspect=1) for index in chosen]
+    found = turntable(run.newest("test"))
+    chosen = nearest_views(found.azimuths_deg, SHEET_AZIMUTHS)
+    return [read_picture(found.paths[index], found.aspect or 1) for index in chosen]

@@ -2,6 +2,8 @@
 
 import io
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -9,10 +11,12 @@ from typing import Any
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
-from threestudio_jointdreamer.files import replacing
+from threestudio_jointdreamer.files import damaged_part, replacing
 from threestudio_jointdreamer.systems.stage_weights import plain
 
 from .resume import CHECKPOINTS
+
+REMEDY = "Give resume= another checkpoint, or the run's folder for the last sound one."
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -43,24 +47,27 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def read_checkpoint(
-    path: str | Path, map_location: Any = "cpu", mmap: bool = False
+    path: str | Path, map_location: Any = "cpu", whole: bool = True
 ) -> dict[str, Any]:
     """Loads a checkpoint, without running code that might be in it.
 
     Args:
-        mmap: leave the weights in the file until they are used, which is quick if they are not.
+        whole: check that every bit is as it was saved and every weight finite; without, the weights
+            stay in the file until they are used.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it is truncated, damaged, holds more than plain data, or is no checkpoint of
-            a training run.
+            a training run, or its weights are not finite.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(
             f"checkpoint '{path}' does not exist: check resume=, or give the run's folder."
         )
     try:
-        ckpt = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
+        if whole and (part := damaged_part(path)):
+            raise ValueError(f"{part} is not as it was saved")
+        ckpt = torch.load(path, map_location=map_location, weights_only=True, mmap=not whole)
     except (RuntimeError, UnpicklingError, EOFError, ValueError, OSError) as error:
         raise ValueError(f"checkpoint '{path}' cannot be read: {_reason(error)}") from error
     if not isinstance(ckpt, dict) or not {"state_dict", "epoch", "global_step"} <= set(ckpt):
@@ -68,6 +75,11 @@ def read_checkpoint(
             f"'{path}' is no checkpoint of a training run: give resume= a file that a run saved "
             f"in its {CHECKPOINTS} folder."
         )
+    for name, weights in ckpt["state_dict"].items() if whole else ():
+        if not weights.isfinite().all():
+            raise ValueError(
+                f"checkpoint '{path}' cannot be used: its weights {name} are not finite. {REMEDY}"
+            )
     return ckpt
 
 
@@ -78,37 +90,69 @@ def _reason(error: Exception) -> str:
             "run code. If you trust the file, load it with torch.load(..., weights_only=False) and "
             "save it with lists and dicts in its place."
         )
-    return (
-        f"it is truncated, damaged or no checkpoint ({str(error).partition(chr(10))[0]}). Give "
-        "resume= another checkpoint, or the run's folder for the last complete one."
-    )
+    said = str(error).partition("\n")[0]
+    return f"it is truncated, damaged or no checkpoint ({said}). {REMEDY}"
 
 
-def find_checkpoint(resume: str) -> str:
-    """The checkpoint that `resume` means: a file, or a run's folder for its newest complete one.
+@contextmanager
+def telling_what_does_not_fit(path: str | None, differing: str = "") -> Iterator[None]:
+    """Within it a checkpoint of another model or optimizer is told in one line.
 
-    Newest is the one at the largest global step. Incomplete files are reported and passed over.
+    Args:
+        differing: the settings that the checkpoint's run did not have.
 
     Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if `resume` is a file that cannot be read.
+        ValueError: the weights, or what the optimizer keeps, do not fit those of the config.
     """
-    path = Path(resume)
-    if not path.is_dir():
-        read_checkpoint(path, mmap=True)
-        return resume
-    folder = path / CHECKPOINTS if (path / CHECKPOINTS).is_dir() else path
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        text = " ".join(str(error).split())
+        if path is None or not re.search("loading state_dict|loaded state dict", text):
+            raise
+        block = "optimizer" if "loaded state dict" in text else "geometry and the like"
+        raise ValueError(
+            f"resume={path} does not fit this config: leave out "
+            f"{differing or f'what was changed in system.{block}'}, or train anew. {text[:300]}"
+        ) from error
+
+
+def checkpoints_in(folder: Path) -> list[tuple[int, float, str]]:
+    """Step, time and path of each checkpoint, newest first; reports those that do not open."""
     found = []
     for file in folder.glob("*.ckpt"):
         try:
-            step = read_checkpoint(file, mmap=True)["global_step"]
+            step = read_checkpoint(file, whole=False)["global_step"]
         except ValueError as error:
             rank_zero_warn(f"Passing over a checkpoint: {error}")
         else:
             found.append((step, file.stat().st_mtime, str(file)))
-    if not found:
-        raise FileNotFoundError(
-            f"resume={resume} holds no complete checkpoint (*.ckpt, looked in '{folder}'): train "
-            "first, or give another folder."
-        )
-    return max(found)[-1]
+    return sorted(found, reverse=True)
+
+
+def find_checkpoint(resume: str) -> str:
+    """The checkpoint that `resume` means: a file, or a run's folder for its newest sound one.
+
+    Newest is the one at the largest global step. Those that are not whole, or whose weights are
+    not finite, are reported and passed over.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if `resume` is a file that cannot be used.
+    """
+    path = Path(resume)
+    if not path.is_dir():
+        read_checkpoint(path)
+        return resume
+    folder = path / CHECKPOINTS if (path / CHECKPOINTS).is_dir() else path
+    for _, _, file in checkpoints_in(folder):
+        try:
+            read_checkpoint(file)
+        except ValueError as error:
+            rank_zero_warn(f"Passing over a checkpoint: {error}")
+        else:
+            return file
+    raise FileNotFoundError(
+        f"resume={resume} holds no complete checkpoint (*.ckpt, looked in '{folder}'): train "
+        "first, or give another folder."
+    )

@@ -1,6 +1,7 @@
 """A user's mistake as one clear line."""
 
 import errno
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -11,6 +12,9 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 EXIT_CODE = 2
+INTERRUPTED = 130
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+OUT_OF_MEMORY = re.compile("out of memory|not enough memory|can't allocate memory|ALLOC_FAILED")
 
 
 @contextmanager
@@ -33,26 +37,61 @@ def as_plain_errors() -> Iterator[None]:
 
 @contextmanager
 def reported(verbose: bool) -> Iterator[SimpleNamespace]:
-    """Ends what the user can mend (wrong settings, missing files, a full disk) with one line.
+    """Ends what the user can mend with one line: wrong settings, missing files, a lack of room.
 
     That line is `error: ...` on standard error, after the traceback if `verbose`; the `code` of
-    what is yielded, 0 before, is then 2. Other errors, which are ours, pass through.
+    what is yielded, 0 before, is then 2, or 130 after Ctrl-C. Other errors, which are ours, pass
+    through.
     """
     outcome = SimpleNamespace(code=0)
     try:
         yield outcome
-    except (ValueError, OSError) as error:
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        outcome.code = INTERRUPTED
+    except Exception as error:
+        is_mendable = isinstance(error, ValueError | OSError)
+        if not (is_mendable or is_disk_full(error) or is_out_of_memory(error)):
+            raise
         if verbose:
             traceback.print_exception(error)
         print(f"error: {_one_line(error)}", file=sys.stderr)
         outcome.code = EXIT_CODE
 
 
+def is_disk_full(error: BaseException) -> bool:
+    """Or a quota is reached; libraries that write by themselves say it in words."""
+    return getattr(error, "errno", None) in DISK_FULL or "No space left on device" in str(error)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Of a GPU or of this machine."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and bool(OUT_OF_MEMORY.search(str(error)))
+    )
+
+
 def _one_line(error: BaseException) -> str:
-    text = str(error)
-    if isinstance(error, OSError) and error.strerror:
-        text = error.strerror
-        if error.filename is not None:
-            text += f": '{error.filename}'."
-            text += " Free some space and run it again." if error.errno == errno.ENOSPC else ""
+    text = getattr(error, "strerror", None) or str(error)
+    if is_out_of_memory(error):
+        text = f"out of memory: choose smaller sizes, or end what else takes it ({text})"
+    elif is_disk_full(error):
+        if "the disk is full" not in text:
+            file = _written(error) or "a file"
+            text = f"the disk is full, so {file} is not written: free some room and do it again"
+    elif isinstance(error, OSError) and error.strerror:
+        file = _written(error)
+        text += f": '{file}'." if file else ""
     return " ".join(text.split())
+
+
+def _written(error: BaseException) -> str | None:
+    """What was being written: the error's file, or the innermost open file of its traceback."""
+    if getattr(error, "filename", None):
+        return str(error.filename)
+    for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
+        for value in frame.f_locals.values():
+            name = getattr(value, "name", None)
+            if isinstance(name, str) and hasattr(value, "write"):
+                return name
+    return None

@@ -1,18 +1,23 @@
 """Builds a run out of a config and carries it out, in the standalone host or threestudio."""
 
+import json
 import logging
 import os
 import re
 import shlex
 import sys
+import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import threestudio
 import torch
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, ProgressBar
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_only
@@ -20,40 +25,66 @@ from threestudio.utils.callbacks import ConfigSnapshotCallback
 from threestudio.utils.config import load_config
 from threestudio.utils.misc import get_rank
 
-from .checkpoints import AtomicCheckpointIO, find_checkpoint, read_checkpoint
-from .config_check import check_config
+from ..slugs import folder_name
+from .checkpoints import (
+    AtomicCheckpointIO,
+    checkpoints_in,
+    find_checkpoint,
+    read_checkpoint,
+    telling_what_does_not_fit,
+)
+from .config_check import check_combinations, check_config, drop_keys_of_other_types
+from .ending import Ending
+from .errors import is_out_of_memory
+from .finite import StopAtNonFinite
 from .metrics import RunMetrics
 from .options import Options, requested_devices
+from .outputs import WholeOutputs
+from .ownership import FolderTakenError, owned
 from .progress import progress_callback
 from .resume import CHECKPOINTS, config_file, run_config, run_folder
 
 NEW_FOLDER_KEYS = ("tag", "timestamp", "use_timestamp", "name", "exp_root_dir")
-PROMPT = "system.prompt_processor.prompt"
+LAUNCHER = "jointdreamer.host.launcher"
 
 
 def execute(options: Options, n_gpus: int, callbacks: Sequence[Callback] = ()) -> dict[str, Any]:
-    """Does what `options` ask for, and returns what `launcher.run` does."""
+    """Does what `options` ask for, and returns what `launcher.run` does.
+
+    Raises:
+        SystemExit: after SIGTERM or Ctrl-C, with the signal's status.
+    """
     _quieten()
-    cfg = experiment(options, n_gpus)
+    with ExitStack() as stack:
+        ending = stack.enter_context(Ending().listening())
+        cfg = experiment(options, n_gpus, stack)
+        try:
+            return _carry_out(cfg, options, [*callbacks, ending])
+        except BaseException as error:
+            if ending.began and any(Path(cfg.trial_dir, CHECKPOINTS).glob("*.ckpt")):
+                rank_zero_info(f"To go on: {_resume_command(cfg.trial_dir)}")
+            if is_out_of_memory(error):
+                raise ValueError(ending.out_of_memory(cfg)) from error
+            raise
+
+
+def _carry_out(cfg: DictConfig, options: Options, callbacks: Sequence[Callback]) -> dict[str, Any]:
     pl.seed_everything(cfg.seed + get_rank(), workers=True)
     datamodule = threestudio.find(cfg.data_type)(cfg.data)
     system = threestudio.find(cfg.system_type)(cfg.system, resumed=cfg.resume is not None)
     save_dir = os.path.join(cfg.trial_dir, "save")
-    system.set_save_dir(save_dir)
-    trainer = make_trainer(cfg, options, system, callbacks)
+    fits = telling_what_does_not_fit(cfg.resume, _differing(run_config(cfg.resume), cfg))
+    trainer = make_trainer(cfg, options, system, [*callbacks, WholeOutputs(save_dir)])
     if options.action == "train":
-        try:
+        with fits:
             trainer.fit(system, datamodule=datamodule, ckpt_path=cfg.resume)
-        except (SystemExit, OSError):  # Lightning's word for Ctrl-C; a full disk
-            if _newest_checkpoint(cfg) is not None:
-                rank_zero_info(f"Interrupted. To go on, add resume={cfg.trial_dir}")
-            raise
         trainer.test(system, datamodule=datamodule)
     else:
-        ckpt = read_checkpoint(cfg.resume, mmap=True)
+        ckpt = read_checkpoint(cfg.resume, whole=False)
         system.set_resume_status(ckpt["epoch"], ckpt["global_step"])
         do = {"validate": trainer.validate, "test": trainer.test, "export": trainer.predict}
-        do[options.action](system, datamodule=datamodule, ckpt_path=cfg.resume)
+        with fits:
+            do[options.action](system, datamodule=datamodule, ckpt_path=cfg.resume)
     return {
         "trial_dir": cfg.trial_dir,
         "save_dir": save_dir,
@@ -62,42 +93,103 @@ def execute(options: Options, n_gpus: int, callbacks: Sequence[Callback] = ()) -
     }
 
 
+def _resume_command(trial_dir: str) -> str:
+    """As one types it in a shell."""
+    program = sys.argv[0] if os.path.basename(sys.argv[0]) == "launch.py" else f"-m {LAUNCHER}"
+    resume = f"resume={trial_dir}"
+    if OmegaConf.from_cli([resume]).resume != trial_dir:
+        resume = f"resume={json.dumps(trial_dir, ensure_ascii=False)}"
+    return f"python {program} --train {shlex.quote(resume)}"
+
+
 def _newest_checkpoint(cfg: DictConfig) -> str | None:
-    try:
-        return find_checkpoint(cfg.trial_dir)
-    except FileNotFoundError:
-        return cfg.resume
+    found = checkpoints_in(Path(cfg.trial_dir, CHECKPOINTS))
+    return found[0][-1] if found else cfg.resume
 
 
-def experiment(options: Options, n_gpus: int) -> DictConfig:
+def experiment(options: Options, n_gpus: int, stack: ExitStack) -> DictConfig:
     """The checked config of the run; `resume` in it is a checkpoint's path or None.
 
     A run that goes on from a checkpoint in a run's folder stays in that folder, unless the command
-    line names another one.
+    line names another one. The run has its folder until `stack` is closed.
 
     Raises:
+        FolderTakenError: its folder is another run's, or another process is at it.
         ValueError: for misspelt keys, missing values, and when there is nothing to evaluate.
         FileNotFoundError: if there is no checkpoint to resume from.
     """
-    raw = options.raw
-    check_config(raw)
+    raw = written(options)
     if not raw.get("resume") and options.action != "train":
         raise ValueError(
             f"--{options.action}: nothing trained yet that could be used. Train with --train, then "
             "pass resume=<the run's folder or one of its checkpoints>."
         )
     fixed: dict[str, Any] = {"n_gpus": n_gpus}
+    of_run = None
     if raw.get("resume"):
         fixed["resume"] = find_checkpoint(raw.resume)
-        folder = run_folder(raw.resume)
-        if folder and not any(key in options.overrides for key in NEW_FOLDER_KEYS):
-            fixed |= _keys_of_folder(str(folder))
-    cfg = load_config(OmegaConf.to_yaml(raw), from_string=True, **fixed)
-    before, now = (OmegaConf.select(c, PROMPT) for c in (run_config(raw.get("resume")), cfg))
-    if before is not None and now != before:
-        rank_zero_info(f"The prompt is now {now!r}; the run's was {before!r}.")
-    os.makedirs(cfg.trial_dir, exist_ok=True)
+        of_run = run_folder(raw.resume)
+        if of_run and not any(key in options.overrides for key in NEW_FOLDER_KEYS):
+            fixed |= _keys_of_folder(str(of_run))
+    while True:
+        cfg = resolved(raw, **fixed)
+        folder = Path(cfg.trial_dir)
+        try:
+            if get_rank() == 0:  # the other devices' processes follow it
+                goes_on = of_run is not None and folder.resolve() == of_run.resolve()
+                stack.enter_context(owned(folder, goes_on))
+            break
+        except FolderTakenError:
+            if not cfg.timestamp or "timestamp" in fixed or raw.get("timestamp") is not None:
+                raise
+            time.sleep(0.1)  # until the clock gives it a name of its own
+    if differing := _differing(run_config(raw.get("resume")), cfg):
+        rank_zero_info(f"Other settings than the run's: {differing}.")
     return cfg
+
+
+def written(options: Options) -> DictConfig:
+    """The config with its overrides, keys and values checked, interpolations not resolved."""
+    raw = options.raw
+    for key in ("exp_dir", "trial_name", "trial_dir", "n_gpus"):
+        if key in options.overrides:
+            raise ValueError(f"{key} follows from --gpu, exp_root_dir, name and tag: set these.")
+    for line in drop_keys_of_other_types(raw, options.base, options.overrides):
+        rank_zero_info(line)
+    return check_config(raw)
+
+
+def resolved(raw: DictConfig, **fixed: Any) -> DictConfig:
+    """The whole config; the run's folder lies below `exp_root_dir`, whatever its names are.
+
+    Args:
+        fixed: top-level keys, taken as they are.
+    """
+    with suppress(OmegaConfBaseException):  # of what is missing, which load_config tells
+        name = [folder_name(part) for part in raw.get("name", "").split("/") if part]
+        tag = raw.get("tag")
+        names = {"name": "/".join(name), "tag": tag and folder_name(tag)}
+        fixed = {key: value for key, value in names.items() if value} | fixed
+    cfg = load_config(OmegaConf.to_yaml(raw), from_string=True, **fixed)
+    check_combinations(cfg)
+    return cfg
+
+
+def _differing(before: DictConfig, now: DictConfig) -> str:
+    """The settings that the run was not trained with, for people."""
+    settings = dict(_values(now))
+    pairs = [(key, settings.get(key), value) for key, value in _values(before)]
+    differing = [f"{key}={new!r} (was {old!r})" for key, new, old in pairs if new != old]
+    more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
+    return ", ".join(differing[:5]) + more
+
+
+def _values(block: DictConfig, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in block.items():
+        if OmegaConf.is_dict(value):
+            yield from _values(value, f"{prefix}{key}.")
+        elif f"{prefix}{key}" not in NEW_FOLDER_KEYS:
+            yield f"{prefix}{key}", value
 
 
 def _keys_of_folder(trial_dir: str) -> dict[str, Any]:
@@ -154,17 +246,20 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", ".*predict returned None.*")  # meshes go to files
     warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated.*")  # between Lightning and torch
     console = logging.getLogger("pytorch_lightning.utilities.rank_zero")
-    console.addFilter(_no_advertisement)
+    console.addFilter(_is_of_use)
 
 
-def _no_advertisement(record: logging.LogRecord) -> bool:
-    return "Tip:" not in record.getMessage()
+def _is_of_use(record: logging.LogRecord) -> bool:
+    """Not Lightning's tips, nor the devices that are not there."""
+    noise = ("GPU available", "TPU available", "`weights_only` was not set")
+    return not record.getMessage().startswith(noise) and "Tip:" not in record.getMessage()
 
 
 def _training_callbacks(cfg: DictConfig, options: Options) -> list[Callback]:
     # a step reached again is the same step: its file is replaced, not numbered
     checkpoint = {"enable_version_counter": False, **OmegaConf.to_container(cfg.checkpoint)}
     return [
+        StopAtNonFinite(),
         ModelCheckpoint(dirpath=os.path.join(cfg.trial_dir, CHECKPOINTS), **checkpoint),
         LearningRateMonitor(logging_interval="step"),
         RunMetrics(cfg.trial_dir, resumed=cfg.resume is not None),
@@ -184,6 +279,8 @@ def _where(trainer: DictConfig) -> dict[str, Any]:
     if settings.get("accelerator", "auto") in ("auto", "gpu", "cuda"):
         settings["accelerator"] = "gpu" if has_gpu else "cpu"
     on_cpu = settings["accelerator"] == "cpu"
+    if not on_cpu and settings.get("precision") == "16-true":
+        raise ValueError("trainer.precision=16-true: the occupancy grid needs 32 bits: 16-mixed.")
     devices = requested_devices(trainer) or (1 if on_cpu else "auto")
     # a list is all that this process sees, so they are numbered from 0 again
     settings["devices"] = len(devices) if isinstance(devices, list) else devices

@@ -51,18 +51,18 @@ def views_of(asset: Path, size: int = 128, device: str | None = None) -> AssetVi
 
 
 def read_turntable(folder: Path) -> AssetViews:
-    """Frames that go once round, the last at the place of the first; of wide ones the left square.
+    """The frames of a turntable; without a record of their width the left square of wide ones.
 
     Raises:
         FileNotFoundError: the folder holds no pictures.
         ValueError: the pictures differ in size.
     """
-    paths, azimuths = turntable(folder)
-    frames = [read_picture(path, aspect=1) for path in paths]
+    found = turntable(folder)
+    frames = [read_picture(path, found.aspect or 1) for path in found.paths]
     if len({frame.shape for frame in frames}) > 1:
         raise ValueError(f"The pictures in {folder} differ in size: they are no turntable.")
     stacked = torch.from_numpy(np.stack(frames)).float() / 255
-    return AssetViews(stacked, torch.tensor(azimuths), str(folder))
+    return AssetViews(stacked, torch.tensor(found.azimuths_deg), str(folder))
 
 
 def render_run(folder: Path, size: int, device: str | None = None) -> AssetViews:

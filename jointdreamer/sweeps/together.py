@@ -43,7 +43,8 @@ from threestudio.utils.base import Updateable  # noqa: E402
 from threestudio_jointdreamer.guidance.jsd_guidance import JSDGuidance  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-INTERRUPTED = 130  # as a shell reports Ctrl-C
+from ..host import ending  # noqa: E402
+
 CAMERAS = ("elevation", "azimuth", "camera_distances", "c2w", "fovy")
 Answer = tuple[dict[str, Any], Tensor]  # what a guidance returns, and the gradient in the renders
 
@@ -93,15 +94,12 @@ class RunThread(threading.Thread):
         """Waits until every run has stopped; called by this run.
 
         Raises:
-            SystemExit: the process was interrupted.
             Exception: whatever the call of the guidance raised.
         """
-        self.end_if_interrupted()
         self.request = request
         with isolate_rng():
             self._stopped.release()
             self._go.acquire()
-        self.end_if_interrupted()
         if self.batch:
             try:
                 answers = distil_batch([run.request for run in self.batch])
@@ -114,24 +112,19 @@ class RunThread(threading.Thread):
             raise self.answer
         return self.answer
 
-    def end_if_interrupted(self, *args: Any) -> None:
-        if self._scheduler.interrupted:
-            raise SystemExit(INTERRUPTED)
-
 
 class Scheduler:
     """Lets one run go on at a time."""
 
     def __init__(self) -> None:
         self.runs: list[RunThread] = []
-        self.interrupted = False  # or each run ends where it asks its guidance or shows a view
 
     def add(self, work: Callable[[RunThread], None], log: TextIO | None = None) -> None:
         self.runs.append(RunThread(self, work, log))
 
     def interrupt(self, number: int, frame: Any) -> None:
-        """A signal handler; a second signal ends the process at once."""
-        self.interrupted = True
+        """A signal handler: each run ends after its step; a second signal ends the process."""
+        ending.asked.signal = number
         signal.signal(number, signal.SIG_DFL)
 
     def run(self) -> None:
@@ -201,8 +194,11 @@ class _LossWithGradient(torch.autograd.Function):
         return grad_output * ctx.saved_tensors[0], None, None
 
 
-def distil_batch(requests: Sequence[Request]) -> list[Answer]:
-    """One call of the first one's guidance for all; every request has as many views."""
+def distil_batch(requests: Sequence[Request]) -> list[Answer | Exception]:
+    """One call of the first one's guidance for all; every request has as many views.
+
+    What is not finite is an error of its own run alone.
+    """
     first, guidance = requests[0], requests[0].guidance
     views = {
         name: None if value is None else torch.cat([r.views[name].detach() for r in requests])
@@ -215,13 +211,19 @@ def distil_batch(requests: Sequence[Request]) -> list[Answer]:
     with torch.autocast(rgb.device.type, enabled=False):
         x, distilled, *_ = guidance.distil(rgb, prompts, views, first.rgb_as_latents, opacity)
         outs = []
-        for index in range(len(requests)):
+        failed: dict[int, Answer | Exception] = {}
+        for index, request in enumerate(requests):
             rows = slice(index * n_view, (index + 1) * n_view)
-            objects = slice(index * n_object, (index + 1) * n_object)
-            outs.append(guidance.loss_and_scalars(x[rows], distilled.part(rows, objects)))
+            part = distilled.part(rows, slice(index * n_object, (index + 1) * n_object))
+            try:
+                request.guidance.check_finite(rgb[rows], x[rows], part)
+            except ValueError as error:  # the others go on
+                failed[index] = error
+            outs.append(guidance.loss_and_scalars(x[rows], part))
         (gradient,) = torch.autograd.grad(sum(out["loss_sds"] for out in outs), rgb)
     outs = [{k: v.detach() if isinstance(v, Tensor) else v for k, v in o.items()} for o in outs]
-    return list(zip(outs, gradient.split(n_view), strict=True))
+    answers = zip(outs, gradient.split(n_view), strict=True)
+    return [failed.get(index, answer) for index, answer in enumerate(answers)]
 
 
 class JointPrompts:
@@ -267,14 +269,9 @@ def carry_out(arguments: list[str], log: Path, run: RunThread) -> None:
     def replace_guidance(trainer: Trainer, system: LightningModule) -> None:
         system.guidance = BatchedGuidance(getattr(system, "guidance", None), run)
 
-    callback = LambdaCallback(
-        on_train_start=replace_guidance,
-        on_validation_batch_start=run.end_if_interrupted,
-        on_test_batch_start=run.end_if_interrupted,
-    )
+    callback = LambdaCallback(on_train_start=replace_guidance)
     code = 1
     try:
-        run.end_if_interrupted()
         with errors.reported(verbose="--verbose" in arguments) as outcome:
             launcher.run(arguments, [callback])
         code = outcome.code
@@ -293,7 +290,7 @@ def main(task: str) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, scheduler.interrupt)
     scheduler.run()
-    sys.exit(INTERRUPTED if scheduler.interrupted else 0)
+    sys.exit(ending.status())
 
 
 if __name__ == "__main__":

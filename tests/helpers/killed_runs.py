@@ -1,80 +1,159 @@
-"""Trains a config once undisturbed, and once more for each step at which it is killed and resumed.
+"""Runs that are killed and resumed, and the same runs left alone: what became of each.
 
-    python killed_runs.py CONFIG FOLDER STEP [STEP ...]
-
-Each run is a process of its own, forked before anything was computed. Writes the last checkpoints
-to FOLDER/whole.ckpt and FOLDER/killed-STEP.ckpt.
+A program and not a fixture: it imports everything once and then forks, and a process that runs
+tests has threads that do not survive a fork.
 """
 
+import contextlib
+import hashlib
+import json
 import os
-import shutil
 import signal
+import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from jointdreamer.host.selection import ensure_host, load_extension  # noqa: E402
-
-ensure_host()
-load_extension()
-
-import torch  # noqa: E402
-from threestudio_jointdreamer.systems.jointdreamer import JointDreamer  # noqa: E402
-
-from jointdreamer.host.launcher import run  # noqa: E402
+ROOT = Path(__file__).resolve().parents[2]
 
 
-def in_own_process(job: Callable[[], None]) -> int:
-    """Runs `job` in a fork and returns its exit status, negative for a signal."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            job()
-            status = 0
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+def play(folder: Path, cases: dict[str, dict[str, Any]], module: str) -> dict[str, Any]:
+    """For each case what became of it (`killed`), and of the same run left alone (`whole`).
+
+    Args:
+        cases: a `config`, further `arguments`, and `kills`: steps in whose middle the run dies, or
+            the name of a function of `os` and which of its calls for a checkpoint is its last act,
+            or the name of a signal and the step in which it comes.
+        module: registers what the config names.
+    """
+    done = subprocess.run(
+        [sys.executable, __file__, str(folder), module],
+        input=json.dumps(cases),
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return json.loads(done.stdout.splitlines()[-1])
 
 
-def kill_self_at(step: int) -> None:
-    """From now on this process dies in the middle of that training step."""
-    train = JointDreamer.training_step
+def die_at(step: int, number: int = signal.SIGKILL) -> None:
+    import pytorch_lightning as pl
 
-    def training_step(self, batch, batch_idx):
-        out = train(self, batch, batch_idx)
-        if self.true_global_step == step:
+    backward, due = pl.LightningModule.backward, [step]
+
+    def dying(self: Any, *args: Any, **kwargs: Any) -> None:
+        if self.true_global_step in due:  # once, though batches may add up to a step
+            due.clear()
+            os.kill(os.getpid(), number)
+        backward(self, *args, **kwargs)
+
+    pl.LightningModule.backward = dying
+
+
+def die_in(name: str, number: int) -> None:
+    """Each checkpoint calls `fsync` twice, for its file and after the renaming for the folder."""
+    real, count = getattr(os, name), [0]
+
+    def dying(*args: Any) -> None:
+        count[0] += name == "fsync" or str(args[1]).endswith(".ckpt")
+        real(*args)
+        if count[0] == number:
             os.kill(os.getpid(), signal.SIGKILL)
-        return out
 
-    JointDreamer.training_step = training_step
+    setattr(os, name, dying)
 
 
-def main(config: str, folder: Path, steps: list[int]) -> None:
+def in_a_process(log: Path, work: Callable[[], int]) -> int:
+    """Forks; the child's exit code, negative if a signal ended it."""
+    child = os.fork()
+    if child == 0:
+        with open(log, "a") as file, contextlib.redirect_stdout(file):
+            os.dup2(file.fileno(), 2)
+            code = 1
+            try:
+                code = work()
+            except SystemExit as error:
+                code = error.code
+            except BaseException:
+                traceback.print_exc()
+            file.flush()
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def until_done(folder: Path, case: dict[str, Any], kills: list) -> dict[str, Any]:
+    from jointdreamer.host import launcher
+
+    run, codes, found = folder / "run" / "run", [], []
+    for kill in [*kills, None]:
+        found.append(sorted(file.name for file in run.glob("ckpts/*.ckpt")))
+        arguments = ["--config", case["config"], "--train", *case.get("arguments", [])]
+        arguments += [f"exp_root_dir={folder}", "name=run", "tag=run"]
+        arguments += [f"resume={run}"] if found[-1] else []
+
+        def work(kill=kill, arguments=arguments) -> int:
+            if isinstance(kill, int):
+                die_at(kill)
+            elif kill is not None and kill[0].startswith("SIG"):
+                die_at(kill[1], signal.Signals[kill[0]])
+            elif kill is not None:
+                die_in(*kill)
+            return launcher.main(arguments)
+
+        folder.mkdir(exist_ok=True)
+        codes.append(in_a_process(folder / "log.txt", work))
+    return {"codes": codes, "resumed from": found, **outcome(run)}
+
+
+def outcome(run: Path) -> dict[str, Any]:
+    """The weights and the optimizer's state at the end, what was logged, which files there are."""
+    import torch
+
+    from jointdreamer.runs import Run
+
+    ckpt = torch.load(run / "ckpts" / "last.ckpt", weights_only=True)
+    digest, (optimizer,) = hashlib.sha256(), ckpt["optimizer_states"]
+    digest.update(json.dumps(optimizer["param_groups"]).encode())
+    states = [tensor for state in optimizer["state"].values() for tensor in state.values()]
+    for tensor in [*ckpt["state_dict"].values(), *states]:
+        digest.update(tensor.numpy().tobytes())
+    return {
+        "step": ckpt["global_step"],
+        "weights": digest.hexdigest(),
+        "lr": [scheduler["_last_lr"] for scheduler in ckpt["lr_schedulers"]],
+        "ckpts": sorted(file.name for file in (run / "ckpts").glob("*.ckpt")),
+        "saved": sorted(file.name for file in (run / "save").iterdir()),
+        "logged": {name: [step for step, _ in v] for name, v in Run(run).metrics().items()},
+        "texts": {file.name: file.read_text() for file in (run / "save").glob("*.json")},
+    }
+
+
+def main(folder: Path, module: str) -> None:
+    import importlib
+
+    import torch
+
+    from jointdreamer.host import launcher
+    from jointdreamer.host.selection import ensure_host, load_extension
+
     torch.set_num_threads(1)
-    train = ["--config", config, "--train"]
-
-    def go(name: str, *overrides: str, dies_at: int | None = None) -> int:
-        def job() -> None:
-            if dies_at is not None:
-                kill_self_at(dies_at)
-            run([*train, f"tag={name}", *overrides])
-
-        return in_own_process(job)
-
-    def last(name: str) -> Path:
-        return Path(folder, "outputs", "tiny", name, "ckpts", "last.ckpt")
-
-    assert go("whole") == 0
-    shutil.copy(last("whole"), folder / "whole.ckpt")
-    for step in steps:
-        name = f"killed-{step}"
-        assert go(name, dies_at=step) == -signal.SIGKILL
-        assert go(name, f"resume={last(name)}") == 0
-        shutil.copy(last(name), folder / f"{name}.ckpt")
+    ensure_host()
+    load_extension() if module.startswith("threestudio_jointdreamer") else None
+    importlib.import_module(module)
+    launcher.load_extension = lambda: None  # which a toy does not need
+    whole, results = {}, {}
+    for number, (name, case) in enumerate(json.load(sys.stdin).items()):
+        same = (case["config"], *case.get("arguments", []))
+        if same not in whole:
+            whole[same] = until_done(folder / f"{number}-alone", case, [])
+        killed = until_done(folder / str(number), case, case["kills"])
+        results[name] = {"killed": killed, "whole": whole[same]}
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), [int(step) for step in sys.argv[3:]])
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+    main(Path(sys.argv[1]), sys.argv[2])

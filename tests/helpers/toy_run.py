@@ -1,8 +1,6 @@
 """A run so small that it trains in milliseconds, with every part a real one has."""
 
 import json
-import os
-import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +46,7 @@ class ToyDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         def first() -> int:
-            return self.trainer.fit_loop.total_batch_idx + 1
+            return self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
 
         return DataLoader(ToyBatches(self.cfg.size, first), batch_size=None)
 
@@ -66,8 +64,6 @@ class ToySystem(BaseSystem):
     class Config(BaseSystem.Config):
         size: int = 4
         fail_at_step: int = -1  # raises there
-        kill_at_step: int = -1  # the process dies there, before the step
-        interrupt_at_step: int = -1  # Ctrl-C there
         prompt_processor: dict = field(default_factory=dict)  # nobody asks it
 
     cfg: Config
@@ -82,12 +78,8 @@ class ToySystem(BaseSystem):
 
     def training_step(self, batch, batch_idx):
         step = self.true_global_step
-        if step == self.cfg.kill_at_step:
-            os.kill(os.getpid(), signal.SIGKILL)
         if step == self.cfg.fail_at_step:
             raise ValueError("system.fail_at_step: the toy was told to fail.")
-        if step == self.cfg.interrupt_at_step:
-            raise KeyboardInterrupt
         self.steps.append((step, batch["batch"]))
         noise = torch.randn(1, generator=torch.Generator().manual_seed(step))
         loss = ((self.layer(batch["x"]) - noise) ** 2).mean()

@@ -80,14 +80,14 @@ def truncate(path, share):
     Path(path).write_bytes(data[: int(len(data) * share)])
 
 
-@pytest.mark.parametrize("mmap", [False, True])
+@pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
-def test_a_truncated_checkpoint_is_told_by_name(io, tmp_path, share, mmap):
+def test_a_truncated_checkpoint_is_told_by_name(io, tmp_path, share, whole):
     path = tmp_path / "last.ckpt"
     io.save_checkpoint(checkpoint(1), path)
     truncate(path, share)
     with pytest.raises(ValueError, match=r"last\.ckpt' cannot be read: it is truncated.*resume="):
-        read_checkpoint(path, mmap=mmap)
+        read_checkpoint(path, whole=whole)
 
 
 def test_other_files_are_told_by_name(tmp_path):

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import threestudio
 import torch
-from helpers.prior_fixtures import mv_folder, sd_folder  # noqa: F401
 from helpers.sweeps import write_sweep
 from helpers.tiny_run import tiny_config, write_tiny_config
 
@@ -31,7 +30,7 @@ V = 2
 
 
 @pytest.fixture
-def guidance(tmp_path, sd_folder, mv_folder):  # noqa: F811
+def guidance(tmp_path, sd_folder, mv_folder):
     system = tiny_config(sd_folder, mv_folder, tmp_path)["system"]
     found = threestudio.find(system["guidance_type"])(system["guidance"])
     found.do_update_step(0, 4)  # where its energy has a weight
@@ -155,7 +154,7 @@ def test_a_run_that_fails_leaves_and_an_error_comes_where_was_asked(monkeypatch)
 
 
 @pytest.fixture
-def config(tmp_path, sd_folder, mv_folder):  # noqa: F811
+def config(tmp_path, sd_folder, mv_folder):
     return write_tiny_config(tmp_path / "real.yaml", sd_folder, mv_folder, data={"n_test_views": 2})
 
 

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 import threestudio
 import torch
-from helpers.run_log import logged
-from helpers.tiny_run import FADING, STEPS, SWITCH, tiny_config, write_tiny_config
+from helpers.tiny_run import FADING, STEPS, SWITCH, logged, tiny_config, write_tiny_config
 from omegaconf import OmegaConf
 from PIL import Image
 from threestudio_jointdreamer.systems.jointdreamer import JointDreamer

@@ -184,14 +184,16 @@ class MultiviewCameraDataModule(pl.LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         if stage in (None, "fit"):
-            self.train_dataset = MultiviewCameraDataset(self.cfg, self.seed, self._batches_started)
+            self.train_dataset = MultiviewCameraDataset(self.cfg, self.seed, self._batches_trained)
         if stage in (None, "fit", "validate"):
             self.val_dataset = RandomCameraDataset(self.cfg, "val")
         if stage in (None, "test", "predict"):
             self.test_dataset = RandomCameraDataset(self.cfg, "test")
 
-    def _batches_started(self) -> int:
-        return 0 if self.trainer is None else self.trainer.fit_loop.total_batch_idx + 1
+    def _batches_trained(self) -> int:
+        if self.trainer is None:
+            return 0
+        return self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
 
     def train_dataloader(self) -> DataLoader:
         return DataLoader(

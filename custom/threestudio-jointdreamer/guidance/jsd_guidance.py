@@ -15,6 +15,7 @@ from torch import Tensor
 from ..config_values import parse_fields
 from ..energies.base import Energy, Views
 from ..energies.find import find_energy
+from ..finite import FiniteCheck
 from ..priors.latent_prior import resize
 from ..priors.loading import load_prior
 from ..step_schedule import Scheduled, ScheduledFraction, StepSchedule
@@ -114,10 +115,12 @@ class JSDGuidance(BaseObject):
         if self.cfg.compile:
             self.prior.compile()
         self.energy: Energy = energy_class(self.cfg.energy)
+        self.finite_check = FiniteCheck()
         self.update_step(0, 0)
 
     def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
         now = {key: schedule(epoch, global_step) for key, schedule in self.schedules.items()}
+        self._step = global_step
         self.method = JointScoreDistillation(
             guidance_scale=now["guidance_scale"],
             energy_weight=now["energy_weight"],
@@ -165,7 +168,8 @@ class JSDGuidance(BaseObject):
             (means and norms over the batch); with `guidance_eval` the pictures, as `eval`.
 
         Raises:
-            ValueError: B is not a multiple of n_view.
+            ValueError: B is not a multiple of n_view; or at this step, on a GPU at an earlier one,
+                something was not finite.
         """
         cameras = dict(
             elevation=elevation,
@@ -178,6 +182,7 @@ class JSDGuidance(BaseObject):
             x, distilled, prompts, views_of = self.distil(
                 rgb, prompt_utils, cameras, rgb_as_latents, opacity
             )
+            self.check_finite(rgb, x, distilled)
             out = self.loss_and_scalars(x, distilled)
             if guidance_eval:
                 angles = (elevation, azimuth, camera_distances)
@@ -214,6 +219,33 @@ class JSDGuidance(BaseObject):
     def loss_and_scalars(self, x: Float[Tensor, "B C h w"], distilled: Distilled) -> dict:
         """What `__call__` returns of these encoded views, or of a part of its batch."""
         return self._loss(x, self._gradient(distilled)) | self._scalars(distilled)
+
+    def check_finite(
+        self, rgb: Float[Tensor, "B H W Cin"], x: Float[Tensor, "B C h w"], distilled: Distilled
+    ) -> None:
+        """Of these views, from the render to the energy; see `FiniteCheck` for when it raises.
+
+        Raises:
+            ValueError: names the first that is not finite.
+        """
+        prior = (
+            f"not finite. system.guidance.pretrained_model_name_or_path="
+            f"{self.cfg.pretrained_model_name_or_path} is damaged, or overflows in half precision: "
+            "try system.guidance.half_precision_weights=false."
+        )
+        energy = f"system.guidance.energy_type={self.cfg.energy_type}"
+        tensors = {
+            "the render is not finite. Lower the learning rates, system.optimizer.params.": rgb,
+            f"the prior's encoding of the render is {prior}": x,
+            f"the prior's prediction is {prior}": distilled.eps_hat,
+        }
+        if distilled.energy is not None:
+            tensors |= {
+                f"the energy is not finite. Mend or replace {energy}.": distilled.energy,
+                f"the energy's gradient is not finite. Mend or replace {energy}.": distilled.g,
+            }
+        self.finite_check.look()
+        self.finite_check.note(self._step, tensors)
 
     def _count_objects(self, batch_size: int) -> int:
         if batch_size % self.cfg.n_view:
@@ -279,11 +311,10 @@ class JSDGuidance(BaseObject):
         return resize(rgb, self.prior.latent_size) if rgb_as_latents else self.prior.encode(rgb)
 
     def _gradient(self, distilled: Distilled) -> Float[Tensor, "B C h w"]:
-        """∂L/∂x, finite and clipped."""
-        grad = torch.nan_to_num(distilled.grad)
-        if self.grad_clip is not None:
-            grad = grad.clamp(-self.grad_clip, self.grad_clip)
-        return grad
+        """∂L/∂x, clipped."""
+        if self.grad_clip is None:
+            return distilled.grad
+        return distilled.grad.clamp(-self.grad_clip, self.grad_clip)
 
     def _loss(self, x: Float[Tensor, "B C h w"], grad: Float[Tensor, "B C h w"]) -> dict:
         """½‖x − stopgrad(x − grad)‖² / B, whose gradient in x is grad / B."""

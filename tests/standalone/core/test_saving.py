@@ -8,7 +8,6 @@ import imageio.v2 as imageio
 import numpy as np
 import pytest
 import torch
-import trimesh
 from omegaconf import OmegaConf
 from threestudio.utils.files import replacing
 from threestudio.utils.saving import SaverMixin

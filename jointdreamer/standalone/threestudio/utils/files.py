@@ -11,7 +11,7 @@ def replacing(path: str) -> Iterator[str]:
     """Gives a temporary path beside `path` to write to, then moves it over `path`.
 
     The temporary name has the same extension, by which writers choose their format. If the block
-    raises, nothing is left behind and an older `path` stays as it was.
+    raises, nothing is left behind and an older `path` stays as it was; an `OSError` names `path`.
 
     Example:
         >>> with replacing("outputs/model.obj") as temporary:
@@ -22,5 +22,9 @@ def replacing(path: str) -> Iterator[str]:
     extension = os.path.splitext(name)[1]
     with tempfile.TemporaryDirectory(dir=folder, prefix=f".{name}.") as workplace:
         temporary = os.path.join(workplace, f"new{extension}")
-        yield temporary
-        os.replace(temporary, path)
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        except OSError as error:
+            error.filename, error.filename2 = path, None
+            raise
