@@ -23,7 +23,7 @@ from benchmarks.measure import as_text, median_ratio, take_turns
 from jointdreamer.csv_table import write_csv
 
 ROOT = Path(__file__).resolve().parents[1]
-SETTINGS = {"ours": {}, "torch's": {"OMP_WAIT_POLICY": "ACTIVE"}}  # what is set already stays
+SETTINGS = {"ours": {}, "torch's": {"GOMP_SPINCOUNT": "300000"}}  # what is set already stays
 SMALL = ["data.n_test_views=1", "data.eval_width=16", "data.eval_height=16"]
 
 

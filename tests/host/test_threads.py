@@ -13,7 +13,8 @@ import os, subprocess, sys
 from jointdreamer import cli
 from jointdreamer.host import launcher, selection
 def show():
-    child = 'import os; print(os.environ["OMP_WAIT_POLICY"], os.environ["OMP_NUM_THREADS"])'
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS")
+    child = f'import os; print(*(os.environ.get(name) for name in {names}))'
     assert "torch" not in sys.modules
     raise SystemExit(subprocess.call([sys.executable, "-c", child]))
 selection.ensure_host = launcher.ensure_host = show
@@ -24,8 +25,9 @@ os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 @pytest.mark.parametrize(
     "given, expected",
     [
-        ({}, "PASSIVE 1"),
-        ({"OMP_NUM_THREADS": "5", "OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE 5"),
+        ({}, "PASSIVE 6000 1"),
+        ({"OMP_NUM_THREADS": "5", "OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE None 5"),
+        ({"GOMP_SPINCOUNT": "7"}, "PASSIVE 7 1"),
     ],
 )
 @pytest.mark.parametrize(
@@ -33,7 +35,9 @@ os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     ["cli.main(['doctor'])", "launcher.main(['--train', '--config', 'configs/authors.yaml'])"],
 )
 def test_threads_sleep_and_are_as_many_as_cores_unless_the_user_says(command, given, expected):
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("OMP_")} | given
+    environment = {
+        k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))
+    } | given
     code = [sys.executable, "-c", SHOW + command]
     done = subprocess.run(code, capture_output=True, text=True, env=environment)
     assert done.stdout == f"{expected}\n", done.stderr
