@@ -2,8 +2,8 @@
 
 import os
 
-# rounds that a thread waits awake, of libgomp, which has 300,000: on two cores a tiny run alone then
-# takes 1.06 times as long (1.45 with none), beside a busy process 1.9 times as long (8 with all)
+# Rounds that a thread waits awake; libgomp's own 300,000 are too many beside another busy process,
+# none too few on a machine of one's own: benchmarks/busy_machine.py
 SPINS = "6000"
 
 
