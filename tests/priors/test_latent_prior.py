@@ -58,6 +58,14 @@ def test_decoding_gives_images_at_the_chosen_latent_size(prior):
     assert prior.decode(latents, latent_size=8).shape == (2, 3, 32, 32)
 
 
+def test_decoding_undoes_the_scaling_factor(prior):
+    latents = torch.randn(2, 4, 16, 16)
+    factor = prior.vae.config.scaling_factor
+    decoded = prior.vae.decode(latents / factor).sample
+    assert factor != 1
+    torch.testing.assert_close(prior.decode(latents), (decoded / 2 + 0.5).clamp(0, 1))
+
+
 def test_a_velocity_model_answers_in_noise(sd_folder, prior, tmp_path):
     velocity = load_prior(build_stable_diffusion(tmp_path, prediction_type="v_prediction"), CPU)
     x_t, t = torch.randn(2, 4, 16, 16), torch.tensor([100, 900])
