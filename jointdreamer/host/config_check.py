@@ -3,8 +3,9 @@
 import dataclasses
 import inspect
 import re
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal, get_type_hints
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import threestudio
 import torch
@@ -24,6 +25,7 @@ from torch.optim import Optimizer, lr_scheduler
 from .threestudio_names import why_not_here
 
 SET_BY_THE_LAUNCHER = {"trainer": ("callbacks", "logger", "plugins"), "checkpoint": ("dirpath",)}
+TORCH = {"system.optimizer.": torch.optim, "system.scheduler.": lr_scheduler}
 EVERY = Annotated[int | None, "[1, inf)"]
 PRECISIONS = ("64-true", "32-true", "16-true", "16-mixed", "bf16-mixed")
 RANGES = {  # where those who take the values let pass what makes no sense
@@ -74,12 +76,16 @@ def check_config(cfg: DictConfig) -> DictConfig:
     for key in ("data_type", "system_type"):
         if not plain.get(key):
             raise ValueError(f"{key} is required: set it in the config file.")
+    defaults = set()  # blocks whose type is not given
     for key, block, part, cls in _typed_blocks("", plain):
         if config := _config_class(cls):
-            block[part] = parse_block(block[part], field_hints(config), cls.__name__, key)
+            owner = cls.__name__ + f" ({key}_type's default)" * (key in defaults)
+            block[part] = parse_block(block[part], field_hints(config), owner, key)
             for field in dataclasses.fields(config):  # a block may leave its type to the default
-                if field.name.removesuffix("_type") in block[part].keys() - {field.name}:
-                    block[part].setdefault(field.name, field.default)
+                inner = field.name.removesuffix("_type")
+                if inner in block[part].keys() - {field.name} and field.name not in block[part]:
+                    block[part][field.name] = field.default
+                    defaults.add(f"{key}.{inner}")
             _check_types_are_given(config, block[part], key)
     _check_training(_block(plain, "system"))
     for key, block in plain.items():  # also where nothing is declared
@@ -106,30 +112,58 @@ def check_combinations(cfg: DictConfig) -> None:
 
 
 def drop_keys_of_other_types(
-    cfg: DictConfig, before: DictConfig, changes: DictConfig, prefix: str = ""
+    cfg: DictConfig,
+    before: Mapping[str, Any],
+    changes: Mapping[str, Any],
+    prefix: str = "",
+    hints: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[str]:
-    """Where `changes` name another `x_type`, removes from `x` what only the former one has.
+    """Where `changes` name another type, removes from its block what only the former one has.
+
+    Types are an `x_type`, an encoding's or a network's `otype`, an optimizer's or scheduler's name.
 
     Args:
-        cfg: `before` with `changes`; changed in place.
+        cfg: `before` with `changes`, which are not resolved; changed in place.
         prefix: before their keys, where they are a part of the config.
+        hints: of their keys, as far as they are known.
 
     Returns:
         A line for each such block.
     """
     said = []
+
+    def keep(block: Any, own: Iterable[str], given: Any) -> None:
+        gone = [name for name in block or () if name not in own and name not in (given or ())]
+        for name in gone:
+            del block[name]
+        if gone:
+            said.append(f"{prefix}{key}={value} has no {', '.join(gone)}: left out.")
+
     for key, value in changes.items():
         part = str(key).removesuffix("_type")
-        if part != key and part in before and before.get(key) != value:
+        if isinstance(value, dict) and isinstance(before.get(key), dict):
+            inner, name = _kinds(hints.get(key)), cfg.get(f"{key}_type")
+            if isinstance(name, str) and name in threestudio.__modules__:
+                inner = field_hints(config) if (config := _config_class(_find("", name))) else {}
+            said += drop_keys_of_other_types(cfg[key], before[key], value, f"{prefix}{key}.", inner)
+        elif before.get(key) == value:
+            continue
+        elif part != key and part in before:
             config = _config_class(_find(f"{prefix}{key}", value))
-            own = {*(field_hints(config) if config else cfg[part]), *(changes.get(part) or {})}
-            if gone := [name for name in cfg[part] if name not in own]:
-                for name in gone:
-                    del cfg[part][name]
-                said.append(f"{prefix}{key}={value} has no {', '.join(gone)}: left out.")
-        elif OmegaConf.is_dict(value) and OmegaConf.is_dict(before.get(key)):
-            said += drop_keys_of_other_types(cfg[key], before[key], value, f"{prefix}{key}.")
+            keep(cfg[part], field_hints(config) if config else cfg[part], changes.get(part))
+        elif key == "otype" and value in hints:
+            keep(cfg, field_hints(hints[value]), changes)
+        elif key == "name" and prefix in TORCH and hasattr(TORCH[prefix], str(value)):
+            own = inspect.signature(getattr(TORCH[prefix], value)).parameters
+            keep(cfg.get("args"), own, changes.get("args"))
+            for path, group in (cfg.get("params") or {}).items():
+                keep(group, own, (changes.get("params") or {}).get(path))
     return said
+
+
+def _kinds(hint: Any) -> Mapping[str, type]:
+    """The dataclasses by otype in a field's annotation."""
+    return next((rule for rule in get_args(hint)[1:] if isinstance(rule, Mapping)), {})
 
 
 def _typed_blocks(
@@ -199,6 +233,9 @@ def _check_training(system: dict[str, Any]) -> None:
     args = _arguments(cls, _block(block, "args"), f"{key}.args")
     optimizer = _tried(cls, [_weight()], args, f"{key}.args")
     block |= {"args": args} if args else {}
+    groups = [{"params": [_weight()]} for _ in _block(block, "params")]
+    if groups:  # which not every optimizer takes
+        _tried(cls, groups, args, f"{key}.name={block['name']} with params, where args")
     for path, group in _block(block, "params").items():
         place = f"{key}.params.{path}"
         group = _arguments(cls, parse_value({} if group is None else group, dict, place), place)
@@ -243,10 +280,11 @@ def _tried(cls: type, first: Any, args: dict[str, Any], key: str) -> Any:
         return None
     try:
         made = cls(first, **args)
-        if isinstance(made, Optimizer) and not args.get("capturable"):  # which asks for a GPU
+        on_gpu = args.get("capturable") and torch.cuda.is_available()  # no place to try it
+        if isinstance(made, Optimizer) and not on_gpu:
             made.step(lambda: 0.0)
         elif hasattr(made, "get_last_lr") and not isinstance(made, lr_scheduler.ReduceLROnPlateau):
             made.step()
         return made
     except Exception as error:  # each class has checks of its own, and some divide by what they get
-        raise ValueError(f"{key}={args} does not fit {cls.__name__}: {error}.") from error
+        raise ValueError(f"{key}={args} does not fit {cls.__name__}: {error}") from error

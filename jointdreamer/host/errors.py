@@ -19,7 +19,10 @@ OUT_OF_MEMORY = re.compile("out of memory|not enough memory|can't allocate memor
 
 @contextmanager
 def as_plain_errors() -> Iterator[None]:
-    """Turns OmegaConf's, YAML's and Lightning's own errors about settings into `ValueError`."""
+    """Turns OmegaConf's, YAML's and Lightning's own errors about settings into `ValueError`.
+
+    Lightning's are also those about packages that settings need, such as a logger's.
+    """
     try:
         yield
     except OmegaConfBaseException as error:
@@ -30,6 +33,10 @@ def as_plain_errors() -> Iterator[None]:
     except YAMLError as error:
         raise ValueError(f"not valid YAML: {error}") from error
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and "not met" in str(error):
+            raise ValueError(
+                f"a package that the config's loggers or trainer need: {error}"
+            ) from error
         if type(error).__name__ != "MisconfigurationException":  # not worth importing Lightning for
             raise
         raise ValueError(f"trainer or checkpoint settings: {error}") from error

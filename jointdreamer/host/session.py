@@ -154,7 +154,8 @@ def written(options: Options) -> DictConfig:
     for key in ("exp_dir", "trial_name", "trial_dir", "n_gpus"):
         if key in options.overrides:
             raise ValueError(f"{key} follows from --gpu, exp_root_dir, name and tag: set these.")
-    for line in drop_keys_of_other_types(raw, options.base, options.overrides):
+    parts = map(OmegaConf.to_container, (options.base, options.overrides))
+    for line in drop_keys_of_other_types(raw, *parts):
         rank_zero_info(line)
     return check_config(raw)
 
@@ -235,7 +236,11 @@ def make_trainer(
         _note_command(cfg.trial_dir)
     else:
         settings["enable_checkpointing"] = False
-    return pl.Trainer(**settings)
+    try:
+        return pl.Trainer(**settings)
+    except (TypeError, KeyError, AttributeError) as error:  # it does not check all that it takes
+        given = OmegaConf.to_container(cfg.trainer)
+        raise ValueError(f"trainer={given} does not fit Lightning's Trainer: {error}") from error
 
 
 def _quieten() -> None:

@@ -213,6 +213,29 @@ def test_keys_of_the_former_type_are_dropped_and_said(register, caplog):
 
 
 @pytest.mark.parametrize(
+    ("items", "block", "left"),
+    [
+        ([f"{OPTIMIZER}.name=SGD"], f"{OPTIMIZER}.args", {}),
+        ([f"{OPTIMIZER}.name=RMSprop"], f"{OPTIMIZER}.args", {"eps": 1e-15}),
+        (
+            [
+                f"{GEOMETRY}.pos_encoding_config.{k}"
+                for k in ("otype=SphericalHarmonics", "degree=3")
+            ],
+            f"{GEOMETRY}.pos_encoding_config",
+            {"otype": "SphericalHarmonics", "degree": 3},
+        ),
+    ],
+)
+def test_keys_of_the_former_optimizer_or_encoding_are_dropped(items, block, left, caplog):
+    caplog.set_level("INFO")
+    assert OmegaConf.select(config_of(*items), block) == left
+    assert len([text for text in caplog.messages if "left out" in text]) == 1
+    assert "has no key" in refusal(*items, f"{block}.betass=[0.5,0.5]")
+    config_of(*items, "tag=made of no prompt")
+
+
+@pytest.mark.parametrize(
     "config", [TINY, FULL, CONFIGS / "tiny" / "sum.yaml"], ids=lambda c: c.stem
 )
 def test_threestudios_own_parser_takes_the_extensions_fields(config):

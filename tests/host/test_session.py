@@ -143,6 +143,8 @@ def test_errors_of_libraries_about_settings_are_plain_errors(config):
     assert "\n" not in str(error.value)
     with pytest.raises(ValueError, match="trainer or checkpoint settings: .*fast_dev_run"):
         go(config, "train", "trainer.fast_dev_run=-1")
+    with pytest.raises(ValueError, match="loggers or trainer need: .*torch_xla"):
+        go(config, "train", "trainer.profiler=xla")
 
 
 def test_without_a_gpu_one_line_says_that_it_runs_in_float32(config, monkeypatch):

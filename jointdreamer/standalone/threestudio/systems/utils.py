@@ -97,5 +97,5 @@ def _make(module: Any, base: type, config: DictConfig, what: str, first: Any) ->
     args = config_to_primitive(config.args) if config.get("args") else {}  # no OmegaConf in states
     try:
         return make(first, **args)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{key}.args={args} does not fit {name}: {error}.") from error
