@@ -7,6 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from .host.options import read_override
 from .paths import find_file
 
 
@@ -22,7 +23,7 @@ def read_experiment(path: Path, overrides: Sequence[str] = ()) -> DictConfig:
     """
     path = find_file(path, "CONFIG")
     try:
-        cfg = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_cli(list(overrides)))
+        cfg = OmegaConf.merge(OmegaConf.load(path), *map(read_override, overrides))
     except (YAMLError, OmegaConfBaseException, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from ..experiment import read_experiment
+from ..host.options import read_override
 from ..paths import find_file
 from ..prompt_lists import read_prompts
 from ..slugs import slug
@@ -245,7 +246,7 @@ def as_overrides(value: Any, where: str) -> tuple[str, ...]:
 
 
 def _refuse_own_keys(overrides: Sequence[str]) -> None:
-    given = OmegaConf.from_cli(list(overrides))
+    given = OmegaConf.merge({}, *map(read_override, overrides))
     for key in OWN_KEYS:
         if (value := OmegaConf.select(given, key)) is not None:
             raise ValueError(
