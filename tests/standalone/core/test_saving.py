@@ -1,5 +1,6 @@
 """What SaverMixin leaves on the disk, read back by other programs."""
 
+import resource
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -81,6 +82,22 @@ def test_mistakes_about_videos_are_told(saver, monkeypatch):
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     with pytest.raises(ValueError, match="pip install imageio-ffmpeg"):
         saver.save_img_sequence("a", "frames", r"(\d+)\.png")
+
+
+@pytest.mark.parametrize("limit", [0, 400])
+def test_a_film_that_ffmpeg_could_not_finish_is_none(saver, limit):
+    for number in range(3):
+        picture(saver, f"frames/{number}.png")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))  # as a full disk does
+    try:
+        with pytest.raises(OSError, match="free some and do it again") as told:
+            saver.save_img_sequence("turn", "frames", r"(\d+)\.png")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    folder = Path(saver.get_save_dir())
+    assert told.value.filename == str(folder / "turn.mp4")
+    assert [path.name for path in folder.iterdir()] == ["frames"]
 
 
 def test_an_obj_with_material_names_a_plain_one_that_exists(saver):

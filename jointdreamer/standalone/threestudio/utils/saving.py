@@ -69,9 +69,10 @@ class SaverMixin:
     ) -> str:
         """Saves pictures side by side (see `images.image_grid`), and returns the path."""
         cells = [{**item, "img": self.convert_data(item["img"])} for item in imgs]
-        path = self.get_save_path(filename)
-        with replacing(path) as temporary:
-            imageio.imwrite(temporary, images.image_grid(cells))
+        extension = os.path.splitext(filename)[1]
+        # imageio closes a file on a full disk twice, and complains
+        data = imageio.imwrite("<bytes>", images.image_grid(cells), format=extension)
+        path = self._write(filename, data)
         if name and self._wandb_logger is not None:
             self._wandb_logger.log_image(key=name, images=[path], step=step)
         return path
