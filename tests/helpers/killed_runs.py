@@ -24,8 +24,10 @@ def play(folder: Path, cases: dict[str, dict[str, Any]], module: str) -> dict[st
 
     Args:
         cases: a `config`, further `arguments`, and `kills`: steps in whose middle the run dies, or
-            the name of a function of `os` and which of its calls for a checkpoint is its last act,
-            or the name of a signal and the step in which it comes.
+            the name of a function of `os` and which of its calls for a checkpoint (or for files of
+            another ending) is its last act, or the name of a signal and the step in which it comes.
+            With `exports`, kills as well, the run is exported afterwards. The first of the cases
+            of one config is the one that is left alone, too.
         module: registers what the config names.
     """
     done = subprocess.run(
@@ -53,15 +55,16 @@ def die_at(step: int, number: int = signal.SIGKILL) -> None:
     pl.LightningModule.backward = dying
 
 
-def die_in(name: str, number: int) -> None:
+def die_in(name: str, number: int, ending: str = ".ckpt", by: str = "SIGKILL") -> None:
     """Each checkpoint calls `fsync` twice, for its file and after the renaming for the folder."""
     real, count = getattr(os, name), [0]
 
     def dying(*args: Any) -> None:
-        count[0] += name == "fsync" or str(args[1]).endswith(".ckpt")
+        count[0] += name == "fsync" or str(args[1]).endswith(ending)
         real(*args)
         if count[0] == number:
-            os.kill(os.getpid(), signal.SIGKILL)
+            count[0] += 1
+            os.kill(os.getpid(), signal.Signals[by])
 
     setattr(os, name, dying)
 
@@ -84,13 +87,15 @@ def in_a_process(log: Path, work: Callable[[], int]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def until_done(folder: Path, case: dict[str, Any], kills: list) -> dict[str, Any]:
+def until_done(folder: Path, case: dict[str, Any], whole: bool = False) -> dict[str, Any]:
     from jointdreamer.host import launcher
 
     run, codes, found = folder / "run" / "run", [], []
-    for kill in [*kills, None]:
+    kills = {"train": case["kills"], "export": case.get("exports")}
+    each = [(do, kill) for do, k in kills.items() if k is not None for kill in [*k, None]]
+    for action, kill in [(do, kill) for do, kill in each if not whole or kill is None]:
         found.append(sorted(file.name for file in run.glob("ckpts/*.ckpt")))
-        arguments = ["--config", case["config"], "--train", *case.get("arguments", [])]
+        arguments = ["--config", case["config"], f"--{action}", *case.get("arguments", [])]
         arguments += [f"exp_root_dir={folder}", "name=run", "tag=run"]
         arguments += [f"resume={run}"] if found[-1] else []
 
@@ -127,6 +132,12 @@ def outcome(run: Path) -> dict[str, Any]:
         "ckpts": sorted(file.name for file in (run / "ckpts").glob("*.ckpt")),
         "saved": sorted(file.name for file in (run / "save").iterdir()),
         "logged": {name: [step for step, _ in v] for name, v in Run(run).metrics().items()},
+        "outputs": {
+            str(file.relative_to(run)): hashlib.sha256(file.read_bytes()).hexdigest()
+            for file in (run / "save").rglob("*")
+            if file.is_file()
+        },
+        "left": sorted(path.name for path in run.rglob(".*") if path.name != ".lock"),
         "texts": {file.name: file.read_text() for file in (run / "save").glob("*.json")},
     }
 
@@ -148,8 +159,8 @@ def main(folder: Path, module: str) -> None:
     for number, (name, case) in enumerate(json.load(sys.stdin).items()):
         same = (case["config"], *case.get("arguments", []))
         if same not in whole:
-            whole[same] = until_done(folder / f"{number}-alone", case, [])
-        killed = until_done(folder / str(number), case, case["kills"])
+            whole[same] = until_done(folder / f"{number}-alone", case, whole=True)
+        killed = until_done(folder / str(number), case)
         results[name] = {"killed": killed, "whole": whole[same]}
     print(json.dumps(results))
 
