@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args, get_type_hints
@@ -284,7 +285,9 @@ def _tried(cls: type, first: Any, args: dict[str, Any], key: str) -> Any:
         if isinstance(made, Optimizer) and not on_gpu:
             made.step(lambda: 0.0)
         elif hasattr(made, "get_last_lr") and not isinstance(made, lr_scheduler.ReduceLROnPlateau):
-            made.step()
+            with warnings.catch_warnings():  # it misses the optimizer's step
+                warnings.simplefilter("ignore")
+                made.step()
         return made
     except Exception as error:  # each class has checks of its own, and some divide by what they get
         raise ValueError(f"{key}={args} does not fit {cls.__name__}: {error}") from error
