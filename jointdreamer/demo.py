@@ -127,9 +127,12 @@ def _show_results(folder: Path) -> None:
     for name, source in sources.items():
         with replacing(folder / name) as new:
             shutil.copy(source, new)
-    draw_curves(run, folder / "curves.png")
+    names = [*sources]
+    if any(folder.glob("csv_logs/version_*/metrics.csv")):  # not after very few steps
+        draw_curves(run, folder / "curves.png")
+        names.append("curves.png")
     print()
-    for name in (*sources, "curves.png"):
+    for name in names:
         print(f"  {name.partition('.')[0].replace('_', ' '):<14} {folder / name}")
 
 

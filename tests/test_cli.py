@@ -73,6 +73,18 @@ def test_demo_trains_exports_and_says_where_everything_is(demo, tmp_path, capsys
     assert "seconds, peak memory 1.5 GiB" in printed
 
 
+def test_a_demo_of_very_few_steps_has_no_curves(demo, tmp_path, capsys):
+    class Unlogged(FakeHost):
+        def __call__(self, argv):
+            result = super().__call__(argv)
+            Path(result["trial_dir"], "csv_logs", "version_0", "metrics.csv").unlink()
+            return result
+
+    assert demo("trainer.max_steps=2", host=Unlogged())[0] == 0
+    printed = capsys.readouterr().out
+    assert "asset.glb" in printed and "curves" not in printed
+
+
 @pytest.mark.parametrize(
     "prompt", ['a "blue" cat, 5=x', "null", "a: b", "[cat]", "it's {odd}", "ein grüner Bär 🐻"]
 )
