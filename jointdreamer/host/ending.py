@@ -16,9 +16,10 @@ from .checkpoints import checkpoints_in
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 asked = SimpleNamespace(signal=None)  # of this process: the signal after which its runs end
+TRAIN = ("data.batch_size", "data.width", "data.height")
 KEYS = {  # what takes memory, by the stage of a run
-    "load": ("system.guidance.pretrained_model_name_or_path",),
-    "train": ("data.batch_size", "data.width", "data.height"),
+    "start": ("system.guidance.pretrained_model_name_or_path", *TRAIN),
+    "train": TRAIN,
     "validate": ("data.eval_width", "data.eval_height"),
     "predict": ("system.geometry.isosurface_resolution",),
 }
@@ -41,7 +42,7 @@ class Ending(Callback):
         self._is_main = threading.current_thread() is threading.main_thread()  # has the signals
         self._trains = self._saved = False
         self.began = False
-        self._failed_at = ("load", "while the models were loaded")
+        self._failed_at = ("start", "before the first step")
 
     @contextmanager
     def listening(self) -> Iterator["Ending"]:

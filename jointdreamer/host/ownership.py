@@ -33,8 +33,8 @@ def locked(folder: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         raise FolderTakenError(
-            f"another process is at {folder}: wait until it ends, or choose another folder, for "
-            "launch.py by tag=NAME."
+            f"another process is at {folder}: wait until it ends, or choose another folder, by "
+            "tag=NAME of launch.py or --out of other commands."
         ) from error
     try:
         yield

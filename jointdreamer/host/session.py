@@ -250,8 +250,8 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint.*")
     warnings.filterwarnings("ignore", ".*predict returned None.*")  # meshes go to files
     warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated.*")  # between Lightning and torch
-    console = logging.getLogger("pytorch_lightning.utilities.rank_zero")
-    console.addFilter(_is_of_use)
+    for name in ("utilities.rank_zero", "trainer.connectors.checkpoint_connector"):
+        logging.getLogger(f"pytorch_lightning.{name}").addFilter(_is_of_use)
 
 
 def _is_of_use(record: logging.LogRecord) -> bool:

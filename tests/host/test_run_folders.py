@@ -1,17 +1,23 @@
 """What a run leaves in its folder is its own, whole, told of, and finite."""
 
 import json
+import re
+import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from helpers.toy_run import ToySystem, write_config
+from omegaconf import OmegaConf
 from PIL import Image
+from pytorch_lightning.trainer.states import RunningStage
 
-from jointdreamer.host import ownership
+from jointdreamer.host import ownership, session
 from jointdreamer.host.ending import Ending
 from jointdreamer.host.errors import is_out_of_memory
 from jointdreamer.host.launcher import main, run
@@ -235,9 +241,66 @@ def test_too_little_memory_is_one_line_with_keys_and_the_way_on(
     assert list(folder.glob("ckpts/*step=10.ckpt"))
 
 
-def test_no_handler_of_a_run_outlives_it(config):
-    import signal
+@pytest.mark.parametrize(
+    ("began", "named"),
+    [
+        (False, "before the first step: choose smaller .*guidance.*, data.width=64"),
+        (True, "step 3"),
+    ],
+)
+def test_too_little_memory_names_what_takes_it_at_that_time(began, named):
+    ending, system = Ending(), SimpleNamespace(true_global_step=3)
+    ending.began = began
+    stage = SimpleNamespace(stage=RunningStage.TRAINING)
+    ending.on_exception(SimpleNamespace(state=stage, training=True), system, MemoryError())
+    guidance = {"pretrained_model_name_or_path": "someone/model"}
+    cfg = OmegaConf.create({"data": {"width": 64}, "system": {"guidance": guidance}})
+    told = ending.out_of_memory(cfg)
+    assert re.search(named, told) and "data.width=64" in told
+    assert ("someone/model" in told) == (not began)
 
+
+@pytest.mark.parametrize("tag", ["a bear", "it's no. 5 #3, a=b", "[5]"])
+def test_the_hint_works_as_printed(config, tmp_path, monkeypatch, tag):
+    said = []
+    monkeypatch.setattr(session, "rank_zero_info", said.append)
+    train_step = ToySystem.training_step
+
+    def interrupted(system, batch, batch_idx):
+        if system.true_global_step == 12:
+            signal.raise_signal(signal.SIGTERM)
+        return train_step(system, batch, batch_idx)
+
+    monkeypatch.setattr(ToySystem, "training_step", interrupted)
+    root = tmp_path / tag  # exp_root_dir is the user's own, whatever it is
+    with pytest.raises(SystemExit) as ended:
+        train(config, f"exp_root_dir={json.dumps(str(root))}")
+    assert ended.value.code == 143
+    monkeypatch.setattr(ToySystem, "training_step", train_step)
+    (hint,) = [line.removeprefix("To go on: ") for line in said if line.startswith("To go on")]
+    python, _, launcher, *arguments = shlex.split(hint)
+    assert (python, launcher) == ("python", "jointdreamer.host.launcher")
+    assert main(arguments) == 0
+    ckpt = torch.load(root / "toy" / "run" / "ckpts" / "last.ckpt", weights_only=True)
+    assert ckpt["global_step"] == 20
+
+
+def test_a_second_signal_ends_it_at_once(tmp_path):
+    script = (
+        "import os, signal; from jointdreamer.host.ending import Ending\n"
+        "with Ending().listening() as ending:\n"
+        "    ending._trains = True\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    print('goes on', flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    print('never')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGINT and done.stdout == "goes on\n"
+    assert "once more to end at once" in done.stderr
+
+
+def test_no_handler_of_a_run_outlives_it(config):
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with Ending().listening():
         pass

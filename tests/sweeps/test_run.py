@@ -5,6 +5,7 @@ import os
 import queue
 import signal
 import sys
+import threading
 import time
 from contextlib import suppress
 from itertools import pairwise
@@ -14,6 +15,7 @@ from helpers import sweeps
 from helpers.sweeps import STAND_IN, sessions, write_sweep
 from rich.console import Console
 
+from jointdreamer.host.ownership import locked
 from jointdreamer.sweeps import run as running
 from jointdreamer.sweeps.plan import read_sweep
 from jointdreamer.sweeps.records import Record, is_locked, table_of_methods, table_of_runs
@@ -54,6 +56,29 @@ def test_two_workers_do_every_run_once_and_a_second_call_none(tmp_path, backend,
     finally:
         if backend == "ray":
             ray.shutdown()
+
+
+def test_two_sweeps_into_one_folder_are_refused_and_two_into_two_are_not(tmp_path):
+    sweep, held, done = write_sweep(tmp_path), threading.Event(), threading.Event()
+
+    def other():
+        with locked(tmp_path / "out"):
+            held.set()
+            done.wait()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    try:
+        assert held.wait(10)
+        with pytest.raises(ValueError, match="another process is at .*--out"):
+            go(sweep)
+        assert sessions(tmp_path) == []
+        (tmp_path / "beside").mkdir()
+        go(write_sweep(tmp_path / "beside"))
+    finally:
+        done.set()
+        thread.join()
+    go(sweep)
 
 
 def test_each_run_has_a_line_of_what_it_took(tmp_path):
