@@ -2,6 +2,7 @@
 
 import io
 import re
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,7 +68,8 @@ def read_checkpoint(
     try:
         if whole and (part := damaged_part(path)):
             raise ValueError(f"{part} is not as it was saved")
-        ckpt = torch.load(path, map_location=map_location, weights_only=True, mmap=not whole)
+        mmap = not whole and zipfile.is_zipfile(path)  # not of torch before 1.6
+        ckpt = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
     except (RuntimeError, UnpicklingError, EOFError, ValueError, OSError) as error:
         raise ValueError(f"checkpoint '{path}' cannot be read: {_reason(error)}") from error
     if not isinstance(ckpt, dict) or not {"state_dict", "epoch", "global_step"} <= set(ckpt):

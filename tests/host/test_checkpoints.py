@@ -2,6 +2,7 @@
 
 import errno
 import os
+import random
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,30 @@ def test_a_truncated_checkpoint_is_told_by_name(io, tmp_path, share, whole):
     truncate(path, share)
     with pytest.raises(ValueError, match=r"last\.ckpt' cannot be read: it is truncated.*resume="):
         read_checkpoint(path, whole=whole)
+
+
+def test_no_flipped_bit_changes_what_is_read(io, tmp_path):
+    path = tmp_path / "last.ckpt"
+    io.save_checkpoint(checkpoint(1, note="abc", lr=[0.1, 2.0]), path)
+    data, wanted = path.read_bytes(), repr(read_checkpoint(path))
+    refused = 0
+    for bit in random.Random(0).sample(range(8 * len(data)), 400):
+        flipped = bytearray(data)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        try:
+            assert repr(read_checkpoint(path)) == wanted, f"bit {bit}"  # one that nobody reads
+        except ValueError as error:
+            assert "last.ckpt'" in str(error) and "resume=" in str(error)
+            refused += 1
+    assert refused > 150
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_checkpoints_of_others_are_read(tmp_path, zipped):
+    torch.save(checkpoint(3), tmp_path / "a.ckpt", _use_new_zipfile_serialization=zipped)
+    assert find_checkpoint(str(tmp_path)) == str(tmp_path / "a.ckpt")
+    assert read_checkpoint(tmp_path / "a.ckpt")["global_step"] == 3
 
 
 def test_other_files_are_told_by_name(tmp_path):

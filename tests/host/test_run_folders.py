@@ -1,6 +1,8 @@
 """What a run leaves in its folder is its own, whole, told of, and finite."""
 
+import csv
 import json
+import os
 import re
 import shlex
 import signal
@@ -19,7 +21,7 @@ from pytorch_lightning.trainer.states import RunningStage
 
 from jointdreamer.host import ownership, session
 from jointdreamer.host.ending import Ending
-from jointdreamer.host.errors import is_out_of_memory
+from jointdreamer.host.errors import is_out_of_memory, reported
 from jointdreamer.host.launcher import main, run
 from jointdreamer.host.ownership import FolderTakenError, locked, owned
 from jointdreamer.runs import RECORD, turntable
@@ -211,6 +213,30 @@ def test_a_flipped_bit_is_noticed(config, folder, capsys, part):
     error = capsys.readouterr().err
     assert str(last) in error and "is not as it was saved" in error
     assert train(config, f"resume={folder}", "trainer.max_steps=25") == 0  # from the one before
+
+
+# where there is no room
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full disk to write to")
+@pytest.mark.parametrize("through", ["write_text", "print", "csv", "numpy"])
+def test_a_full_disk_is_told_with_the_file_whoever_writes_it(capsys, through):
+    def write():
+        if through == "write_text":
+            Path("/dev/full").write_text("x")
+            return
+        with open("/dev/full", "wb" if through == "numpy" else "w") as file:
+            if through == "print":
+                print("x", file=file, flush=True)
+            elif through == "csv":
+                csv.writer(file).writerows([["x"] * 1000] * 100)
+            else:
+                np.save(file, np.zeros(10000))
+
+    with reported(verbose=False) as outcome:
+        write()
+    told = "error: the disk is full, so /dev/full is not written: free some room and do it again\n"
+    assert outcome.code == 2 and capsys.readouterr().err == told
 
 
 # how it ends
