@@ -1,5 +1,6 @@
 """One training loop for every tiny model: AdamW, warm-up and cosine, averaged weights, resuming."""
 
+import io
 import math
 import time
 from abc import ABC, abstractmethod
@@ -157,8 +158,10 @@ class Trainer:
             "average": self.average.state_dict(),
             "recent_loss": self.recent_loss,
         }
+        buffer = io.BytesIO()  # torch hides that the disk is full
+        torch.save(state, buffer)
         with replacing(self.state_path) as path:
-            torch.save(state, path)
+            path.write_bytes(buffer.getbuffer())
 
     def _resume(self) -> None:
         if not self.state_path.exists():
