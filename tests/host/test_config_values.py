@@ -228,7 +228,7 @@ def test_keys_of_the_former_type_are_dropped_and_said(register, caplog):
     ],
 )
 def test_keys_of_the_former_optimizer_or_encoding_are_dropped(items, block, left, caplog):
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="pytorch_lightning.utilities.rank_zero")
     assert OmegaConf.select(config_of(*items), block) == left
     assert len([text for text in caplog.messages if "left out" in text]) == 1
     assert "has no key" in refusal(*items, f"{block}.betass=[0.5,0.5]")
