@@ -19,7 +19,10 @@ from helpers.real_threestudio import (
     run_launch,
 )
 
+from jointdreamer.testing.random_priors import build_full_size
+
 HERE = Path(__file__).resolve().parent
+MEMORY = 40  # GiB of the GPU's, for one run at full size
 T = TypeVar("T")
 
 
@@ -68,6 +71,23 @@ def once(tmp_path_factory) -> Callable[[str, Callable[[], T]], T]:
         return made
 
     return once
+
+
+@pytest.fixture(scope="session")
+def full_size_priors(once, tmp_path_factory) -> Path:
+    """stable-diffusion/ and mvdream/ of the published sizes, with random weights."""
+    free = torch.cuda.mem_get_info()[0] / 2**30
+    if free < MEMORY:
+        pytest.skip(f"needs {MEMORY} GiB of GPU memory, {free:.0f} are free.")
+
+    def build() -> Path:
+        folder = tmp_path_factory.mktemp("priors")
+        build_full_size(folder / "stable-diffusion", 0)
+        build_full_size(folder / "mvdream", 1, multiview=True)
+        torch.cuda.empty_cache()
+        return folder
+
+    return once("full-size-priors", build)
 
 
 @pytest.fixture(scope="session")

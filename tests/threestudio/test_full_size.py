@@ -2,30 +2,17 @@
 
 import math
 
-import pytest
-import torch
 from helpers.real_threestudio import PROMPT
 
 from benchmarks.hosts.pictures import read_turntable
-from jointdreamer.testing.random_priors import build_full_size
 
 STEPS = 8
-MEMORY = 40  # GiB
 
 
-@pytest.fixture(scope="module")
-def priors(tmp_path_factory):
-    free = torch.cuda.mem_get_info()[0] / 2**30
-    if free < MEMORY:
-        pytest.skip(f"needs {MEMORY} GiB of GPU memory, {free:.0f} are free.")
-    folder = tmp_path_factory.mktemp("priors")
-    build_full_size(folder / "stable-diffusion", 0)
-    build_full_size(folder / "mvdream", 1, multiview=True)
-    torch.cuda.empty_cache()
-    return folder
-
-
-def test_full_size_config_trains_at_both_resolutions(priors, launch, tmp_path, record_property):
+def test_full_size_config_trains_at_both_resolutions(
+    full_size_priors, launch, tmp_path, record_property
+):
+    priors = full_size_priors
     run = launch(
         [
             *("--config", "configs/jointdreamer.yaml", "--train"),
