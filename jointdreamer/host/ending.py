@@ -23,6 +23,7 @@ KEYS = {  # what takes memory, by the stage of a run
     "validate": ("data.eval_width", "data.eval_height"),
     "predict": ("system.geometry.isosurface_resolution",),
 }
+LOW_MEMORY = {"system.guidance.memory": "low", "system.render_chunk": 16384}  # takes more time
 KEYS |= {"sanity_check": KEYS["validate"], "test": KEYS["validate"]}
 
 
@@ -114,7 +115,15 @@ class Ending(Callback):
         stage, when = self._failed_at
         now = ((key, OmegaConf.select(cfg, key)) for key in KEYS[stage])
         keys = ", ".join(f"{key}={value}" for key, value in now if value is not None)
-        return f"out of memory {when}: choose smaller {keys}."
+        saving = [
+            f"{key}={value}"
+            for key, value in LOW_MEMORY.items()
+            if stage in ("start", "train")
+            and OmegaConf.select(cfg, "system.guidance_type") == "jsd-guidance"
+            and OmegaConf.select(cfg, key) in (None, "normal", 0)
+        ]
+        remedy = f"set {' '.join(saving)}, or choose" if saving else "choose"
+        return f"out of memory {when}: {remedy} smaller {keys}."
 
 
 def _last(trainer: Trainer) -> Path:

@@ -65,6 +65,8 @@ class JSDGuidance(BaseObject):
             differentiates through the UNet too.
         cfg_rescale*: how far ε̂ is rescaled to the standard deviation of the text prediction.
         grad_clip*: clamps each component of the gradient to ±this.
+        memory: `low` encodes one view at a time and keeps no graph of it, so that the VAE takes
+            the memory of one view; the backward pass encodes once more. The same numbers.
         half_precision_weights: fp16 on a GPU; the CPU always computes in fp32.
         view_dependent_prompting: asks the prompt processor for view-dependent prompts.
         max_items_eval: views to draw for `guidance_eval`; all of them if not positive.
@@ -88,6 +90,7 @@ class JSDGuidance(BaseObject):
         energy_gradient: Annotated[str, ENERGY_GRADIENTS] = "denoised"
         cfg_rescale: ScheduledFraction = 0.0
         grad_clip: Annotated[Any, partial(StepSchedule, within="[0, inf)")] | None = None
+        memory: Annotated[str, ("normal", "low")] = "normal"
         half_precision_weights: bool = True
         view_dependent_prompting: bool = True
         max_items_eval: int = 4
@@ -308,7 +311,9 @@ class JSDGuidance(BaseObject):
         self, rgb: Float[Tensor, "B H W Cin"], rgb_as_latents: bool
     ) -> Float[Tensor, "B C h w"]:
         rgb = at_least_float32(rgb).permute(0, 3, 1, 2)
-        return resize(rgb, self.prior.latent_size) if rgb_as_latents else self.prior.encode(rgb)
+        if rgb_as_latents:
+            return resize(rgb, self.prior.latent_size)
+        return self.prior.encode(rgb, chunk=1 if self.cfg.memory == "low" else None)
 
     def _gradient(self, distilled: Distilled) -> Float[Tensor, "B C h w"]:
         """∂L/∂x, clipped."""

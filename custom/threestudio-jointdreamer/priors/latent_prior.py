@@ -6,6 +6,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from .schedule import NoiseSchedule
 
@@ -62,17 +63,34 @@ class LatentPrior:
         return self.latent_size * self.downsampling
 
     def encode(
-        self, rgb: Float[Tensor, "B 3 H W"], latent_size: int | None = None
+        self,
+        rgb: Float[Tensor, "B 3 H W"],
+        latent_size: int | None = None,
+        chunk: int | None = None,
     ) -> Float[Tensor, "B C h w"]:
         """Images in [0, 1] of any size to a sample of their scaled latents, differentiably.
 
         Args:
             rgb: resized (bilinear) to `latent_size` · `downsampling` pixels first.
             latent_size: h and w of the result; the model's own by default.
+            chunk: images that are encoded at once. No graph is kept for the backward pass, which
+                encodes them once more; the samples are the same as without.
         """
-        rgb = resize(rgb, (latent_size or self.latent_size) * self.downsampling)
-        posterior = self.vae.encode((rgb * 2 - 1).to(self.dtype)).latent_dist
-        return (posterior.sample() * self.vae.config.scaling_factor).to(rgb.dtype)
+        size = latent_size or self.latent_size
+        noise = torch.randn(
+            (len(rgb), self.latent_channels, size, size), device=self.device, dtype=self.dtype
+        )
+
+        def encode(rgb: Tensor, noise: Tensor) -> Tensor:
+            resized = resize(rgb, size * self.downsampling)
+            posterior = self.vae.encode((resized * 2 - 1).to(self.dtype)).latent_dist
+            sample = posterior.mean + posterior.std * noise
+            return (sample * self.vae.config.scaling_factor).to(rgb.dtype)
+
+        if chunk is None:
+            return encode(rgb, noise)
+        parts = zip(rgb.split(chunk), noise.split(chunk), strict=True)
+        return torch.cat([checkpoint(encode, *part, use_reentrant=False) for part in parts])
 
     def decode(
         self, latents: Float[Tensor, "B C h w"], latent_size: int | None = None

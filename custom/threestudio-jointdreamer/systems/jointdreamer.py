@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..config_values import parse_fields
 from ..step_schedule import StepSchedule
+from .chunked_rendering import render_in_chunks
 from .geometry_fading import GeometryFading, GeometryFadingConfig, stepping_with
 from .losses import REGULARISERS, LossWeights
 from .seeding import StepSeeder
@@ -37,6 +38,8 @@ class JointDreamer(ViewingMixin, BaseLift3DSystem):
         # null: no fading
         geometry_fading: Annotated[dict | None, GeometryFadingConfig] = None
         loss: Annotated[dict, LossWeights] = field(default_factory=dict)
+        # how many rays are rendered, and differentiated, at once; 0: all of them
+        render_chunk: Annotated[int, "[0, inf)"] = 0
 
         def __post_init__(self) -> None:
             parse_fields(self, "system")
@@ -94,7 +97,9 @@ class JointDreamer(ViewingMixin, BaseLift3DSystem):
             self._rates = self.fading.rates(self.trainer.optimizers[0], self.true_global_step)
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
-        return self.renderer(**batch)
+        if self.cfg.render_chunk == 0:
+            return self.renderer(**batch)
+        return render_in_chunks(self.renderer, self.background, batch, self.cfg.render_chunk)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         out = self(batch)

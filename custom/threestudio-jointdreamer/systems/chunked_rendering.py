@@ -1,0 +1,68 @@
+"""Renders some rows of pixels of all views at a time, so that no more than their graph is held.
+
+Deferred back-propagation (ARF, Zhang et al. 2022, arXiv 2206.06360): everything is rendered without
+a graph, the losses give their gradient in the pictures, and each part is rendered once more, with a
+graph, to take its share of that gradient to the parameters.
+"""
+
+import math
+import random
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+OF_SAMPLES = ("normal", "t_dirs", "weights")  # along rays, [M ...], for the losses
+PICTURES = ("comp_rgb", "opacity", "z_variance", "comp_normal")  # [B H W C]
+
+
+def render_in_chunks(
+    renderer: Callable[..., Mapping[str, Any]],
+    background: Callable[..., Tensor],
+    batch: Mapping[str, Any],
+    n_rays: int,
+) -> dict[str, Tensor]:
+    """Those of `PICTURES` and `OF_SAMPLES` that `renderer(**batch)` returns.
+
+    The background is drawn once, and every part gets the same of Python's random numbers: one
+    colour and one shading for all views, as in one piece. Where rays are sampled is drawn anew.
+
+    Args:
+        n_rays: of a part at most; it has one row of every view at least.
+
+    Raises:
+        ValueError: the renderer does not render the rays that it is given.
+    """
+    behind = background(dirs=batch["rays_d"])
+    if torch.is_grad_enabled() and not behind.requires_grad:
+        behind = behind.detach().requires_grad_()  # without, the checkpoint has no gradient to take
+    drawn = random.getstate()
+    names: list[str] = []
+
+    def render(rows: slice, behind: Tensor) -> tuple[Tensor, ...]:
+        random.setstate(drawn)
+        rays = {key: batch[key][:, rows] for key in ("rays_o", "rays_d")}
+        out = renderer(**{**batch, **rays, "bg_color": behind})
+        if out["comp_rgb"].shape[:3] != behind.shape[:3]:
+            raise ValueError(
+                f"system.render_chunk={n_rays} is for nerf-volume-renderer: "
+                f"{type(renderer).__name__} renders whole pictures, so set it to 0."
+            )
+        names[:] = [name for name in (*PICTURES, *OF_SAMPLES) if name in out]
+        return tuple(out[name] for name in names)
+
+    count, height, width = batch["rays_d"].shape[:3]
+    n_parts = math.ceil(height / max(1, n_rays // (count * width)))
+    rows = [slice(first, None, n_parts) for first in range(n_parts)]  # each from top to bottom
+    deferred = partial(checkpoint, render, use_reentrant=True)
+    render_part = deferred if torch.is_grad_enabled() else render
+    parts = [render_part(part, behind[:, part]) for part in rows]
+    order = torch.cat([torch.arange(height, device=behind.device)[part] for part in rows]).argsort()
+    out = {}
+    for name, values in zip(names, zip(*parts, strict=True), strict=True):
+        picture = name in PICTURES
+        out[name] = torch.cat(values, dim=1)[:, order] if picture else torch.cat(values)
+    return out

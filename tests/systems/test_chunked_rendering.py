@@ -1,0 +1,92 @@
+"""Rendering in chunks gives the numbers of rendering in one piece."""
+
+import random
+
+import pytest
+import threestudio
+import torch
+from helpers.tiny_run import tiny_config
+from omegaconf import OmegaConf
+from threestudio_jointdreamer.systems.chunked_rendering import render_in_chunks
+from threestudio_jointdreamer.systems.losses import opaque, orientation, sparsity, z_variance
+
+LOSSES = orientation, sparsity, opaque, z_variance
+
+
+@pytest.fixture
+def system(sd_folder, mv_folder, tmp_path):
+    config = tiny_config(sd_folder, mv_folder, tmp_path)
+    config["system"]["renderer"]["randomized"] = False  # the only random numbers that differ
+    config["system"]["background_type"] = "neural-environment-map-background"
+    config["system"]["background"] = {"random_aug": False}
+    config["system"]["material_type"] = "diffuse-with-point-light-material"
+    config["system"]["material"] = {"ambient_only_steps": 0, "diffuse_prob": 0.7}
+    torch.manual_seed(0)
+    system = threestudio.find(config["system_type"])(OmegaConf.create(config["system"]))
+    system.do_update_step(0, 0)
+    system.batch = next(iter(data_of(config)))
+    return system
+
+
+def data_of(config):
+    data = threestudio.find(config["data_type"])(OmegaConf.create(config["data"]))
+    data.setup("fit")
+    return data.train_dataloader()
+
+
+def gradients(system, chunk):
+    """Of a loss of everything that the guidance and the regularisers see."""
+    system.cfg.render_chunk = chunk
+    system.zero_grad()
+    torch.manual_seed(1)
+    out = system(system.batch)
+    direction = torch.randn(out["comp_rgb"].shape, generator=torch.Generator().manual_seed(2))
+    loss = (out["comp_rgb"] * direction).sum() + sum(loss(out) for loss in LOSSES)
+    loss.backward()
+    return loss.detach(), {name: p.grad for name, p in system.named_parameters()}
+
+
+@pytest.mark.parametrize("seed", range(4))  # of the shading
+@pytest.mark.parametrize("chunk", [1, 48, 10**6])  # a row of all views, some rows, everything
+def test_gradients_are_those_of_one_piece(system, chunk, seed):
+    random.seed(seed)
+    loss, expected = gradients(system, 0)
+    random.seed(seed)
+    ours, found = gradients(system, chunk)
+    torch.testing.assert_close(ours, loss)
+    assert any(grad.abs().max() > 0 for grad in expected.values())
+    for name, grad in expected.items():
+        if grad is None:
+            assert found[name] is None, name
+            continue
+        error = (found[name] - grad).norm() / grad.norm().clamp_min(1e-12)
+        assert error < 1e-5, name
+
+
+def test_evaluation_has_the_same_pictures(system):
+    system.eval()
+    with torch.no_grad():
+        expected = system(system.batch)
+        system.cfg.render_chunk = 20
+        found = system(system.batch)
+    assert {"comp_rgb", "opacity", "comp_normal"} <= found.keys()
+    for name, picture in found.items():
+        torch.testing.assert_close(picture, expected[name])
+
+
+def test_all_chunks_have_one_draw_of_the_background(system):
+    system.background.cfg.random_aug, system.background.cfg.random_aug_prob = True, 1.0
+    system.cfg.render_chunk = 1
+    out = system(system.batch)
+    colors = out["comp_rgb"][out["opacity"][..., 0] == 0]
+    assert len(colors) > 1 and len(colors.unique(dim=0)) <= len(out["comp_rgb"])  # one a view
+
+
+def test_a_renderer_of_whole_pictures_is_refused(system):
+    with pytest.raises(ValueError, match=r"system\.render_chunk=16 .*set it to 0"):
+        render_in_chunks(
+            lambda **batch: {"comp_rgb": torch.zeros(2, 8, 8, 3)},
+            system.background,
+            system.batch,
+            16,
+        )
