@@ -58,3 +58,21 @@ def test_values_outside_of_the_range_are_refused(value):
 def test_values_and_steps_are_finite(value):
     with pytest.raises(ValueError, match=r"system\.x.*=(inf|nan) is out of range"):
         StepSchedule(value, "system.x")
+
+
+@pytest.mark.parametrize("value", [0.5, [9, 1.0, 2.0, 19], [4, 1.0, 2.0, 9, 0.5, 14, 3.0, 18]])
+@pytest.mark.parametrize("step", [0, 1, 4, 10, 15, 40])
+def test_held_from_a_step_it_is_as_before_until_there(value, step):
+    schedule = StepSchedule(value, "system.x", within="[0, 9]")
+    held = schedule.held_from(step, 7.0)
+    before = [schedule(0, at) for at in range(step)]
+    assert [held(0, at) for at in range(step)] == pytest.approx(before)
+    assert held(0, step) == held(0, step + 50) == 7.0
+    assert held.held_from(step, 8.0)(0, step) == 8.0
+    with pytest.raises(ValueError, match=r"system\.x.* is out of range"):
+        held.held_from(step, 10.0)
+
+
+def test_a_schedule_in_epochs_cannot_be_held_from_a_step():
+    with pytest.raises(ValueError, match=r"system\.x=.* counts epochs: change it in the config"):
+        StepSchedule([0, 0.0, 1.0, 4.0], "system.x").held_from(5, 1.0)

@@ -42,9 +42,24 @@ class StepSchedule:
         check_interval(steps, "(-inf, inf)", key)
         check_interval(values if len(values) > 1 else values[0], within, key)
         self.value = OmegaConf.create(value) if isinstance(value, list) else value
+        self._knots, self._key, self._within = [*zip(steps, values, strict=False)], key, within
 
     def __call__(self, epoch: int, global_step: int) -> float:
         return C(self.value, epoch, global_step)
+
+    def held_from(self, step: int, value: float) -> "StepSchedule":
+        """The schedule as it is before `step`, and from there on `value`.
+
+        Raises:
+            ValueError: its steps count epochs, or `value` is none that it may have.
+        """
+        if not all(isinstance(at, int) for at, _ in self._knots):
+            raise ValueError(f"{self._key}={self.value} counts epochs: change it in the config.")
+        knots = [(at, old) for at, old in self._knots if at < step - 1]
+        knots += [(step - 1, self(0, step - 1)), (step, value)]
+        first, *others = knots if step > 0 else knots[-1:]
+        held = [*first, *(x for at, new in others for x in (new, at))] if others else value
+        return StepSchedule(held, self._key, self._within)
 
 
 def _parse(value, key: str) -> tuple[list, list]:
