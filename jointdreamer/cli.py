@@ -18,6 +18,7 @@ COMMANDS = {
     "install": ("install", "link all of this into a checkout of threestudio"),
     "sweep": ("sweeps.command", "run prompts x methods x seeds"),
     "evaluate": ("evaluation.commands:add_evaluate", "measure finished runs, and write a report"),
+    "view": ("view", "look at a finished run from any side, in the browser"),
     "curves": ("evaluation.commands:add_curves", "draw a run's logs as curves.png"),
     "compare": ("evaluation.commands:add_compare", "put the turntables of runs in one picture"),
     "janus": ("janus.command", "count the faces of assets all round"),

@@ -50,8 +50,7 @@ def draw_curves(run: Run, path: str | Path) -> None:
         FileNotFoundError: the run has no logs.
         ValueError: the logs hold none of the known numbers.
     """
-    metrics = _effective_rates(run.metrics())
-    drawn = [(panel, found) for panel in PANELS if (found := _select(panel, metrics))]
+    drawn = panels_of(run.metrics())
     if not drawn:
         raise ValueError(
             f"The logs in {run.folder}/csv_logs hold none of "
@@ -63,6 +62,17 @@ def draw_curves(run: Run, path: str | Path) -> None:
         _draw(figure.add_subplot(rows, COLUMNS, place), panel, found)
     with replacing(path) as new:
         figure.savefig(new)
+
+
+def panels_of(metrics: Mapping[str, Series]) -> list[tuple[Panel, dict[str, Series]]]:
+    """The panels that there are numbers for, and these by name."""
+    metrics = _effective_rates(metrics)
+    return [(panel, found) for panel in PANELS if (found := _select(panel, metrics))]
+
+
+def short_name(name: str) -> str:
+    """Of a curve, among those of its panel."""
+    return name.rpartition("/")[2].removeprefix("lr_").removeprefix("lr-")
 
 
 def draw_methods(curves: Mapping[str, Sequence[tuple[float, float]]]) -> str:
@@ -82,7 +92,7 @@ def draw_methods(curves: Mapping[str, Sequence[tuple[float, float]]]) -> str:
     return file.getvalue()
 
 
-def _effective_rates(metrics: dict[str, Series]) -> dict[str, Series]:
+def _effective_rates(metrics: Mapping[str, Series]) -> dict[str, Series]:
     """Replaces an optimizer's own rate of a group by the rate that geometry fading made of it."""
     prefix = "train_params/lr_"
     faded = {name.removeprefix(prefix) for name in metrics if name.startswith(prefix)}
@@ -101,9 +111,8 @@ def _select(panel: Panel, metrics: dict[str, Series]) -> dict[str, Series]:
 def _draw(axes: Axes, panel: Panel, found: dict[str, Series]) -> None:
     for place, (name, series) in enumerate(found.items()):
         steps, values = zip(*series, strict=True)
-        label = name.rpartition("/")[2].removeprefix("lr_").removeprefix("lr-")
         color = COLORS[place % len(COLORS)]
-        axes.plot(steps, values, lw=1.1, label=label, color=color)
+        axes.plot(steps, values, lw=1.1, label=short_name(name), color=color)
     if panel.log_scale and all(value > 0 for series in found.values() for _, value in series):
         axes.set_yscale("log")
     if len(found) > 1:

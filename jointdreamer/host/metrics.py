@@ -66,6 +66,10 @@ class RunMetrics(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._paused += time.perf_counter() - self._pause_begin
 
+    def leave_out(self, seconds: float) -> None:
+        """The training waited so long, and not for itself."""
+        self._paused += seconds
+
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:

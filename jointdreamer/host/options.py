@@ -36,6 +36,7 @@ class Options:
         base: the config as written, or that of the run with `resume=`, before the overrides.
         raw: with them, interpolations not resolved.
         gpu: as in `--gpu`, or None.
+        view: port of the live view, or None.
     """
 
     action: str
@@ -44,6 +45,7 @@ class Options:
     base: DictConfig
     raw: DictConfig
     gpu: str | None
+    view: int | None
     verbose: bool
 
 
@@ -71,8 +73,15 @@ def parse_arguments(argv: list[str]) -> Options:
         help="GPUs to use, such as 0 or 1,2; 0 if nothing else is said. Ignored if "
         "CUDA_VISIBLE_DEVICES is set, whose GPUs are all used.",
     )
+    parser.add_argument(
+        "--view", action="store_true", help="with --train: a page in the browser that looks at it"
+    )
+    parser.add_argument("--view-port", type=port, default=8080, help="default: %(default)s")
     parser.add_argument("--verbose", action="store_true", help="log everything, show tracebacks")
     args, items = parser.parse_known_args(argv)
+    if args.view and args.action != "train":
+        raise ValueError("--view goes with --train; `jointdreamer view RUN` shows a finished run.")
+    view = args.view_port if args.view else None
     changes = {item: read_override(item) for item in items}
     overrides = _merged(OmegaConf.create(), changes)
     config = None if args.config is None else find_file(args.config, "--config")
@@ -89,7 +98,17 @@ def parse_arguments(argv: list[str]) -> Options:
             "--config is missing: give a YAML file, or by resume=RUN a run whose config to use."
         )
     raw = filled(_merged(base, changes), of_run)
-    return Options(args.action, config, overrides, base, raw, args.gpu, args.verbose)
+    return Options(args.action, config, overrides, base, raw, args.gpu, view, args.verbose)
+
+
+def port(text: str) -> int:
+    """
+    Raises:
+        ValueError: nothing can listen at it, or not with room above to look for a free one.
+    """
+    if not 1 <= int(text) <= 60_000:
+        raise ValueError
+    return int(text)
 
 
 def read_override(item: str) -> DictConfig:

@@ -34,7 +34,7 @@ from .checkpoints import (
     telling_what_does_not_fit,
 )
 from .config_check import check_combinations, check_config, drop_keys_of_other_types
-from .ending import Ending
+from .ending import Ending, status
 from .errors import is_out_of_memory
 from .finite import StopAtNonFinite
 from .metrics import RunMetrics
@@ -261,19 +261,27 @@ def _is_of_use(record: logging.LogRecord) -> bool:
 
 
 def _training_callbacks(cfg: DictConfig, options: Options) -> list[Callback]:
+    metrics = RunMetrics(cfg.trial_dir, resumed=cfg.resume is not None)
+    view = []
+    if options.view is not None and get_rank() == 0:
+        from ..viewer.live import LiveView, open_page  # imports matplotlib
+
+        page = open_page(options.view, cfg, trains=True)
+        view = [LiveView(page, cfg.trial_dir, metrics.leave_out, ending=lambda: status() != 0)]
     # a step reached again is the same step: its file is replaced, not numbered
     checkpoint = {"enable_version_counter": False, **OmegaConf.to_container(cfg.checkpoint)}
     return [
         StopAtNonFinite(),
         ModelCheckpoint(dirpath=os.path.join(cfg.trial_dir, CHECKPOINTS), **checkpoint),
         LearningRateMonitor(logging_interval="step"),
-        RunMetrics(cfg.trial_dir, resumed=cfg.resume is not None),
+        metrics,
         ConfigSnapshotCallback(
             str(options.config or config_file(options.raw.resume)),
             cfg,
             os.path.join(cfg.trial_dir, "configs"),
             use_version=False,
         ),
+        *view,
     ]
 
 
