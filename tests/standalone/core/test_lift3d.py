@@ -11,6 +11,7 @@ import threestudio
 import torch
 from helpers.plain_system import PlainSystem
 from omegaconf import OmegaConf
+from threestudio.models.geometry.base import BaseGeometry
 from threestudio.utils.base import BaseModule, BaseObject
 from torch.utils.data import DataLoader
 
@@ -18,9 +19,9 @@ VIEW = {"c2w": torch.eye(4)[None], "height": 4, "width": 8}
 
 
 @threestudio.register("core-geometry")
-class Geometry(BaseModule):
+class Geometry(BaseGeometry):
     @dataclass
-    class Config(BaseModule.Config):
+    class Config(BaseGeometry.Config):
         density: float = 1.0
 
     def configure(self):
@@ -156,12 +157,37 @@ def test_weights_of_another_run_are_taken_over_except_for_some_modules(tmp_path)
     assert ignoring.geometry.density.item() == 1
 
 
+@threestudio.register("core-remade-geometry")
+class RemadeGeometry(Geometry):
+    @staticmethod
+    def create_from(other, cfg=None, copy_net=True, **kwargs):
+        made = RemadeGeometry(cfg)
+        made.density.data.fill_(100 * other.density.item() + copy_net)
+        return made
+
+
+def test_another_runs_geometry_is_remade(tmp_path):
+    path, made = tmp_path / "ckpts" / "last.ckpt", "core-remade-geometry"
+    path.parent.mkdir()
+    weights = {"geometry.density": torch.tensor(7.0), "material.geometry.x": torch.ones(1)}
+    torch.save({"state_dict": weights, "epoch": 0, "global_step": 11}, path)
+    with pytest.raises(FileNotFoundError, match=r"convert_from=.*parsed\.yaml is missing"):
+        System(config(geometry_type=made, geometry_convert_from=str(path)))
+    (tmp_path / "configs").mkdir()
+    OmegaConf.save({"system": config()}, tmp_path / "configs" / "parsed.yaml")
+    remade = {"geometry_type": made, "geometry_convert_from": str(path)}
+    assert System(config(**remade)).geometry.density.item() == 700
+    inherits = config(**remade, geometry_convert_inherit_texture=True)
+    assert System(inherits).geometry.density.item() == 701
+    assert System(inherits, resumed=True).geometry.density.item() == 1
+    with pytest.raises(ValueError, match=r"last\.ckpt holds core-geometry.*system\.weights"):
+        System(config(geometry_convert_from=str(path)))
+
+
 def test_mistakes_are_told():
     system = System(config(exporter={"save_type": "fbx"}))
     system.on_predict_start()
     with pytest.raises(ValueError, match="core-exporter wants to save a 'fbx'"):
         system.on_predict_epoch_end()
-    with pytest.raises(ValueError, match=r"geometry_convert_from=last\.ckpt .*system\.weights"):
-        System(config(geometry_convert_from="last.ckpt"))
     with pytest.raises(ValueError, match=r"geometri: .*has no key 'geometri'.*'geometry'"):
         System(config(geometri={}))

@@ -1,6 +1,7 @@
 """The systems every other system derives from: the training life cycle, and 3D from text."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytorch_lightning as pl
@@ -8,8 +9,8 @@ import pytorch_lightning as pl
 import threestudio
 from threestudio.systems.utils import parse_optimizer, parse_scheduler
 from threestudio.utils.base import Updateable, update_if_possible
-from threestudio.utils.config import parse_structured
-from threestudio.utils.misc import C, load_module_weights
+from threestudio.utils.config import load_config, parse_structured
+from threestudio.utils.misc import C, get_device, load_module_weights
 from threestudio.utils.saving import Loggers, SaverMixin
 
 
@@ -134,13 +135,10 @@ class BaseLift3DSystem(BaseSystem):
     cfg: Config
 
     def configure(self) -> None:
-        if self.cfg.geometry_convert_from:
-            raise ValueError(
-                f"system.geometry_convert_from={self.cfg.geometry_convert_from} makes another kind "
-                "of geometry, and the standalone host has one kind: start from the run's weights "
-                "with system.weights, or run this in threestudio."
-            )
-        self.geometry = threestudio.find(self.cfg.geometry_type)(self.cfg.geometry)
+        if self.cfg.geometry_convert_from and not self.cfg.weights and not self.resumed:
+            self.geometry = self._converted_geometry(self.cfg.geometry_convert_from)
+        else:
+            self.geometry = threestudio.find(self.cfg.geometry_type)(self.cfg.geometry)
         self.material = threestudio.find(self.cfg.material_type)(self.cfg.material)
         self.background = threestudio.find(self.cfg.background_type)(self.cfg.background)
         self.renderer = threestudio.find(self.cfg.renderer_type)(
@@ -149,6 +147,41 @@ class BaseLift3DSystem(BaseSystem):
             material=self.material,
             background=self.background,
         )
+
+    def _converted_geometry(self, checkpoint: str) -> Any:
+        """The geometry of another run, whose config is in its folder, as this config's kind.
+
+        Raises:
+            FileNotFoundError: the checkpoint or the config is not there.
+            ValueError: that kind cannot be made of the other.
+        """
+        key = f"system.geometry_convert_from={checkpoint}"
+        state_dict, epoch, global_step = load_module_weights(checkpoint, map_location="cpu")
+        config = Path(checkpoint).parent.parent / "configs" / "parsed.yaml"
+        if not config.is_file():
+            raise FileNotFoundError(f"{key}: {config} is missing: give a checkpoint in its run.")
+        system = parse_structured(self.Config, load_config(str(config)).system)
+        geometry = {**system.geometry, **self.cfg.geometry_convert_override}
+        other = threestudio.find(system.geometry_type)(geometry)
+        own = {
+            k.removeprefix("geometry."): v
+            for k, v in state_dict.items()
+            if k.startswith("geometry.")
+        }
+        other.load_state_dict(own, strict=False)
+        other.do_update_step(epoch, global_step, on_load_weights=True)
+        try:
+            return threestudio.find(self.cfg.geometry_type).create_from(
+                other.to(get_device()),
+                self.cfg.geometry,
+                copy_net=self.cfg.geometry_convert_inherit_texture,
+            )
+        except TypeError as error:
+            raise ValueError(
+                f"{key} holds {system.geometry_type}, of which the standalone host can make no "
+                f"{self.cfg.geometry_type}: start from the run's weights with system.weights, or "
+                "run this in threestudio."
+            ) from error
 
     def on_fit_start(self) -> None:
         if self._save_dir is None:

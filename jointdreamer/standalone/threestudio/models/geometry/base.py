@@ -32,11 +32,34 @@ def check_threshold(value: float | str, key: str) -> None:
 Threshold = Annotated[Any, float | str, check_threshold]  # OmegaConf's unions know no whole number
 
 
-class BaseImplicitGeometry(BaseModule):
-    """A field over the cube of half side `radius`, whose level set is the surface."""
+class BaseGeometry(BaseModule):
+    """What is rendered, of any kind."""
 
     @dataclass
     class Config(BaseModule.Config):
+        pass
+
+    cfg: Config
+
+    @staticmethod
+    def create_from(other: Any, cfg: Any = None, **kwargs: Any) -> "BaseGeometry":
+        """The geometry of another run, remade as this kind.
+
+        Raises:
+            TypeError: that cannot be.
+        """
+        raise TypeError(f"Nothing can be made of a {type(other).__name__}.")
+
+    def export(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """What a material's `export` needs at points."""
+        return {}
+
+
+class BaseImplicitGeometry(BaseGeometry):
+    """A field over the cube of half side `radius`, whose level set is the surface."""
+
+    @dataclass
+    class Config(BaseGeometry.Config):
         """Keys of the mesh extraction start with `isosurface`.
 
         `isosurface_method`: "mc-cpu", marching cubes; threestudio's own default "mt" needs its
