@@ -39,6 +39,7 @@ ARROWS = {  # inside the extension, to what is further down
     "prompts": {"priors", "weights"},
     "data": set(),
     "exporters": set(),
+    "gaussians": {"exporters"},
     **dict.fromkeys(EVERYWHERE, set()),
 }
 REGISTRY = "threestudio"  # its __init__.py has the registry, and loads all that registers there
