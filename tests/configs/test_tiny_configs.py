@@ -42,6 +42,19 @@ def test_other_energies_run_with_the_demos_settings(name):
     assert other == demo
 
 
+@pytest.mark.parametrize("folder", ["", "tiny/"])
+def test_gaussians_differ_from_the_nerf_by_the_representation_alone(folder):
+    nerf, gaussians = read(f"../{folder}jointdreamer"), read(f"../{folder}gaussians")
+    assert nerf.pop("name") != gaussians.pop("name")
+    own = ("geometry", "material", "renderer", "exporter")
+    for config in (nerf, gaussians):
+        system = config["system"]
+        for key in (*own, *(f"{part}_type" for part in own), "geometry_fading", "optimizer"):
+            system.pop(key, None)
+        system["loss"].pop("lambda_orient", None)  # Gaussians have no normals
+    assert gaussians == nerf
+
+
 def test_sum_is_of_the_energies_that_have_configs_of_their_own():
     terms = read("sum")["system"]["guidance"]["energy"]["energies"]
     for term, name in (
