@@ -32,7 +32,7 @@ benchmark: $(VENV)/.installed  ## Janus rates and text congruence of all methods
 	$(BIN)/python benchmarks/benchmark.py $(ARGS)
 
 test: $(VENV)/.installed  ## the whole test suite, on CPU, JOBS files at a time
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
+	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
 lint: $(VENV)/.installed  ## ruff, as CI runs it
 	$(BIN)/ruff check .

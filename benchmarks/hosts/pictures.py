@@ -44,8 +44,8 @@ def read_turntable(trial_dir: Path) -> list[np.ndarray]:
     Raises:
         FileNotFoundError: there is none.
     """
-    paths, _ = turntable(Run(trial_dir).newest("test"))
-    return [read_picture(path, aspect=1) for path in paths]
+    frames = turntable(Run(trial_dir).newest("test")).paths
+    return [read_picture(path, aspect=1) for path in frames]
 
 
 def compare_turntables(

@@ -23,7 +23,7 @@ KEYS = {  # what takes memory, by the stage of a run
     "validate": ("data.eval_width", "data.eval_height"),
     "predict": ("system.geometry.isosurface_resolution",),
 }
-LOW_MEMORY = {"system.guidance.memory": "low", "system.render_chunk": 16384}  # takes more time
+LOW_MEMORY = {"system.guidance.memory": "low", "system.render_chunk": 32768}  # takes more time
 KEYS |= {"sanity_check": KEYS["validate"], "test": KEYS["validate"]}
 
 

@@ -5,12 +5,13 @@ import csv
 import numpy as np
 import pytest
 import torch
+from helpers.finished_runs import write_turntable
 from helpers.real_threestudio import run_launch
 
 from benchmarks.hosts import seeded
 from benchmarks.hosts.compare import compare, relative_difference, summary
 from benchmarks.hosts.limits import RULES, STRICT, limit_of
-from benchmarks.hosts.pictures import SAME, compare_turntables
+from benchmarks.hosts.pictures import SAME, compare_turntables, read_turntable
 from benchmarks.hosts.suite import TableWriter
 
 
@@ -128,3 +129,11 @@ def test_failed_launch_shows_the_end_of_its_log_without_progress_bars(tmp_path):
     with pytest.raises(pytest.fail.Exception, match="no CUDA here") as failure:
         run_launch(["--train"], tmp_path, tmp_path / "outputs")
     assert "30%" in str(failure.value) and "20%" not in str(failure.value)
+
+
+def test_a_runs_newest_turntable_is_read_in_order(tmp_path):
+    write_turntable(tmp_path / "save" / "it5-test", 12)
+    write_turntable(tmp_path / "save" / "it4-test", 3)
+    frames = read_turntable(tmp_path)
+    assert [frame[0, 0, 0] for frame in frames] == list(range(0, 120, 10))
+    assert {frame.shape for frame in frames} == {(8, 8, 3)}

@@ -290,7 +290,7 @@ def test_too_little_memory_names_the_keys_that_save_some():
     ending, guidance = Ending(), {"memory": "low"}
     system = {"guidance_type": "jsd-guidance", "guidance": guidance}
     told = ending.out_of_memory(OmegaConf.create({"data": {"width": 64}, "system": system}))
-    assert "set system.render_chunk=16384, or choose smaller" in told
+    assert "set system.render_chunk=32768, or choose smaller" in told
 
 
 @pytest.mark.parametrize("tag", ["a bear", "it's no. 5 #3, a=b", "[5]"])

@@ -25,7 +25,7 @@ def render_in_chunks(
     batch: Mapping[str, Any],
     n_rays: int,
 ) -> dict[str, Tensor]:
-    """Those of `PICTURES` and `OF_SAMPLES` that `renderer(**batch)` returns.
+    """What `renderer(**batch)` returns; of several parts, those of `PICTURES` and `OF_SAMPLES`.
 
     The background is drawn once, and every part gets the same of Python's random numbers: one
     colour and one shading for all views, as in one piece. Where rays are sampled is drawn anew.
@@ -36,6 +36,10 @@ def render_in_chunks(
     Raises:
         ValueError: the renderer does not render the rays that it is given.
     """
+    count, height, width = batch["rays_d"].shape[:3]
+    n_parts = math.ceil(height / max(1, n_rays // (count * width)))
+    if n_parts == 1:
+        return dict(renderer(**batch))
     behind = background(dirs=batch["rays_d"])
     if torch.is_grad_enabled() and not behind.requires_grad:
         behind = behind.detach().requires_grad_()  # without, the checkpoint has no gradient to take
@@ -54,8 +58,6 @@ def render_in_chunks(
         names[:] = [name for name in (*PICTURES, *OF_SAMPLES) if name in out]
         return tuple(out[name] for name in names)
 
-    count, height, width = batch["rays_d"].shape[:3]
-    n_parts = math.ceil(height / max(1, n_rays // (count * width)))
     rows = [slice(first, None, n_parts) for first in range(n_parts)]  # each from top to bottom
     deferred = partial(checkpoint, render, use_reentrant=True)
     render_part = deferred if torch.is_grad_enabled() else render
