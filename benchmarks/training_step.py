@@ -3,13 +3,15 @@
     python benchmarks/training_step.py                                # the shipped tiny priors
     python benchmarks/training_step.py --random full --csv outputs/training-step.csv   # on a GPU
     THREESTUDIO_ROOT=... python benchmarks/training_step.py --stages refine dmtet      # on a GPU
+    python benchmarks/training_step.py --random full --config configs/gaussians.yaml --sizes 64 512
 
 The phases follow each other in one run of the real system, data module and trainer: SDS before the
 energy starts, JSD at the first resolution, JSD at the second. A phase's first steps are left out,
 its time is the median of the rest, and its memory the GPU's peak over the phase. `--random full`
-runs configs/jointdreamer.yaml with random weights of the published sizes. `--stages` runs the later
-stages at full size, also with random weights, each as one phase. They start from an opaque ball of
-0.4 to 0.5 of the box's radius. One that does not fit into the GPU's memory says so.
+runs configs/jointdreamer.yaml, or `--config`, with random weights of the published sizes. `--sizes`
+runs JSD on four views of each size, each as one phase. `--stages` runs the later stages at full
+size, also with random weights, each as one phase. They start from an opaque ball of 0.4 to 0.5 of
+the box's radius. A size or a stage that does not fit into the GPU's memory says so.
 """
 
 import argparse
@@ -61,9 +63,10 @@ class StepClock(pl.Callback):
 
 def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", default=str(ROOT / "configs/tiny/jointdreamer.yaml"))
+    parser.add_argument("--config", help="default: configs/jointdreamer.yaml, or the tiny one")
     parser.add_argument("--random", choices=["full"], help="random weights of that size")
     parser.add_argument("--stages", nargs="+", choices=STAGES, help="these instead, at full size")
+    parser.add_argument("--sizes", nargs="+", type=int, help="in pixels: JSD at these instead")
     parser.add_argument("--steps", type=int, default=14, help="of a phase")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--csv", type=Path)
@@ -80,6 +83,13 @@ def phase_overrides(args: argparse.Namespace, folder: Path) -> list[str]:
     if args.compile:
         overrides.append("system.guidance.energy.compile=true")
     return overrides + (random_priors(folder) if args.random else [])
+
+
+def size_overrides(size: int, args: argparse.Namespace, folder: Path) -> list[str]:
+    """JSD on four views of one size."""
+    data = [f"data.width={size}", f"data.height={size}", "data.batch_size=4"]
+    data += ["data.resolution_milestones=[]", "system.guidance.energy_weight=1.0"]
+    return data + (random_priors(folder) if args.random else [])
 
 
 def stage_overrides(stage: str, folder: Path) -> list[str]:
@@ -151,15 +161,22 @@ def run(config: str, overrides: list[str], steps: int, phases: int) -> StepClock
     return clock
 
 
-def measure(args: argparse.Namespace, stage: str | None, more: list[str], folder: Path) -> list:
-    """The rows of a later stage, or of all phases of the first; `more` are overrides."""
-    own = stage_overrides(stage, folder) if stage else phase_overrides(args, folder)
+def measure(
+    args: argparse.Namespace, stage: str | int | None, more: list[str], folder: Path
+) -> list:
+    """The rows of a later stage, of a size, or of all phases of the first; `more` are overrides."""
+    if stage is None:
+        own = phase_overrides(args, folder)
+    elif isinstance(stage, int):
+        own = size_overrides(stage, args, folder)
+    else:
+        own = stage_overrides(stage, folder)
     overrides = [PROMPT, "system.guidance_eval_step=0", f"exp_root_dir={folder}", *own]
     if args.compile:
         overrides.append("system.guidance.compile=true")
-    config = args.config
-    if stage or args.random:
-        config = str(ROOT / f"configs/jointdreamer{'-' + stage if stage else ''}.yaml")
+    config = args.config or str(ROOT / f"configs/{'' if args.random else 'tiny/'}jointdreamer.yaml")
+    if stage in STAGES:
+        config = str(ROOT / f"configs/jointdreamer-{stage}.yaml")
     phases = (stage,) if stage else PHASES
     try:
         clock = run(config, overrides + more, args.steps, len(phases))
@@ -183,7 +200,7 @@ def row_of(phase: str, clock: StepClock | None, index: int, args: argparse.Names
         row["ms"] = round(1000 * statistics.median(own), 1)
         row["peak_gib"] = round(clock.peaks[index], 1)
     size = "full" if args.stages else args.random or "none"
-    row |= {"device": device_name(), "compile": args.compile}
+    row |= {"config": args.config or "", "device": device_name(), "compile": args.compile}
     return row | {"torch": torch.__version__, "random": size, "host": args.host}
 
 
@@ -197,9 +214,9 @@ def main() -> None:
     print(f"{'phase':26}{'ms a step':>14}{'GiB':>7}")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for stage in args.stages or [None]:
+        for stage in args.stages or args.sizes or [None]:
             for row in measure(args, stage, overrides, Path(folder)):
-                print(f"{row['phase']:26}{row['ms']:>14}{row['peak_gib']:>7}", flush=True)
+                print(f"{row['phase']!s:26}{row['ms']:>14}{row['peak_gib']:>7}", flush=True)
                 rows.append(row)
             if args.csv:
                 write_csv(args.csv, rows)
