@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from threestudio_jointdreamer.data.cameras import look_at, orbit
+from threestudio_jointdreamer.gaussians import rasterizer
 from threestudio_jointdreamer.gaussians.rasterizer import (
     BLUR,
     Gaussians,
@@ -88,7 +89,9 @@ def gradients(pictures: torch.Tensor, gaussians: Gaussians, features: torch.Tens
     return torch.autograd.grad((weights * pictures).sum(), leaves)
 
 
-def test_pictures_and_gradients_are_those_of_a_loop_over_pixels():
+@pytest.mark.parametrize("at_once", [2**22, 200])
+def test_pictures_and_gradients_are_those_of_a_loop_over_pixels(monkeypatch, at_once):
+    monkeypatch.setattr(rasterizer, "MAX_PAIRS", at_once)
     gaussians, features = scene()
     w2c, intrinsics = cameras()
     picture = torch.cat(rasterize(gaussians, features, w2c, intrinsics, WIDTH, HEIGHT), dim=-1)

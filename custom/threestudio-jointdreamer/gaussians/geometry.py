@@ -93,10 +93,10 @@ class GaussianGeometry(BaseGeometry):
         window = range(self.cfg.densify_from_iter, self.cfg.densify_until_iter)
         if step in window and step % self.cfg.densification_interval == 0:
             self._densify(optimizer, generator)
+        steps = walk(self.gaussians(), generator) * self.cfg.noise_lr
         for group in optimizer.param_groups:
             if any(parameter is self.positions for parameter in group["params"]):
-                steps = walk(self.gaussians(), generator)
-                self.positions[: len(steps)] += self.cfg.noise_lr * group["lr"] * steps
+                self.positions[: len(steps)] += steps * group["lr"]
 
     def _densify(self, optimizer: Optimizer, generator: torch.Generator) -> None:
         """Puts dead Gaussians, and some that were not in use, onto live ones, by opacity."""

@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-BLUR = 0.3  # pixels²
-NEAR = 0.01  # world units; nothing is drawn that is nearer to the camera
+BLUR, NEAR = 0.3, 0.01  # pixels²; world units, and nothing nearer to the camera is drawn
 MAX_ALPHA, MIN_ALPHA = 0.999, 1 / 255  # what covers less of a pixel is left out,
 MIN_TRANSMITTANCE = 1e-4  # and so is what would leave less behind it
 FRAME = 1.3  # half fields of view within which the projection is linearised
+MAX_PAIRS = 2**22  # of Gaussians and pixels that PyTorch looks at, at once
 
 
 @dataclass
@@ -55,11 +55,11 @@ def rasterize(
     with torch.autocast(w2c.device.type, enabled=False):  # in half precision small things move
         if not use_gsplat:
             return _plain(gaussians, features, w2c, intrinsics, width, height)
-        import gsplat
+        import gsplat  # compiles its CUDA, once
 
         values = (gaussians.positions, gaussians.rotations, gaussians.scales, gaussians.opacities)
-        cameras = (w2c, intrinsics, width, height)
-        return gsplat.rasterization(*values, features, *cameras, near_plane=NEAR, eps2d=BLUR)[:2]
+        values = (*values, features, w2c, intrinsics, width, height)
+        return gsplat.rasterization(*values, near_plane=NEAR, eps2d=BLUR)[:2]
 
 
 @cache
@@ -72,8 +72,8 @@ def why_no_gsplat(device: torch.device) -> str | None:
     try:
         rasterize(one, eye[:, :1], eye, eye[:, :3, :3], 1, 1, use_gsplat=True)
     except Exception as error:  # of its import, or whatever compilers say
-        why = f"gsplat does not work ({type(error).__name__}: {str(error)[:300]})"
-        return f'{why}: pip install "threestudio-jointdreamer[gaussians]", with CUDA\'s compiler'
+        text = f"gsplat does not work ({type(error).__name__}: {str(error)[:300]}): "
+        return text + 'pip install "threestudio-jointdreamer[gaussians]", with nvcc to compile it'
     return None
 
 
@@ -86,19 +86,23 @@ def _plain(gaussians, features, w2c, intrinsics, width, height):
     with torch.no_grad():
         radii = (2 * (opacities / MIN_ALPHA).log()).sqrt() * torch.stack([a, c], dim=-1).sqrt()
         radii[(depths <= NEAR) | (opacities[..., 0] < MIN_ALPHA)] = -torch.inf
-        splat, pixel = _pairs(means, radii, depths, width, height)
-        alpha = _alpha(splats[:, :6].index_select(0, splat), pixel, width, height)
-        seen = (alpha >= MIN_ALPHA).nonzero()[:, 0]
-        pixel, order = pixel[seen].sort(stable=True)
-        splat, alpha = splat[seen[order]], alpha[seen[order]]
-        after = _transmittance(alpha, pixel) * (1 - alpha)
-        splat, pixel = splat[after > MIN_TRANSMITTANCE], pixel[after > MIN_TRANSMITTANCE]
-    drawn = splats.index_select(0, splat)
-    alpha = _alpha(drawn, pixel, width, height)
-    values = torch.cat([drawn[:, 6:], torch.ones_like(drawn[:, :1])], dim=-1)
-    values = values * (alpha * _transmittance(alpha, pixel))[:, None]
-    images = values.new_zeros(len(w2c) * height * width, values.shape[1])
-    images = images.scatter_add(0, pixel.long()[:, None].expand_as(values), values)
+        boxes = (2 * radii.nan_to_num(0)).clamp(min=0).minimum(radii.new_tensor([width, height]))
+        step = max(1, int(height * MAX_PAIRS / (1 + boxes.prod(-1).sum().item())))
+    images = splats.new_zeros(len(w2c) * height * width, features.shape[-1] + 1)
+    for top in range(0, height, step):
+        with torch.no_grad():
+            splat, pixel = _pairs(means, radii, depths, width, height, range(height)[top:][:step])
+            alpha = _alpha(splats[:, :6].index_select(0, splat), pixel, width, height)
+            seen = (alpha >= MIN_ALPHA).nonzero()[:, 0]
+            pixel, order = pixel[seen].sort(stable=True)
+            splat, alpha = splat[seen[order]], alpha[seen[order]]
+            after = _transmittance(alpha, pixel) * (1 - alpha)
+            splat, pixel = splat[after > MIN_TRANSMITTANCE], pixel[after > MIN_TRANSMITTANCE]
+        drawn = splats.index_select(0, splat)
+        alpha = _alpha(drawn, pixel, width, height)
+        values = torch.cat([drawn[:, 6:], torch.ones_like(drawn[:, :1])], dim=-1)
+        values = values * (alpha * _transmittance(alpha, pixel))[:, None]
+        images = images.scatter_add(0, pixel.long()[:, None].expand_as(values), values)
     return images.view(len(w2c), height, width, -1).split([features.shape[-1], 1], dim=-1)
 
 
@@ -112,21 +116,19 @@ def project(gaussians, w2c, intrinsics, width, height) -> tuple[Tensor, Tensor, 
     focal, center = intrinsics[:, None, [0, 1], [0, 1]], intrinsics[:, None, :2, 2]
     slopes = points[..., :2] / z
     means = slopes * focal + center
-    size = torch.tensor([width, height]).to(z)
-    beyond = (FRAME - 1) / 2 * size
-    slopes = slopes.clamp(-(center + beyond) / focal, (size - center + beyond) / focal)
+    frame, middle = FRAME / 2 * z.new_tensor([width, height]), z.new_tensor([width, height]) / 2
+    slopes = slopes.clamp((middle - center - frame) / focal, (middle - center + frame) / focal)
     axes = (axes[..., :2, :] - slopes[..., None] * axes[..., 2:, :]) * (focal / z)[..., None]
     covariances = (axes[..., [0, 0, 1], :] * axes[..., [0, 1, 1], :]).sum(-1)
     return means, covariances + BLUR * torch.tensor([1, 0, 1]).to(z), depths
 
 
-def _pairs(means, radii, depths, width, height) -> tuple[Tensor, Tensor]:
+def _pairs(means, radii, depths, width, height, rows) -> tuple[Tensor, Tensor]:
     """Splat, b N + n, and pixel, (b H + y) W + x, of all pixels in splats' boxes, front to back."""
-    n_views, n_splats = depths.shape
-    low = (means - radii - 0.5).ceil().clamp(min=0)
-    high = (means + radii - 0.5).floor().minimum(torch.tensor([width, height]).to(means) - 1)
+    low = (means - radii - 0.5).ceil().maximum(means.new_tensor([0, rows.start]))
+    high = (means + radii - 0.5).floor().minimum(means.new_tensor([width, rows.stop]) - 1)
     n_wide, n_high = (high - low + 1).nan_to_num(0).clamp(min=0).int().unbind(-1)
-    view = torch.arange(n_views, device=means.device, dtype=torch.int32)[:, None]
+    view = torch.arange(len(depths), device=means.device, dtype=torch.int32)[:, None]
     column, row = low.nan_to_num(0, 0).clamp(max=max(width, height)).int().unbind(-1)
     corner = (view * height + row) * width + column
     order = depths.argsort(dim=1, stable=True)
@@ -137,7 +139,7 @@ def _pairs(means, radii, depths, width, height) -> tuple[Tensor, Tensor]:
     place -= (area.cumsum(0) - area).int().index_select(0, owner)  # within the box
     n_wide = n_wide.index_select(0, owner)
     pixel = corner.index_select(0, owner) + place // n_wide * (width - n_wide) + place
-    return (order + n_splats * view).flatten().index_select(0, owner), pixel
+    return (order + depths.shape[1] * view).flatten().index_select(0, owner), pixel
 
 
 def _alpha(splats: Float[Tensor, "P C"], pixel: Tensor, width: int, height: int) -> Tensor:

@@ -55,11 +55,10 @@ def on_surface(geometry: Any, n: int, colored: bool) -> Columns:
     mesh = surface(geometry, smoothing=1.5)
     points, faces = trimesh.sample.sample_surface(mesh, n, seed=0)
     points, normals = (torch.from_numpy(x).float() for x in (points, mesh.face_normals[faces]))
-    if not colored:
-        return rounded(points)
     at, along = points.to(geometry.device), normals.to(geometry.device)
     albedo = lambda at: geometry.export(points=at)["features"][..., :3].sigmoid()  # noqa: E731
-    return {**rounded(points), "rgb": surface_colors(geometry, albedo, at, along).cpu()}
+    rgb = surface_colors(geometry, albedo, at, along).cpu() if colored else torch.tensor(0.5)
+    return rounded(points) | {"rgb": rgb}
 
 
 def rounded(positions: Tensor) -> Columns:

@@ -173,8 +173,7 @@ class JointDreamer(ViewingMixin, BaseLift3DSystem):
         self.train()
 
     def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure=None) -> None:
-        plain = self.trainer.optimizers[0]
-        with stepping_with(plain, self._rates):
+        with stepping_with(self.trainer.optimizers[0], self._rates):
             super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
             if hasattr(self.geometry, "after_optimizer_step"):
-                self.geometry.after_optimizer_step(plain, self.true_global_step)
+                self.geometry.after_optimizer_step(self.trainer.optimizers[0], self.global_step)
