@@ -77,18 +77,20 @@ class LatentPrior:
                 encodes them once more; the samples are the same as without.
         """
         size = latent_size or self.latent_size
-        noise = torch.randn(
-            (len(rgb), self.latent_channels, size, size), device=self.device, dtype=self.dtype
-        )
 
-        def encode(rgb: Tensor, noise: Tensor) -> Tensor:
+        def encode(rgb: Tensor, noise: Tensor | None = None) -> Tensor:
             resized = resize(rgb, size * self.downsampling)
             posterior = self.vae.encode((resized * 2 - 1).to(self.dtype)).latent_dist
-            sample = posterior.mean + posterior.std * noise
-            return (sample * self.vae.config.scaling_factor).to(rgb.dtype)
+            if noise is None:
+                latents = posterior.sample()
+            else:
+                latents = posterior.mean + posterior.std * noise
+            return (latents * self.vae.config.scaling_factor).to(rgb.dtype)
 
         if chunk is None:
-            return encode(rgb, noise)
+            return encode(rgb)
+        shape = len(rgb), self.latent_channels, size, size
+        noise = torch.randn(shape, device=self.device, dtype=self.dtype)  # as sample() draws it
         parts = zip(rgb.split(chunk), noise.split(chunk), strict=True)
         return torch.cat([checkpoint(encode, *part, use_reentrant=False) for part in parts])
 
