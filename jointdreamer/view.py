@@ -2,14 +2,15 @@
 
 import argparse
 import os
+from contextlib import closing
 
-from .host.options import choose_gpus, port
+from .host.options import choose_gpus
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("asset", metavar="RUN", help="a run's folder or one of its checkpoints")
     parser.add_argument("--gpu", help="which GPU, if there is one; default: 0")
-    parser.add_argument("--port", type=port, default=8080, help="default: %(default)s")
+    parser.add_argument("--port", type=int, default=8080, help="default: %(default)s")
     parser.set_defaults(run=view)
 
 
@@ -39,11 +40,8 @@ def view(args: argparse.Namespace) -> None:
     with telling_what_does_not_fit(path):
         system.load_state_dict(ckpt["state_dict"])
     system.to(get_device()).eval().do_update_step(*step)
-    page = open_page(args.port, cfg, trains=False)
-    live = LiveView(page, run_folder(path))
-    try:
+    with closing(open_page(args.port, cfg, trains=False)) as page:
+        live = LiveView(page, run_folder(path))
         while True:
             live.serve(system, f"Step {step[1]} · `{os.path.basename(path)}`")
             page.requests.wait(POLL)
-    finally:
-        page.close()

@@ -73,10 +73,8 @@ def parse_arguments(argv: list[str]) -> Options:
         help="GPUs to use, such as 0 or 1,2; 0 if nothing else is said. Ignored if "
         "CUDA_VISIBLE_DEVICES is set, whose GPUs are all used.",
     )
-    parser.add_argument(
-        "--view", action="store_true", help="with --train: a page in the browser that looks at it"
-    )
-    parser.add_argument("--view-port", type=port, default=8080, help="default: %(default)s")
+    parser.add_argument("--view", action="store_true", help="look at --train in the browser")
+    parser.add_argument("--view-port", type=int, default=8080, help="default: %(default)s")
     parser.add_argument("--verbose", action="store_true", help="log everything, show tracebacks")
     args, items = parser.parse_known_args(argv)
     if args.view and args.action != "train":
@@ -99,16 +97,6 @@ def parse_arguments(argv: list[str]) -> Options:
         )
     raw = filled(_merged(base, changes), of_run)
     return Options(args.action, config, overrides, base, raw, args.gpu, view, args.verbose)
-
-
-def port(text: str) -> int:
-    """
-    Raises:
-        ValueError: nothing can listen at it, or not with room above to look for a free one.
-    """
-    if not 1 <= int(text) <= 60_000:
-        raise ValueError
-    return int(text)
 
 
 def read_override(item: str) -> DictConfig:

@@ -267,7 +267,7 @@ def _training_callbacks(cfg: DictConfig, options: Options) -> list[Callback]:
         from ..viewer.live import LiveView, open_page  # imports matplotlib
 
         page = open_page(options.view, cfg, trains=True)
-        view = [LiveView(page, cfg.trial_dir, metrics.leave_out, ending=lambda: status() != 0)]
+        view = [LiveView(page, cfg.trial_dir, metrics.leave_out, ending=status)]
     # a step reached again is the same step: its file is replaced, not numbered
     checkpoint = {"enable_version_counter": False, **OmegaConf.to_container(cfg.checkpoint)}
     return [

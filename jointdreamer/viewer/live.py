@@ -39,19 +39,12 @@ class LiveView(Callback):
     A run that is only looked at is, to the bit, the run that it would be without.
 
     Args:
-        page: a `Page`.
-        folder: the run's.
+        page, folder: a `Page`, and the run's folder.
         left_out: is told for how many seconds the training waited.
         ending: whether the run is asked to end.
     """
 
-    def __init__(
-        self,
-        page: Any,
-        folder: str | Path,
-        left_out: Callable[[float], Any] = float,
-        ending: Callable[[], bool] = bool,
-    ) -> None:
+    def __init__(self, page: Any, folder: str | Path, left_out: Any = float, ending: Any = bool):
         self._page, self._run = page, Run(Path(folder))
         self._left_out, self._ending = left_out, ending
         self._looked = -EVERY
@@ -59,12 +52,7 @@ class LiveView(Callback):
         self._failed, self._began = "", False
 
     def serve(self, system: Any, status: str, save_logs: Callable[[], Any] = bool) -> None:
-        """Makes what is asked for now; nothing if nobody looks.
-
-        Args:
-            status: Markdown.
-            save_logs: brings the run's files up to date.
-        """
+        """Makes what is asked for now, after `save_logs()`; nothing if nobody looks."""
         page, step = self._page, system.true_global_step
         for client, view, size in page.requests.due(step, page.size):
             begin = time.perf_counter()
@@ -127,10 +115,7 @@ class LiveView(Callback):
         self.serve(system, status, lambda: [log.save() for log in trainer.loggers])
 
     def _hold(self, system: Any, name: str, value: float) -> None:
-        """A number of the guidance stays at this value from this step on.
-
-        So the run's config says from now on: to resume it, or to start anew from it, does the same.
-        """
+        """Holds a number of the guidance from this step on; the run's config then says so, too."""
         step, key = system.true_global_step, f"system.guidance.{name}"
         schedules, path = system.guidance.schedules, self._run.folder / CONFIG
         try:

@@ -34,14 +34,13 @@ class Page:
         view, size: from where one looks at first, and pixels along the longer side at rest.
 
     Attributes:
-        address: where it is, for people.
-        requests: who looks from where.
+        address, requests: where it is, and who looks from where.
         image: which of `IMAGES`.
         paused, stopped: whether the training is to wait, or to end.
         changes: names of numbers, and their new values.
 
     Raises:
-        ValueError: viser is not installed.
+        ValueError: viser is not installed, or there is no such port.
     """
 
     def __init__(self, port: int, title: str, trains: bool, view: Viewpoint, size: int) -> None:
@@ -49,6 +48,8 @@ class Page:
             import viser
         except ImportError as error:
             raise ValueError("the live view needs viser: pip install 'viser>=1.1'.") from error
+        if not 1 <= port <= 60_000:  # and room above, to look for a free one
+            raise ValueError(f"the live view cannot listen at port {port}: give one up to 60000.")
         self.requests = RenderRequests()
         self.image, self.size = "render", size
         self.paused = self.stopped = False
@@ -97,8 +98,8 @@ class Page:
         self._curves = tabs.add_tab("Curves")
         self._pause.on_click(self._on_pause)
         self._stop.on_click(self._on_stop)
-        image.on_update(lambda _: self._show(image=image.value))
-        size.on_update(lambda _: self._show(size=size.value))
+        image.on_update(lambda _: self._show("image", image.value))
+        size.on_update(lambda _: self._show("size", size.value))
         fov.on_update(lambda _: self._zoom(radians(fov.value)))
 
     def _on_pause(self, _: Any) -> None:
@@ -109,8 +110,8 @@ class Page:
         self.stopped, self.paused = True, False
         self._pause.disabled = self._stop.disabled = True
 
-    def _show(self, **wanted: Any) -> None:
-        vars(self).update(wanted)
+    def _show(self, name: str, value: Any) -> None:
+        setattr(self, name, value)
         self.requests.again()
 
     def _zoom(self, fovy: float) -> None:
@@ -131,8 +132,7 @@ class Page:
 
     def say(self, status: str) -> None:
         """Markdown, in place of what was said before."""
-        if self._status.content != status:
-            self._status.content = status
+        self._status.content = status
 
     def show_guidance(self, path: Path) -> None:
         """The guidance's pictures from a file."""

@@ -43,17 +43,16 @@ class Viewpoint:
 def evaluating(system: torch.nn.Module) -> Iterator[None]:
     """Evaluation mode of what renders, without gradients; modes and random states then return."""
     parts = [part for name, part in system.named_children() if name in PARTS]
-    modes = [(module, module.training) for part in parts for module in part.modules()]
-    modes_of_parts = [part.training for part in parts]
+    modes = {module: module.training for part in parts for module in part.modules()}
     with isolate_rng(), torch.no_grad():
         for part in parts:
             part.eval()
         try:
             yield
         finally:
-            for part, mode in zip(parts, modes_of_parts, strict=True):
-                part.train(mode)  # threestudio's renderers do more in it than set the mode
-            for module, mode in modes:
+            for part in parts:
+                part.train(modes[part])  # threestudio's renderers do more in it than set the mode
+            for module, mode in modes.items():
                 module.training = mode
 
 
