@@ -40,6 +40,7 @@ ARROWS = {  # inside the extension, to what is further down
     "data": set(),
     "exporters": set(),
     "gaussians": {"exporters"},
+    "meshes": {"weights"},
     **dict.fromkeys(EVERYWHERE, set()),
 }
 REGISTRY = "threestudio"  # its __init__.py has the registry, and loads all that registers there

@@ -61,7 +61,7 @@ def _check_host() -> None:
 
 if __name__ == PACKAGE:
     _check_host()
-    from . import data, energies, exporters, gaussians, guidance, prompts, systems  # noqa: F401
+    from . import data, energies, exporters, gaussians, guidance, meshes, prompts, systems  # noqa: F401
 else:
     _load_package()
     __path__ = []  # nothing is importable under this name, too

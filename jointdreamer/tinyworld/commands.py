@@ -52,6 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     world.add_argument("--out", type=Path, default=OUT / "creatures.png", help="%(default)s")
     world.set_defaults(run=_show)
 
+    mesh = commands.add_parser("mesh", help="write the bare surface of a caption's creature")
+    mesh.add_argument("prompt", help="such as 'a green bear wearing a red hat'")
+    mesh.add_argument("--out", type=Path, default=OUT / "creature.glb", help="%(default)s")
+    mesh.set_defaults(run=_mesh)
+
 
 def _train(args: argparse.Namespace) -> None:
     import torch
@@ -92,6 +97,16 @@ def _show(args: argparse.Namespace) -> None:
     from .sampling import true_views
 
     _save_grid(true_views(args.prompts, n_view=8), args.out, list(args.prompts))
+
+
+def _mesh(args: argparse.Namespace) -> None:
+    from threestudio_jointdreamer.files import replacing
+
+    from .creature_mesh import creature_mesh
+
+    with replacing(args.out) as new:
+        creature_mesh(args.prompt).export(new)
+    print(args.out)
 
 
 def _save_grid(rows, path: Path, labels: list[str], columns: list[str] | None = None) -> None:

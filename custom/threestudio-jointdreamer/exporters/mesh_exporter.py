@@ -17,9 +17,8 @@ from torch import Tensor
 from ..config_values import parse_fields
 from .surface import decimated, surface, surface_colors
 from .texture import bake, unwrap
-from .usdz import usdz
 
-FORMATS = ("glb", "obj", "ply", "stl", "usdz")
+FORMATS = ("glb", "obj", "ply", "stl")
 TO_Y_UP = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])  # and the front to +z
 CHUNK = 2**14  # texels whose colours are computed at once
 
@@ -41,11 +40,11 @@ class MeshExporter(Exporter):
     """The geometry's largest part, smoothed, with normals and the colours of the render.
 
     Files have y up and the asset's front (azimuth 0) towards +z, as glTF 2.0 section 3.4 has it.
-    `glb` and `usdz` have a base colour texture in a rough, non-metallic material; `obj` comes with
-    .mtl and .png; `ply` has vertex colours; `stl` has none.
+    `glb` has a base colour texture in a rough, non-metallic material; `obj` comes with .mtl and
+    .png; `ply` has vertex colours; `stl` has none.
 
     Raises:
-        ValueError: an unknown format, and, when called, no surface, or no usd-core for usdz.
+        ValueError: an unknown format, and, when called, if there is no surface.
     """
 
     @dataclass
@@ -63,8 +62,7 @@ class MeshExporter(Exporter):
 
     @torch.no_grad()
     def __call__(self) -> list[ExporterOutput]:
-        mesh = decimated(surface(self.geometry, self.cfg.smoothing), self.cfg.n_faces)
-        charts = unwrap(mesh)
+        charts = unwrap(self._mesh())
         texture = bake(charts, self._colors, self.cfg.texture_size)
         material = trimesh.visual.material.PBRMaterial(
             baseColorTexture=Image.fromarray(texture), metallicFactor=0.0, roughnessFactor=1.0
@@ -80,6 +78,17 @@ class MeshExporter(Exporter):
         for fmt in parse_formats(self.cfg.fmt, "system.exporter.fmt"):
             files |= _encode(textured, fmt, self.cfg.save_name)
         return [ExporterOutput(name, "bytes", {"data": data}) for name, data in files.items()]
+
+    def _mesh(self) -> trimesh.Trimesh:
+        if hasattr(self.geometry, "surface"):  # a mesh that the user brought
+            return self.geometry.surface()
+        mesh = decimated(surface(self.geometry, self.cfg.smoothing), self.cfg.n_faces)
+        if not mesh.is_watertight:
+            threestudio.warn(
+                "The mesh has holes, most likely at the border of the volume: see whether the "
+                "object fits into system.geometry.radius."
+            )
+        return mesh
 
     def _colors(
         self, points: Float[np.ndarray, "N 3"], normals: Float[np.ndarray, "N 3"]
@@ -102,8 +111,6 @@ class MeshExporter(Exporter):
 
 def _encode(mesh: trimesh.Trimesh, fmt: str, name: str) -> dict[str, bytes]:
     """A mesh's files: names and contents."""
-    if fmt == "usdz":
-        return {f"{name}.usdz": usdz(mesh)}
     if fmt == "obj":
         text, others = trimesh.exchange.obj.export_obj(
             mesh, include_normals=True, return_texture=True, mtl_name=f"{name}.mtl"

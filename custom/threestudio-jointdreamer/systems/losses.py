@@ -81,7 +81,8 @@ def _mesh(out: Output, name: str) -> Any:
     if "mesh" not in out:
         raise ValueError(
             f"system.loss.lambda_{name} is above 0 but this renderer draws no mesh. "
-            f"Use nvdiff-rasterizer, or set system.loss.lambda_{name} to 0."
+            "Use nvdiff-rasterizer or jointdreamer-mesh-renderer, or set "
+            f"system.loss.lambda_{name} to 0."
         )
     return out["mesh"]
 

@@ -1,0 +1,3 @@
+"""A mesh that the user brings, textured by distillation; importing these registers them."""
+
+from . import geometry, renderer  # noqa: F401
