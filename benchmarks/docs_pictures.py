@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 NOTES = DOCS / "results" / "pictures.json"
 TINY = ROOT / "load" / "tiny"
+FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]  # of Chromium
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,28 @@ class Source:
             subprocess.run([*command, "--out", folder], check=True, cwd=ROOT)
             for picture, pattern in self.pictures.items():
                 (made,) = Path(folder).glob(pattern)
-                shutil.copy(made, DOCS / picture)
+                take = photograph if made.suffix == ".html" else shutil.copy
+                take(made, DOCS / picture)
+
+
+def photograph(page: Path, picture: Path) -> None:
+    """The top of a run's page in Chromium, its model half turned to the side."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        view = browser.new_page(viewport={"width": 900, "height": 560})
+        view.goto(page.as_uri())
+        view.locator("model-viewer").evaluate(
+            """async (viewer) => {
+              while (!viewer.loaded) await new Promise(requestAnimationFrame);
+              viewer.autoRotate = false;
+              viewer.resetTurntableRotation(-0.8);
+            }"""
+        )
+        view.wait_for_timeout(2000)
+        view.screenshot(path=picture)
+        browser.close()
 
 
 SD, MVDREAM, WONDER3D = (TINY / name for name in ("stable-diffusion", "mvdream", "wonder3d"))
@@ -56,7 +78,11 @@ WORLD = ROOT / "jointdreamer" / "tinyworld"
 SOURCES = (
     Source(
         "demo",
-        {"demo.png": "demo/*/contact_sheet.png", "curves.png": "demo/*/curves.png"},
+        {
+            "demo.png": "demo/*/contact_sheet.png",
+            "curves.png": "demo/*/curves.png",
+            "page.png": "demo/*/index.html",
+        },
         (ROOT / "configs" / "tiny" / "jointdreamer.yaml", SD, MVDREAM),
     ),
     Source(

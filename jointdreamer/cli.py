@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": ("evaluation.commands:add_evaluate", "measure finished runs, and write a report"),
     "view": ("view", "look at a finished run from any side, in the browser"),
     "curves": ("evaluation.commands:add_curves", "draw a run's logs as curves.png"),
+    "page": ("page", "write a run's index.html: the model, the film, the numbers"),
     "compare": ("evaluation.commands:add_compare", "put the turntables of runs in one picture"),
     "janus": ("janus.command", "count the faces of assets all round"),
     "train-classifier": ("pair_training.command", "train the pair classifier"),

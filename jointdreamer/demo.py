@@ -1,4 +1,4 @@
-"""`jointdreamer demo`: one prompt to a turntable, a contact sheet, a mesh and curves."""
+"""`jointdreamer demo`: one prompt to a page with a turning mesh, its film, curves and numbers."""
 
 import argparse
 import hashlib
@@ -109,7 +109,7 @@ def _show_results(folder: Path) -> None:
     """Gives the results plain names in the run's folder, and prints these."""
     from threestudio_jointdreamer.files import replacing
 
-    from .evaluation.curves import draw_curves
+    from .page import CURVES, write_page
     from .runs import Run
 
     run = Run(folder)
@@ -127,13 +127,11 @@ def _show_results(folder: Path) -> None:
     for name, source in sources.items():
         with replacing(folder / name) as new:
             shutil.copy(source, new)
-    names = [*sources]
-    if any(folder.glob("csv_logs/version_*/metrics.csv")):  # not after very few steps
-        draw_curves(run, folder / "curves.png")
-        names.append("curves.png")
+    page = write_page(folder)
     print()
-    for name in names:
+    for name in filter(lambda name: (folder / name).is_file(), [*sources, CURVES, page.name]):
         print(f"  {name.partition('.')[0].replace('_', ' '):<14} {folder / name}")
+    print(f"\nOpen {page.resolve().as_uri()} in a browser.")
 
 
 def _peak_memory(folder: Path) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.finished_runs import write_run
 from helpers.tiny_run import write_tiny_config
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
@@ -30,10 +31,14 @@ class FakeHost:
         for sub in (folder / "ckpts", save / "it8-export", folder / "csv_logs" / "version_0"):
             sub.mkdir(parents=True, exist_ok=True)
         (folder / "ckpts" / "last.ckpt").touch()
-        (folder / "metrics.json").write_text('{"peak_host_gib": 1.5, "peak_gpu_gib": null}')
+        measured = {"peak_host_gib": 1.5, "peak_gpu_gib": None, "seconds": 3, "device": "cpu"}
+        (folder / "metrics.json").write_text(json.dumps(measured))
         (folder / "csv_logs" / "version_0" / "metrics.csv").write_text(
             "step,train/loss_sds\n0,2.0\n1,1.0"
         )
+        if not (folder / "configs").is_dir():
+            prompt = given.system.prompt_processor.prompt
+            write_run(folder, prompt, [np.zeros((8, 8, 3), np.uint8)] * 9, step=8)
         if "--train" in argv:
             (save / "it8-test.mp4").write_bytes(b"mp4")
             Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(save / "it8-test-contact-sheet.png")
@@ -68,7 +73,8 @@ def test_demo_trains_exports_and_says_where_everything_is(demo, tmp_path, capsys
     assert host.given(0).trainer.max_steps == 8
     assert host.given(1).resume == str(folder / "ckpts" / "last.ckpt")
     printed = capsys.readouterr().out
-    for name in ("turntable.mp4", "contact_sheet.png", "asset.glb", "curves.png"):
+    results = ("turntable.mp4", "contact_sheet.png", "asset.glb", "curves.png", "index.html")
+    for name in results:
         assert (folder / name).stat().st_size > 0 and str(folder / name) in printed
     assert "seconds, peak memory 1.5 GiB" in printed
 

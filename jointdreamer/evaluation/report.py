@@ -142,7 +142,7 @@ def write_report(
         asset_columns=ASSET_COLUMNS,
         shown=shown,
         curves=curves,
-        curves_source=data_uri(draw_methods(curves).encode(), "svg+xml") if curves else "",
+        curves_source=data_uri(draw_methods(curves).encode(), "image/svg+xml") if curves else "",
         sheets=contact_sheets(entries) if compared else {},
         entries=entries,
     )

@@ -38,10 +38,11 @@ def _views(asset: Asset, height: int, count: int) -> list[Image.Image]:
 
 
 def data_uri(content: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    """A file within a page; `kind` is such as image/png."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _encoded(image: Image.Image, kind: str, **options: Any) -> str:
     file = io.BytesIO()
     image.save(file, kind, **options)
-    return data_uri(file.getvalue(), kind.lower())
+    return data_uri(file.getvalue(), f"image/{kind.lower()}")

@@ -1,5 +1,8 @@
 """jointdreamer-mesh-exporter: the surface that is taken, the colours on it, the files."""
 
+import sys
+import zipfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -152,10 +155,55 @@ def test_a_material_without_albedo_is_white(tmp_path):
     assert (np.asarray(mesh.visual.to_color().vertex_colors) == 255).all()
 
 
-def test_a_mesh_that_is_open_at_the_border_is_said(caplog):
+def test_what_the_border_cuts_is_closed_and_said(tmp_path, caplog):
     with caplog.at_level("WARNING"):
-        export(Balls((0.7, 0.0, 0.0, 0.5)))
-    assert "holes" in caplog.text and "system.geometry.radius" in caplog.text
+        files = export(Balls((0.7, 0.0, 0.0, 0.5)), fmt="stl")
+    assert caplog.text.count("cut off") == 1 and "system.geometry.radius=1.0" in caplog.text
+    mesh = load(files, "model.stl", tmp_path)
+    mesh.merge_vertices()
+    assert mesh.is_watertight and mesh.bounds[1, 2] == pytest.approx(1.0)
+    caplog.clear()
+    with caplog.at_level("WARNING"):
+        export(Balls())
+    assert not caplog.text
+
+
+def test_all_formats_at_once(tmp_path):
+    pytest.importorskip("pxr", reason="usd-core writes usdz")
+    files = export(Balls(), fmt="glb,obj,ply,stl,usdz", save_name="ball")
+    assert {Path(name).suffix for name in files} == {
+        *(".glb", ".obj", ".mtl", ".png", ".ply", ".stl", ".usdz")
+    }
+
+
+def test_usdz_is_the_glb_by_another_name_and_complies(tmp_path):
+    pytest.importorskip("pxr", reason="usd-core writes usdz")
+    from pxr import Usd, UsdGeom, UsdShade, UsdValidation
+
+    files = export(Balls((0.0, 0.0, 0.0, 0.4), (0.4, 0.0, 0.0, 0.15)), fmt="glb,usdz")
+    glb = load(files, "model.glb", tmp_path)
+    stage = Usd.Stage.Open(str(tmp_path / "model.usdz"))
+    validators = UsdValidation.ValidationRegistry().GetOrLoadAllValidators()
+    found = UsdValidation.ValidationContext(validators).Validate(stage)
+    assert [error.GetErrorAsString() for error in found] == []
+    assert UsdGeom.GetStageUpAxis(stage) == "Y" and UsdGeom.GetStageMetersPerUnit(stage) == 1
+    mesh = UsdGeom.Mesh(stage.GetPrimAtPath("/Asset/Mesh"))
+    assert np.asarray(mesh.GetPointsAttr().Get()) == pytest.approx(glb.vertices, abs=1e-6)
+    faces = np.asarray(mesh.GetFaceVertexIndicesAttr().Get()).reshape(-1, 3)
+    assert (faces == glb.faces).all()
+    uv = UsdGeom.PrimvarsAPI(mesh).GetPrimvar("st").Get()
+    assert np.asarray(uv) == pytest.approx(glb.visual.uv, abs=1e-6)
+    texture = UsdShade.Shader(stage.GetPrimAtPath("/Asset/Material/Texture"))
+    inside = texture.GetInput("file").Get().resolvedPath.split("[")[1].rstrip("]")
+    with zipfile.ZipFile(tmp_path / "model.usdz") as package:
+        picture = np.asarray(Image.open(package.open(inside)))
+    assert (picture == np.asarray(glb.visual.material.baseColorTexture)).all()
+
+
+def test_usdz_without_openusd_names_the_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pxr", None)
+    with pytest.raises(ValueError, match="fmt=usdz.*pip install usd-core"):
+        export(Balls(), fmt="glb,usdz")
 
 
 @pytest.mark.parametrize(
@@ -164,6 +212,7 @@ def test_a_mesh_that_is_open_at_the_border_is_said(caplog):
         (Balls(), {"fmt": "fbx"}, "system.exporter.fmt='fbx'"),
         (Balls(), {"fmt": "glb,usd"}, "'usd' is unknown"),
         (Balls(isosurface_threshold=1e4), {}, "system.geometry.isosurface_threshold"),
+        (Balls((0.0, 0.0, 0.0, 0.07)), {"smoothing": 4.0}, "system.exporter.smoothing=4.0"),
         (Balls((5.0, 5.0, 5.0, 0.1)), {}, "system.geometry.isosurface_threshold"),
         (Balls((float("nan"), 0.0, 0.0, 0.5)), {}, "not finite"),
         (Sphere(faces=False), {}, "isosurface_outlier_n_faces_threshold"),

@@ -14,6 +14,7 @@ from threestudio.utils.config import parse_structured
 from torch.utils.data import DataLoader, IterableDataset
 
 from ..config_values import check_interval, parse_fields
+from .camera_path import CameraPathDataset, read_keyframes
 from .cameras import camera_batch
 from .sampling import LIGHT_STRATEGIES, sample_cameras
 
@@ -32,12 +33,14 @@ class MultiviewCameraConfig(RandomCameraDataModuleConfig):
         relative_radius: whether `camera_distance_range` is in units of 1/tan(fovy/2), so that an
             object fills the same part of the frame at every field of view (MVDream).
         zoom_range: factor on the field of view after the distance is set; below 1 zooms in.
+        test_camera_path: a JSON file of keyframes, to test along a path and not on the turntable.
     """
 
     n_view: Annotated[int, "[1, inf)"] = 4
     azimuth_span: Annotated[float, "(0, 360]"] = 360.0
     relative_radius: bool = True
     zoom_range: Annotated[tuple[float, float], "(0, inf)"] = (1.0, 1.0)
+    test_camera_path: Annotated[str | None, read_keyframes] = None
 
     # threestudio's, with its defaults but for one object in a batch; here their ranges
     height: PixelsPerStage
@@ -188,7 +191,9 @@ class MultiviewCameraDataModule(pl.LightningDataModule):
         if stage in (None, "fit", "validate"):
             self.val_dataset = RandomCameraDataset(self.cfg, "val")
         if stage in (None, "test", "predict"):
-            self.test_dataset = RandomCameraDataset(self.cfg, "test")
+            path = self.cfg.test_camera_path
+            views = RandomCameraDataset if path is None else CameraPathDataset
+            self.test_dataset = views(self.cfg, "test")
 
     def _batches_trained(self) -> int:
         if self.trainer is None:

@@ -17,8 +17,9 @@ from torch import Tensor
 from ..config_values import parse_fields
 from .surface import decimated, surface, surface_colors
 from .texture import bake, unwrap
+from .usdz import usdz
 
-FORMATS = ("glb", "obj", "ply", "stl")
+FORMATS = ("glb", "obj", "ply", "stl", "usdz")
 TO_Y_UP = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])  # and the front to +z
 CHUNK = 2**14  # texels whose colours are computed at once
 
@@ -40,11 +41,11 @@ class MeshExporter(Exporter):
     """The geometry's largest part, smoothed, with normals and the colours of the render.
 
     Files have y up and the asset's front (azimuth 0) towards +z, as glTF 2.0 section 3.4 has it.
-    `glb` has a base colour texture in a rough, non-metallic material; `obj` comes with .mtl and
-    .png; `ply` has vertex colours; `stl` has none.
+    `glb` and `usdz` have a base colour texture in a rough, non-metallic material; `obj` comes with
+    .mtl and .png; `ply` has vertex colours; `stl` has none.
 
     Raises:
-        ValueError: an unknown format, and, when called, if there is no surface.
+        ValueError: an unknown format, and, when called, no surface, or no usd-core for usdz.
     """
 
     @dataclass
@@ -82,13 +83,7 @@ class MeshExporter(Exporter):
     def _mesh(self) -> trimesh.Trimesh:
         if hasattr(self.geometry, "surface"):  # a mesh that the user brought
             return self.geometry.surface()
-        mesh = decimated(surface(self.geometry, self.cfg.smoothing), self.cfg.n_faces)
-        if not mesh.is_watertight:
-            threestudio.warn(
-                "The mesh has holes, most likely at the border of the volume: see whether the "
-                "object fits into system.geometry.radius."
-            )
-        return mesh
+        return decimated(surface(self.geometry, self.cfg.smoothing), self.cfg.n_faces)
 
     def _colors(
         self, points: Float[np.ndarray, "N 3"], normals: Float[np.ndarray, "N 3"]
@@ -111,6 +106,8 @@ class MeshExporter(Exporter):
 
 def _encode(mesh: trimesh.Trimesh, fmt: str, name: str) -> dict[str, bytes]:
     """A mesh's files: names and contents."""
+    if fmt == "usdz":
+        return {f"{name}.usdz": usdz(mesh)}
     if fmt == "obj":
         text, others = trimesh.exchange.obj.export_obj(
             mesh, include_normals=True, return_texture=True, mtl_name=f"{name}.mtl"

@@ -4,14 +4,17 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import threestudio
 import torch
+import torch.nn.functional as F
 import trimesh
 from jaxtyping import Float
 from torch import Tensor
 
 CHUNK = 2**17  # points whose density is computed at once
-DEPTHS = (0.06, -0.18)  # of the samples along a normal, outside to inside, in radii
-N_SAMPLES = 25
+DEPTHS = (0.06, -0.3)  # of the samples along a ray, outside to inside, in radii
+N_SAMPLES = 20
+N_VIEWS, ELEVATION_DEG = 8, 15.0  # whence a surface's colours are looked at
 
 
 def surface(geometry: Any, smoothing: float) -> trimesh.Trimesh:
@@ -19,8 +22,8 @@ def surface(geometry: Any, smoothing: float) -> trimesh.Trimesh:
 
     A density is noisy where the render does not tell, so its level set is pitted. Therefore
     density / (density + `isosurface_threshold`), which no spike exceeds, is smoothed by a Gaussian
-    of `smoothing` grid cells, and the surface is where that is a half. A geometry without a density
-    gives its own mesh.
+    of `smoothing` grid cells, and the surface is where that is a half; it is closed at the volume's
+    border. A geometry without a density gives its own mesh. One that is cut or open is told.
 
     Raises:
         ValueError: nothing lies above the threshold, or nothing is left.
@@ -36,7 +39,13 @@ def surface(geometry: Any, smoothing: float) -> trimesh.Trimesh:
             "system.geometry.isosurface_outlier_n_faces_threshold, or train for longer."
         )
     parts = trimesh.graph.connected_components(mesh.face_adjacency, min_len=1)
-    return mesh.submesh([max(parts, key=len)], append=True)
+    mesh = mesh.submesh([max(parts, key=len)], append=True)
+    if np.abs(mesh.vertices).max() >= geometry.cfg.radius or not mesh.is_watertight:
+        threestudio.warn(
+            f"The object does not fit into system.geometry.radius={geometry.cfg.radius}: it is cut "
+            "off at the border of the volume. Raise the radius, or train from farther away."
+        )
+    return mesh
 
 
 def _density_surface(geometry: Any, smoothing: float) -> trimesh.Trimesh:
@@ -58,16 +67,19 @@ def _density_surface(geometry: Any, smoothing: float) -> trimesh.Trimesh:
         threshold = float(density[density > 1e-5].mean()) if (density > 1e-5).any() else 1.0
     occupancy = gaussian_filter(density / (density + threshold), smoothing)
     if not occupancy.min() < 0.5 < occupancy.max():
+        remedy = "Set a threshold well between these, or train for longer."
+        if density.min() < threshold < density.max():
+            remedy = f"system.exporter.smoothing={smoothing} leaves nothing of its parts: lower it."
         raise ValueError(
             f"There is no surface at system.geometry.isosurface_threshold={threshold:.4g}: the "
-            f"density lies between {density.min():.4g} and {density.max():.4g}. Set a threshold "
-            "well between these, or train for longer."
+            f"density lies between {density.min():.4g} and {density.max():.4g}. {remedy}"
         )
+    occupancy = np.pad(occupancy, 1)  # closes what the border cuts
     cell = 2 * radius / (resolution - 1)
     v_pos, t_pos_idx, _, _ = marching_cubes(
         occupancy, 0.5, spacing=(cell,) * 3, gradient_direction="ascent", allow_degenerate=False
     )
-    return trimesh.Trimesh(v_pos - radius, t_pos_idx)
+    return trimesh.Trimesh((v_pos - cell - radius).clip(-radius, radius), t_pos_idx)
 
 
 def decimated(mesh: trimesh.Trimesh, n_faces: int) -> trimesh.Trimesh:
@@ -85,22 +97,42 @@ def surface_colors(
     points: Float[Tensor, "N 3"],
     normals: Float[Tensor, "N 3"],
 ) -> Float[Tensor, "N 3"]:
-    """What a ray sees that meets the surface head-on.
+    """What is seen at a surface from all round.
 
-    The colour is composited along the normal as volume rendering does (Max 1995), since the field
-    has a colour everywhere and the one right at a level set was never shown to the prior. A
-    geometry without a density gives its colour at the point.
+    The colour is composited along rays as volume rendering does (Max 1995), since the field has a
+    colour everywhere and the one right at a level set was never shown to the prior. It lies deeper,
+    so each side sees another one at a point; taken is the mean over views of a turn, weighted by
+    the cosine between ray and unit normal as by the pixels that show the point; elsewhere what is
+    seen along the normal. A geometry without a density gives its colour at the point.
     """
     if not hasattr(geometry, "forward_density"):
         return albedo(points)
+    azimuth = torch.arange(0, 360, 360 / N_VIEWS, device=points.device).deg2rad()
+    height = torch.full_like(azimuth, ELEVATION_DEG).deg2rad().tan()
+    views = F.normalize(torch.stack([azimuth.cos(), azimuth.sin(), height], dim=1), dim=1)
+    seen = 1e-4 * _composited(geometry, albedo, points, normals)
+    for view in views:
+        cosine = normals @ view
+        facing = cosine > 0.1
+        color = _composited(geometry, albedo, points[facing], view.expand_as(points[facing]))
+        seen[facing] += cosine[facing, None] * color
+    return (seen[:, :3] / seen[:, 3:].clamp(min=1e-12)).clamp(0, 1)
+
+
+def _composited(
+    geometry: Any,
+    albedo: Callable[[Tensor], Tensor],
+    points: Float[Tensor, "N 3"],
+    directions: Float[Tensor, "N 3"],
+) -> Float[Tensor, "N 4"]:
+    """Colour times opacity, and opacity, of rays that come from where `directions` point."""
     radius = geometry.cfg.radius
     start, end = (depth * radius for depth in DEPTHS)
     depths = torch.linspace(start, end, N_SAMPLES, device=points.device)
-    along = (points[:, None] + depths[:, None] * normals[:, None]).clamp(-radius, radius)  # N S 3
+    along = (points[:, None] + depths[:, None] * directions[:, None]).clamp(-radius, radius)
     density = geometry.forward_density(along.reshape(-1, 3)).reshape(len(points), N_SAMPLES)
     optical_depth = density * (start - end) / (N_SAMPLES - 1)
     before = optical_depth.cumsum(dim=1) - optical_depth
-    weights = torch.exp(-before) * -torch.expm1(-optical_depth)
-    weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-8)
+    weights = (torch.exp(-before) * -torch.expm1(-optical_depth))[..., None]
     colors = albedo(along.reshape(-1, 3)).reshape(along.shape)
-    return (weights[..., None] * colors).sum(dim=1).clamp(0, 1)
+    return torch.cat([(weights * colors).sum(dim=1), weights.sum(dim=1)], dim=1)

@@ -35,6 +35,7 @@ class JointDreamer(ViewingMixin, BaseLift3DSystem):
     class Config(BaseLift3DSystem.Config):
         # every how many steps the guidance's pictures are saved; 0: never
         guidance_eval_step: Annotated[int, "[0, inf)"] = 0
+        transparent_film: bool = False  # the test's film without its background, too
         # null: no fading
         geometry_fading: Annotated[dict | None, GeometryFadingConfig] = None
         loss: Annotated[dict, LossWeights] = field(default_factory=dict)

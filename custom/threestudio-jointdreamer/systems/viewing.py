@@ -1,11 +1,13 @@
 """What a run shows of itself: validation grids, guidance pictures, the test turntable."""
 
 import os
+from pathlib import Path
 from typing import Any
 
+import imageio.v2 as imageio
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
@@ -16,6 +18,8 @@ from .picture_grid import picture_grid, save_picture, to_tile
 from .turntable import SHEET_AZIMUTHS, contact_sheet, nearest_views
 
 TURN_SECONDS = 4
+VP9 = {"codec": "libvpx-vp9", "pixelformat": "yuva420p", "macro_block_size": 1, "quality": None}
+VP9["output_params"] = ["-crf", "24", "-b:v", "0", "-deadline", "good", "-cpu-used", "4"]
 
 
 class ViewingMixin:
@@ -23,7 +27,8 @@ class ViewingMixin:
 
     `it{step}-val.png`: all validation views, rows render, normal (if any), opacity.
     `it{step}-train.png`: what the guidance saw and predicted.
-    `it{step}-test/`, `.mp4`, `-contact-sheet.png`: the turntable.
+    `it{step}-test/`, `.mp4`, `-contact-sheet.png`: the turntable; `it{step}-path/`, `.mp4`: along
+    `data.test_camera_path`. Beside either, with `transparent_film`: `-transparent/`, `.webm`.
     """
 
     def on_validation_epoch_start(self) -> None:
@@ -80,7 +85,7 @@ class ViewingMixin:
 
     @property
     def _turntable(self) -> str:
-        return f"it{self.true_global_step}-test"
+        return f"it{self.true_global_step}-{getattr(self.dataset, 'name', 'test')}"
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         out = self(batch)
@@ -92,6 +97,9 @@ class ViewingMixin:
             name="test_step",
             step=self.true_global_step,
         )
+        if self.cfg.transparent_film:
+            path = f"{self._turntable}-transparent/{int(batch['index'][0])}.png"
+            save_picture(self.get_save_path(path), Image.fromarray(without_background(out)))
 
     def on_test_epoch_end(self) -> None:
         self.trainer.strategy.barrier()  # other devices render some of the views
@@ -99,15 +107,23 @@ class ViewingMixin:
 
     @rank_zero_only
     def _finish_turntable(self, views: Dataset) -> None:
+        fps = getattr(views, "fps", max(1, round(len(views) / TURN_SECONDS)))
         self.save_img_sequence(
             self._turntable,
             self._turntable,
             r"(\d+)\.png",
             save_format="mp4",
-            fps=max(1, round(len(views) / TURN_SECONDS)),
+            fps=fps,
             name="test",
             step=self.true_global_step,
         )
+        if self.cfg.transparent_film:
+            folder = Path(self.get_save_path(f"{self._turntable}-transparent"))
+            frames = [np.asarray(Image.open(folder / f"{i}.png")) for i in range(len(views))]
+            with replacing(self.get_save_path(f"{self._turntable}.webm")) as path:
+                imageio.mimwrite(path, frames, fps=fps, **VP9)
+        if not self._turntable.endswith("-test"):
+            return
         azimuths = [float(views[index]["azimuth"]) for index in range(len(views))]
         chosen = nearest_views(azimuths, SHEET_AZIMUTHS)
         tiles = [self._test_render(index, views[index]["width"]) for index in chosen]
@@ -125,3 +141,17 @@ class ViewingMixin:
         path = os.path.join(self.get_save_dir(), self._turntable, f"{index}.png")
         with Image.open(path) as frame:
             return np.asarray(frame.convert("RGB"))[:, :width]
+
+
+def without_background(out: dict[str, Float[Tensor, "1 H W C"]]) -> UInt8[np.ndarray, "H W 4"]:
+    """A renderer's picture as sRGB that is not multiplied by its opacity, and that.
+
+    Raises:
+        ValueError: the renderer does not say what is behind.
+    """
+    if not {"comp_rgb_bg", "opacity"} <= out.keys():
+        raise ValueError("system.transparent_film=true needs a renderer that gives comp_rgb_bg.")
+    opacity = out["opacity"][0]
+    foreground = out["comp_rgb"][0] - (1 - opacity) * out["comp_rgb_bg"][0]
+    rgba = torch.cat([foreground / opacity.clamp(min=1e-3), opacity], dim=-1)
+    return rgba.clamp(0, 1).mul(255).round().to("cpu", torch.uint8).numpy()
