@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,8 @@ def write_page(folder: Path, detector: str = "auto") -> Path:
     cfg = OmegaConf.load(folder / CONFIG)
     with suppress(FileNotFoundError, ValueError):  # very few steps log nothing
         draw_curves(run, folder / CURVES)
-    camera = {key: OmegaConf.select(cfg, f"data.eval_{key}") for key in CAMERA}
+    select = partial(OmegaConf.select, cfg, throw_on_resolution_failure=False)
+    camera = {key: select(f"data.eval_{key}") for key in CAMERA}
     files = _files(run)
 
     def embedded(ending: str, kind: str) -> str:
@@ -80,9 +82,9 @@ def write_page(folder: Path, detector: str = "auto") -> Path:
         viewer=VIEWER.read_text(encoding="utf-8"),
         camera=camera if None not in camera.values() else None,
         numbers={
-            **{name: OmegaConf.select(cfg, key) for name, key in SETTINGS.items()},
+            **{name: select(key) for name, key in SETTINGS.items()},
             **_measured(run),
-            "faces": _faces(run, cfg, detector),
+            "faces": _faces(run, select(SETTINGS["2D prior"]), detector),
         },
         settings=OmegaConf.to_yaml(cfg),
         files={path.relative_to(folder).as_posix(): path.stat().st_size for path in files},
@@ -128,15 +130,12 @@ def _measured(run: Run) -> dict[str, Any]:
     return found
 
 
-def _faces(run: Run, cfg: Any, detector: str) -> str | None:
-    from omegaconf import OmegaConf
-
+def _faces(run: Run, prior: str | None, detector: str) -> str | None:
     from .janus.detectors import find_detector
     from .janus.meter import judge
     from .janus.views import read_turntable
 
-    tiny = "load/tiny" in str(OmegaConf.select(cfg, SETTINGS["2D prior"]))
-    if detector == "off" or detector == "auto" and not tiny:
+    if detector == "off" or detector == "auto" and "load/tiny" not in str(prior):
         return None
     views = read_turntable(run.newest("test"))
     try:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import threestudio
+from helpers.finished_runs import write_run
 from PIL import Image
 from threestudio.models.geometry.implicit_volume import ImplicitVolume
 
@@ -79,7 +80,23 @@ def test_page_is_whole_without_a_network_and_its_links_lead_to_files(run):
         assert text in shown
 
 
+def test_a_page_of_gaussians_shows_the_film_alone_and_faces_where_asked(tmp_path, capsys):
+    frames = [np.full((16, 16, 3), 100, np.uint8)] * 13
+    run = write_run(tmp_path / "run", "a cat", frames)
+    (run / "save" / "it20-test.mp4").write_bytes(b"film")
+    (run / "save" / "it20-export").mkdir()
+    (run / "save" / "it20-export" / "model.glb").write_bytes(b"glTF KHR_gaussian_splatting")
+    assert main(["page", str(run), "--janus", "tiny"]) == 0
+    assert capsys.readouterr().out.strip() == str(run / "index.html")
+    page = (run / "index.html").read_text(encoding="utf-8")
+    assert "model-viewer" not in page.partition("</style>")[2] and "data:video/mp4" in page
+    assert 'href="save/it20-export/model.glb"' in page and "<dt>faces<dd>no face" in page
+    assert main(["page", str(tmp_path)]) == 2
+    assert "Is " in capsys.readouterr().err
+
+
 def test_the_mesh_looks_like_the_volume_from_eight_sides(run):
+    pytest.importorskip("embreex", reason="casts the rays")
     rows = compare(Run(run))
     assert [row["azimuth"] for row in rows] == list(range(0, 360, 45))
     assert min(row["psnr_db"] for row in rows) > 27

@@ -91,6 +91,15 @@ def test_export_writes_a_textured_mesh(trained, launch):
     assert len(mesh.faces) > 100 and mesh.visual.material.baseColorTexture.size == (128, 128)
 
 
+def test_a_film_along_a_path_without_its_background(trained, launch, tmp_path):
+    (tmp_path / "path.json").write_text('[{"azimuth": 0}, {"azimuth": 90, "elevation": 60}]')
+    more = ["system.transparent_film=true", f"data.test_camera_path={tmp_path / 'path.json'}"]
+    tested = launch(arguments("test", STEPS, f"resume={trained.ckpt}", *more))
+    names = {path.name for path in tested.save_dir.glob(f"it{STEPS}-path*")}
+    ends = ("", ".mp4", "-transparent", ".webm")
+    assert names == {f"it{STEPS}-path{end}" for end in ends}
+
+
 def test_our_launcher_trains_there_without_touching_the_checkout(trained, checkout, launch_ours):
     before = listing(checkout)
     ours = launch_ours(arguments("train", STEPS), env=KERNELS)
