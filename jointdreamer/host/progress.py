@@ -1,6 +1,7 @@
 """Progress of a Lightning run: Lightning's bar on a terminal, plain lines in a log."""
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -36,7 +37,7 @@ class StepLines(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._step = trainer.global_step
-        self._advance = log_lines("Training", trainer.max_steps, self._step, sys.stdout)
+        self._advance = _lines(trainer, "Training", trainer.max_steps, self._step)
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         metrics = trainer.progress_bar_metrics.items()
@@ -45,10 +46,17 @@ class StepLines(Callback):
         self._step = trainer.global_step
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._advance = log_lines("Testing", sum(trainer.num_test_batches), stream=sys.stdout)
+        self._advance = _lines(trainer, "Testing", sum(trainer.num_test_batches))
 
     def on_test_batch_end(self, *args) -> None:
         self._advance()
+
+
+def _lines(trainer: Trainer, description: str, total: float, done: float = 0) -> Callable:
+    """Of the first device's process; the others say nothing."""
+    if not trainer.is_global_zero:
+        return lambda *args: None
+    return log_lines(description, total, done, sys.stdout)
 
 
 def progress_callback() -> ProgressBar | StepLines:

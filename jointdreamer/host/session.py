@@ -145,6 +145,11 @@ def experiment(options: Options, n_gpus: int, stack: ExitStack) -> DictConfig:
             time.sleep(0.1)  # until the clock gives it a name of its own
     if differing := _differing(run_config(raw.get("resume")), cfg):
         rank_zero_info(f"Other settings than the run's: {differing}.")
+    if options.action == "train" and (was := _devices(raw.get("resume"))) not in (None, n_gpus):
+        rank_zero_info(
+            f"On {n_gpus} device{'s' * (n_gpus != 1)}, before on {was}: a step sees {n_gpus} x "
+            "data.batch_size views, and draws other cameras and noises."
+        )
     return cfg
 
 
@@ -174,6 +179,12 @@ def resolved(raw: DictConfig, **fixed: Any) -> DictConfig:
     cfg = load_config(OmegaConf.to_yaml(raw), from_string=True, **fixed)
     check_combinations(cfg)
     return cfg
+
+
+def _devices(resume: str | None) -> int | None:
+    """How many the run that `resume` names or lies in was last trained on."""
+    path = config_file(resume) if resume else None
+    return None if path is None else OmegaConf.load(path).get("n_gpus")
 
 
 def _differing(before: DictConfig, now: DictConfig) -> str:

@@ -87,6 +87,7 @@ def test_a_renderer_of_whole_pictures_is_refused(system):
         render_in_chunks(
             lambda **batch: {"comp_rgb": torch.zeros(2, 8, 8, 3)},
             system.background,
+            [],
             system.batch,
             16,
         )

@@ -7,13 +7,12 @@ graph, to take its share of that gradient to the parameters.
 
 import math
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 OF_SAMPLES = ("normal", "t_dirs", "weights")  # along rays, [M ...], for the losses
 PICTURES = ("comp_rgb", "opacity", "z_variance", "comp_normal")  # [B H W C]
@@ -22,15 +21,17 @@ PICTURES = ("comp_rgb", "opacity", "z_variance", "comp_normal")  # [B H W C]
 def render_in_chunks(
     renderer: Callable[..., Mapping[str, Any]],
     background: Callable[..., Tensor],
+    parameters: Sequence[Tensor],
     batch: Mapping[str, Any],
     n_rays: int,
-) -> dict[str, Tensor]:
+) -> dict[str, Any]:
     """What `renderer(**batch)` returns; of several parts, those of `PICTURES` and `OF_SAMPLES`.
 
     The background is drawn once, and every part gets the same of Python's random numbers: one
     colour and one shading for all views, as in one piece. Where rays are sampled is drawn anew.
 
     Args:
+        parameters: that get gradients.
         n_rays: of a part at most; it has one row of every view at least.
 
     Raises:
@@ -41,15 +42,17 @@ def render_in_chunks(
     if n_parts == 1:
         return dict(renderer(**batch))
     behind = background(dirs=batch["rays_d"])
-    if torch.is_grad_enabled() and not behind.requires_grad:
-        behind = behind.detach().requires_grad_()  # without, the checkpoint has no gradient to take
+    seeds = torch.randint(2**62, (n_parts,)).tolist()
     drawn = random.getstate()
     names: list[str] = []
 
     def render(rows: slice, behind: Tensor) -> tuple[Tensor, ...]:
+        """The same again at every call."""
         random.setstate(drawn)
         rays = {key: batch[key][:, rows] for key in ("rays_o", "rays_d")}
-        out = renderer(**{**batch, **rays, "bg_color": behind})
+        with torch.random.fork_rng([behind.device] if behind.is_cuda else []):
+            torch.manual_seed(seeds[rows.start])
+            out = renderer(**{**batch, **rays, "bg_color": behind})
         if out["comp_rgb"].shape[:3] != behind.shape[:3]:
             raise ValueError(
                 f"system.render_chunk={n_rays} is for nerf-volume-renderer: "
@@ -59,12 +62,38 @@ def render_in_chunks(
         return tuple(out[name] for name in names)
 
     rows = [slice(first, None, n_parts) for first in range(n_parts)]  # each from top to bottom
-    deferred = partial(checkpoint, render, use_reentrant=True)
-    render_part = deferred if torch.is_grad_enabled() else render
-    parts = [render_part(part, behind[:, part]) for part in rows]
+    parts = [Deferred.apply(partial(render, part), behind[:, part], *parameters) for part in rows]
     order = torch.cat([torch.arange(height, device=behind.device)[part] for part in rows]).argsort()
     out = {}
     for name, values in zip(names, zip(*parts, strict=True), strict=True):
         picture = name in PICTURES
         out[name] = torch.cat(values, dim=1)[:, order] if picture else torch.cat(values)
     return out
+
+
+class Deferred(torch.autograd.Function):
+    """`function(x)` without a graph, which the backward pass computes again with one.
+
+    Gradients of the parameters are returned and not accumulated on the way, as a reentrant
+    `torch.utils.checkpoint` would: DistributedDataParallel takes each of them once.
+    """
+
+    @staticmethod
+    @torch.amp.custom_fwd(device_type="cuda")
+    def forward(ctx, function: Callable, x: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
+        ctx.function = function
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, *parameters)
+        return function(x)
+
+    @staticmethod
+    @torch.amp.custom_bwd(device_type="cuda")
+    def backward(ctx, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        x, *parameters = ctx.saved_tensors
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            out = ctx.function(x)
+        pairs = zip(out, grads, strict=True)
+        known = [(y, grad) for y, grad in pairs if grad is not None and y.requires_grad]
+        outputs, grads = zip(*known, strict=True)
+        return None, *torch.autograd.grad(outputs, [x, *parameters], grads, allow_unused=True)

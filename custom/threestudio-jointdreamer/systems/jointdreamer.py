@@ -100,7 +100,9 @@ class JointDreamer(ViewingMixin, BaseLift3DSystem):
     def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
         if self.cfg.render_chunk == 0:
             return self.renderer(**batch)
-        return render_in_chunks(self.renderer, self.background, batch, self.cfg.render_chunk)
+        trained = [p for p in self.parameters() if p.requires_grad]
+        chunk = self.cfg.render_chunk
+        return render_in_chunks(self.renderer, self.background, trained, batch, chunk)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         out = self(batch)

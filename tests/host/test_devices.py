@@ -1,0 +1,70 @@
+"""One asset on several devices, here two processes of a CPU."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.real_threestudio import ROOT, run_launch
+from helpers.tiny_run import tiny_config
+from omegaconf import OmegaConf
+
+from jointdreamer.host.launcher import run
+
+STEP = ["trainer.max_steps=1", "checkpoint.every_n_train_steps=1"]
+TWO = ["trainer.devices=2", "trainer.enable_progress_bar=true", "trainer.accelerator=cpu"]
+CHUNKS = ["system.render_chunk=64", "system.guidance.memory=low"]
+
+
+def state(ckpt: str | Path) -> dict[str, torch.Tensor]:
+    return torch.load(ckpt, weights_only=True)["state_dict"]
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory, sd_folder, mv_folder):
+    """`command(name, *more)`: a step of a run from one and the same start."""
+    root = tmp_path_factory.mktemp("devices")
+    content = tiny_config(sd_folder, mv_folder, root)
+    content["system"]["optimizer"] = {"name": "SGD", "args": {"lr": 1.0e-4}}
+    content["system"]["geometry_fading"] = None
+    content["system"]["renderer"] |= {"grid_prune": False, "randomized": False}
+    config = root / "config.yaml"
+    OmegaConf.save(OmegaConf.create(content), config)
+    start = run(["--config", str(config), "--train", "name=start", *STEP])["ckpt"]
+
+    def command(name: str, *more: str) -> list[str]:
+        own = [f"name={name}", f"system.weights={start}", f"exp_root_dir={root}"]
+        return ["--config", str(config), "--train", *own, *STEP, *more]
+
+    return command
+
+
+@pytest.fixture(scope="module")
+def on_two(command):
+    """Its log, and its run's folder."""
+    args = command("two", *TWO, *CHUNKS)
+    root = next(arg.partition("=")[2] for arg in args if arg.startswith("exp_root_dir="))
+    log = run_launch(args, ROOT, Path(root)).log
+    return log, Path(root, "two", "run")
+
+
+def test_a_step_is_the_mean_of_the_devices_own_steps(command, on_two):
+    """Each draws its own cameras, timesteps and noises, by the seeds 7 and 8."""
+    singles = [state(run(command(f"seed-{s}", f"seed={s}", *CHUNKS))["ckpt"]) for s in (7, 8)]
+    found = state(on_two[1] / "ckpts" / "last.ckpt")
+    moved = 0.0
+    for name, value in found.items():
+        first, second = (single[name] for single in singles)
+        if value.is_floating_point() and "geometry" in name:
+            torch.testing.assert_close(value, (first + second) / 2, rtol=1e-5, atol=1e-7)
+            moved = max(moved, (first - second).abs().max().item())
+    assert moved > 1e-5
+
+
+def test_progress_is_told_once(on_two):
+    assert on_two[0].count("Testing: 1/") == 1
+
+
+def test_another_number_of_devices_is_told_with_what_it_changes(on_two, caplog):
+    caplog.set_level("INFO", logger="pytorch_lightning.utilities.rank_zero")
+    run(["--train", f"resume={on_two[1]}", "trainer.max_steps=2", "trainer.devices=1"])
+    assert "On 1 device, before on 2: a step sees 1 x data.batch_size views" in caplog.text
