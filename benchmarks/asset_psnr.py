@@ -7,7 +7,6 @@ The mesh is rendered without light, as a material of colours alone is.
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -50,20 +49,10 @@ def render(
     return seen.reshape(size, SAMPLES, size, SAMPLES, 4).mean(axis=(1, 3))
 
 
-def turntable_camera(azimuth_deg: float, data: Any) -> Float[np.ndarray, "4 4"]:
-    """A turntable's camera to the world of exported meshes, `data` being the run's."""
-    from threestudio_jointdreamer.data.cameras import look_at, orbit
-    from threestudio_jointdreamer.exporters.mesh_exporter import TO_Y_UP
-
-    place = (data.eval_elevation_deg, azimuth_deg, data.eval_camera_distance)
-    position = orbit(*(torch.tensor([float(number)]) for number in place))
-    c2w = look_at(position, torch.zeros(1, 3), torch.tensor([[0.0, 0.0, 1.0]]))[0].numpy()
-    c2w[:3] = TO_Y_UP @ c2w[:3]
-    return c2w
-
-
 def compare(run: Run) -> list[dict[str, object]]:
     """A row for each side: PSNR in dB, and the outline's share of the squared error."""
+    from threestudio_jointdreamer.data.cameras import look_at, orbit
+    from threestudio_jointdreamer.exporters.mesh_exporter import TO_Y_UP
     from threestudio_jointdreamer.systems.turntable import nearest_views
 
     data = OmegaConf.load(run.folder / CONFIG).data
@@ -71,11 +60,15 @@ def compare(run: Run) -> list[dict[str, object]]:
     views = turntable(run.newest("test"))
     rows = []
     for index in nearest_views(views.azimuths_deg, AZIMUTHS):
+        place = (data.eval_elevation_deg, views.azimuths_deg[index], data.eval_camera_distance)
+        position = orbit(*(torch.tensor([float(number)]) for number in place))
+        c2w = look_at(position, 0 * position, torch.tensor([[0.0, 0.0, 1.0]]))[0].numpy()
+        c2w[:3] = TO_Y_UP @ c2w[:3]
         wanted = read_picture(views.paths[index], views.aspect or 1) / 255
-        c2w = turntable_camera(views.azimuths_deg[index], data)
         seen = render(mesh, c2w, np.radians(data.eval_fovy_deg), len(wanted))
-        rgb, opacity = seen[..., :3], seen[..., 3:]
-        error = (rgb + (1 - opacity) * wanted[0, 0] - wanted) ** 2  # the corner shows no asset
+        opacity = seen[..., 3:]
+        behind = (1 - opacity) * wanted[0, 0]  # the corner shows no asset
+        error = (seen[..., :3] + behind - wanted) ** 2
         inside = binary_erosion(opacity[..., 0] == 1, iterations=OUTLINE)
         row = {"run": run.folder.name, "azimuth": round(views.azimuths_deg[index]) % 360}
         row["psnr_db"] = round(-10 * np.log10(error.mean()), 2)

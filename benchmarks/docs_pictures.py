@@ -61,12 +61,11 @@ def photograph(page: Path, picture: Path) -> None:
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         view = browser.new_page(viewport={"width": 900, "height": 560})
         view.goto(page.as_uri())
-        view.locator("model-viewer").evaluate(
-            """async (viewer) => {
-              while (!viewer.loaded) await new Promise(requestAnimationFrame);
-              viewer.autoRotate = false;
-              viewer.resetTurntableRotation(-0.8);
-            }"""
+        model = view.locator("model-viewer")
+        while not model.evaluate("viewer => viewer.loaded"):
+            view.wait_for_timeout(100)
+        model.evaluate(
+            "viewer => (viewer.autoRotate = false) || viewer.resetTurntableRotation(-0.8)"
         )
         view.wait_for_timeout(2000)
         view.screenshot(path=picture)
