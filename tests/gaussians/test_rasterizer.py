@@ -89,7 +89,7 @@ def gradients(pictures: torch.Tensor, gaussians: Gaussians, features: torch.Tens
     return torch.autograd.grad((weights * pictures).sum(), leaves)
 
 
-@pytest.mark.parametrize("at_once", [2**22, 200])
+@pytest.mark.parametrize("at_once", [2**18, 200])
 def test_pictures_and_gradients_are_those_of_a_loop_over_pixels(monkeypatch, at_once):
     monkeypatch.setattr(rasterizer, "MAX_PAIRS", at_once)
     gaussians, features = scene()

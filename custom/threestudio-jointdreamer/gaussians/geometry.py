@@ -103,7 +103,7 @@ class GaussianGeometry(BaseGeometry):
         opacity = self.opacities[:, 0].sigmoid()
         row = torch.arange(len(opacity), device=opacity.device)
         live = (row < self.count) & (opacity > DEAD)
-        self.count.copy_((self.count * 1.05).long().clamp(max=len(row)))
+        self.count.copy_((self.count + self.count // 20).clamp(max=len(row)))
         free = row[(row < self.count) & ~live]
         if len(free) == 0 or not live.any():
             return

@@ -17,7 +17,7 @@ BLUR, NEAR = 0.3, 0.01  # pixels²; world units, and nothing nearer to the camer
 MAX_ALPHA, MIN_ALPHA = 0.999, 1 / 255  # what covers less of a pixel is left out,
 MIN_TRANSMITTANCE = 1e-4  # and so is what would leave less behind it
 FRAME = 1.3  # half fields of view within which the projection is linearised
-MAX_PAIRS = 2**22  # of Gaussians and pixels that PyTorch looks at, at once
+MAX_PAIRS = 2**18  # of Gaussians and pixels that PyTorch looks at, at once
 
 
 @dataclass
