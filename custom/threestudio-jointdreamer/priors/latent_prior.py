@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -33,7 +33,7 @@ class LatentPrior:
         self,
         unet: UNet2DConditionModel,
         schedule: NoiseSchedule,
-        vae: AutoencoderKL | None = None,
+        vae: AutoencoderKL | AutoencoderTiny | None = None,
         condition_channels: int = 0,
     ) -> None:
         self.unet = unet
@@ -49,7 +49,7 @@ class LatentPrior:
                 f"The UNet takes {self.latent_channels} latent channels but the VAE makes "
                 f"{vae.config.latent_channels}: load both from one model's folder."
             )
-        if vae is not None:
+        if isinstance(vae, AutoencoderKL):
             _use_fast_attention(vae)
 
     @property
@@ -80,11 +80,13 @@ class LatentPrior:
 
         def encode(rgb: Tensor, noise: Tensor | None = None) -> Tensor:
             resized = resize(rgb, size * self.downsampling)
-            posterior = self.vae.encode((resized * 2 - 1).to(self.dtype)).latent_dist
-            if noise is None:
-                latents = posterior.sample()
+            encoded = self.vae.encode((resized * 2 - 1).to(self.dtype))
+            if "latents" in encoded:  # an AutoencoderTiny's, which draws nothing
+                latents = encoded.latents
+            elif noise is None:
+                latents = encoded.latent_dist.sample()
             else:
-                latents = posterior.mean + posterior.std * noise
+                latents = encoded.latent_dist.mean + encoded.latent_dist.std * noise
             return (latents * self.vae.config.scaling_factor).to(rgb.dtype)
 
         if chunk is None:

@@ -3,7 +3,7 @@
 from typing import Any, TypeVar
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 from torch import nn
 
 from ..weights.assembling import without_reports
@@ -13,6 +13,7 @@ from .schedule import NoiseSchedule
 
 KEY = "pretrained_model_name_or_path"
 HALF = (torch.float16, torch.bfloat16)
+VAES = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
 Model = TypeVar("Model", bound=nn.Module)
 
 
@@ -22,6 +23,7 @@ def load_prior(
     half_precision_weights: bool = True,
     vae_from: str | None = None,
     key: str = KEY,
+    vae_key: str | None = None,
 ) -> LatentPrior:
     """A frozen latent prior in inference mode.
 
@@ -30,8 +32,9 @@ def load_prior(
             name of either on the hub (`owner/name`, `owner/name/file.pt`). Relative paths are
             looked up in the working directory, then in the repository.
         half_precision_weights: fp16 on a GPU. The CPU always computes in fp32.
-        vae_from: such a name with a VAE, mostly the same one; None loads no VAE.
-        key: the config key to name in errors.
+        vae_from: such a name with a VAE, mostly the same one, or of a folder that is one, an
+            `AutoencoderKL` or `AutoencoderTiny`; None loads no VAE.
+        key, vae_key: the config keys to name in errors; of the VAE the same one by default.
 
     Raises:
         FileNotFoundError: a folder, a file, or a hub name that cannot be fetched.
@@ -45,8 +48,21 @@ def load_prior(
     schedule = read_schedule(model)
     if vae_from is None:
         return LatentPrior(unet, schedule)
-    of_vae = model if own_vae else open_model(vae_from, key, ["vae"], half)
-    return LatentPrior(unet, schedule, of_vae.load(AutoencoderKL, "vae", device, dtype))
+    of_vae = model if own_vae else _open_vae(vae_from, vae_key or key, half)
+    part = "vae" if of_vae.has("vae") else ""
+    config, _ = contents = of_vae.read(part)
+    name = config.get("_class_name", "AutoencoderKL")
+    if name not in VAES:
+        raise ValueError(
+            f"{of_vae.described} holds a {name}: use a VAE of the class {' or '.join(VAES)}."
+        )
+    return LatentPrior(unet, schedule, of_vae.load(VAES[name], part, device, dtype, contents))
+
+
+def _open_vae(name_or_path: str, key: str, half: bool) -> NamedModel:
+    """A model with a part `vae`, or a folder that is a VAE."""
+    part = "vae" if has_part(name_or_path, "vae", key) else ""
+    return open_model(name_or_path, key, [part], half)
 
 
 def load_model(
