@@ -1,22 +1,21 @@
 """The page in a browser, and where it listens."""
 
-import os
 import shutil
 import socket
+import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+import time
 from io import BytesIO
 from math import radians
-from signal import SIGINT
 
 import numpy as np
 import pytest
+from helpers.real_threestudio import ROOT
 from helpers.tiny_run import write_tiny_config
 from omegaconf import OmegaConf
 from PIL import Image
 
 from jointdreamer.host.checkpoints import read_checkpoint
-from jointdreamer.host.launcher import run
 from jointdreamer.host.options import parse_arguments
 from jointdreamer.viewer.page import Page
 from jointdreamer.viewer.rendering import Viewpoint
@@ -59,6 +58,15 @@ def look_and_stop(port: int, profile) -> None:
         browser.close()
 
 
+def wait_for(port: int, running: subprocess.Popen) -> None:
+    """Until the run listens there, or has ended."""
+    while running.poll() is None:
+        try:
+            return socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            time.sleep(0.2)
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to look with")
 def test_a_browser_sees_a_run_pauses_it_changes_it_and_stops_it(tmp_path, sd_folder, mv_folder):
     pytest.importorskip("playwright", reason="playwright, which drives the browser, is missing.")
@@ -68,12 +76,15 @@ def test_a_browser_sees_a_run_pauses_it_changes_it_and_stops_it(tmp_path, sd_fol
     many = {"max_steps": 100_000, "val_check_interval": 100_000}
     changes = {"trainer": many, "system": {"guidance_eval_step": 2}}
     config = write_tiny_config(tmp_path / "config.yaml", sd_folder, mv_folder, **changes)
-    with ThreadPoolExecutor(1) as pool:
-        looked = pool.submit(look_and_stop, port, tmp_path / "profile")
-        looked.add_done_callback(lambda look: look.exception() and os.kill(os.getpid(), SIGINT))
-        with pytest.raises(SystemExit, match="130"):
-            run(["--config", str(config), "--train", "--view", "--view-port", str(port)])
-        looked.result()
+    command = [sys.executable, "launch.py", "--config", str(config), "--train"]
+    command += ["--view", "--view-port", str(port)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as running:
+        try:
+            wait_for(port, running)
+            look_and_stop(port, tmp_path / "profile")
+            assert running.wait(60) == 130
+        finally:
+            running.kill()
     trial = tmp_path / "outputs" / "tiny" / "run"
     step = read_checkpoint(trial / "ckpts" / "last.ckpt")["global_step"]
     weight = OmegaConf.load(trial / "configs" / "parsed.yaml").system.guidance[ENERGY]
