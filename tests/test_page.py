@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import threestudio
+from helpers.browser import needs_chromium, new_page
 from helpers.finished_runs import write_run
 from PIL import Image
 from threestudio.models.geometry.implicit_volume import ImplicitVolume
@@ -20,10 +21,6 @@ from jointdreamer.runs import Run, read_picture
 
 PROMPT = 'a red bear, <i>5" & small</i>'
 SIZE = 64
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = """--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run
-    --disable-background-networking --disable-component-update --disable-sync
-    --use-angle=swiftshader --enable-unsafe-swiftshader""".split()
 VALIDATE = """
 const fs = require('fs'), validator = require('gltf-validator');
 validator.validateBytes(new Uint8Array(fs.readFileSync(process.argv[1])))
@@ -118,16 +115,11 @@ def test_khronos_finds_no_error_in_the_glb(run, tmp_path):
     assert report["issues"]["numErrors"] == report["issues"]["numWarnings"] == 0, report["issues"]
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to look with")
+@needs_chromium
 def test_a_browser_shows_the_model_as_the_run_renders_it(run, tmp_path):
     """The mesh is lit there, so colours are near and not the same."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="drives the browser")
     stray, errors = [], []
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch_persistent_context(
-            tmp_path, executable_path=CHROMIUM, args=FLAGS
-        )
-        page = browser.new_page()
+    with new_page(tmp_path) as page:
         page.on("request", lambda request: stray.append(request.url))
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto((run / "index.html").as_uri())
@@ -135,7 +127,6 @@ def test_a_browser_shows_the_model_as_the_run_renders_it(run, tmp_path):
         assert model.evaluate(TURNS) == "it turns"
         page.wait_for_timeout(500)
         model.screenshot(path=str(run / "screenshot.png"))
-        browser.close()
     assert not errors and all(url.startswith(("file:", "data:", "blob:")) for url in stray)
     frame = read_picture(Run(run).newest("test") / "0.png")
     with Image.open(run / "screenshot.png") as picture:

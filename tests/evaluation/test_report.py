@@ -3,13 +3,13 @@
 import base64
 import io
 import re
-import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.browser import CHROMIUM, FLAGS, needs_chromium
 from helpers.finished_runs import write_run
 from PIL import Image
 
@@ -18,9 +18,6 @@ from jointdreamer.evaluation.measure import Evaluation
 from jointdreamer.evaluation.report import write_report
 from jointdreamer.evaluation.rows import AssetRow, by_method
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
 ROW = AssetRow("", "", 0, "", 20, 8, "tiny", 0.0, 50.0, 1, 4, 0.1, 1, 8, "60", False, False)
 
 
@@ -63,13 +60,13 @@ def test_every_picture_can_be_decoded(report):
     assert [picture.convert("RGB").size for picture in pictures] == [(576, 192), (144, 96)] * 2
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to look with")
+@needs_chromium
 def test_a_click_sorts_by_number_and_a_second_one_turns_the_order(report):
     page = report.read_text()
     for clicks, expected in ((1, ["9.50", "10.25"]), (2, ["10.25", "9.50"])):
         click = 'document.querySelector("#assets [data-key=clip_score] button").click();' * clicks
         report.write_text(page.replace("</html>", f"<script>{click}</script></html>"))
-        command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+        command = [CHROMIUM, *FLAGS, "--dump-dom"]
         command += ["--virtual-time-budget=3000", report.as_uri()]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
         table = done.stdout.partition('id="assets"')[2]

@@ -1,6 +1,5 @@
 """The page in a browser, and where it listens."""
 
-import shutil
 import socket
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from math import radians
 
 import numpy as np
 import pytest
+from helpers.browser import needs_chromium, new_page
 from helpers.real_threestudio import ROOT
 from helpers.tiny_run import write_tiny_config
 from omegaconf import OmegaConf
@@ -22,22 +22,12 @@ from jointdreamer.viewer.rendering import Viewpoint
 
 pytest.importorskip("viser", reason="viser is missing.")
 VIEW = Viewpoint((2.75, 0.0, 0.7), (0.0, 0.0, 0.0), (0.0, 0.0, 1.0), radians(40), 1.0)
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = """--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run
-    --disable-background-networking --disable-component-update --disable-sync
-    --use-angle=swiftshader --enable-unsafe-swiftshader""".split()
 ENERGY = "energy_weight"
 
 
 def look_and_stop(port: int, profile) -> None:
     """What somebody does with the page."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch_persistent_context(
-            profile, executable_path=CHROMIUM, args=FLAGS
-        )
-        page = browser.new_page()
+    with new_page(profile) as page:
         page.set_default_timeout(60_000)
         page.goto(f"http://127.0.0.1:{port}")
         page.get_by_text("training").wait_for()
@@ -55,7 +45,6 @@ def look_and_stop(port: int, profile) -> None:
         page.get_by_text(f"{ENERGY} 0.125").wait_for()
         assert page.get_by_text("of 100000").inner_text().startswith(paused)
         page.get_by_role("button", name="Stop with a checkpoint").click()
-        browser.close()
 
 
 def wait_for(port: int, running: subprocess.Popen) -> None:
@@ -67,9 +56,8 @@ def wait_for(port: int, running: subprocess.Popen) -> None:
             time.sleep(0.2)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to look with")
+@needs_chromium
 def test_a_browser_sees_a_run_pauses_it_changes_it_and_stops_it(tmp_path, sd_folder, mv_folder):
-    pytest.importorskip("playwright", reason="playwright, which drives the browser, is missing.")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
