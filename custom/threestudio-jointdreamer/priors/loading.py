@@ -1,5 +1,6 @@
 """Loads priors from folders, original checkpoints or the hub, or says what is wrong."""
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
@@ -24,6 +25,7 @@ def load_prior(
     vae_from: str | None = None,
     key: str = KEY,
     vae_key: str | None = None,
+    change: Callable[[UNet2DConditionModel], Any] | None = None,
 ) -> LatentPrior:
     """A frozen latent prior in inference mode.
 
@@ -35,6 +37,7 @@ def load_prior(
         vae_from: such a name with a VAE, mostly the same one, or of a folder that is one, an
             `AutoencoderKL` or `AutoencoderTiny`; None loads no VAE.
         key, vae_key: the config keys to name in errors; of the VAE the same one by default.
+        change: called with the UNet, such as to add a LoRA.
 
     Raises:
         FileNotFoundError: a folder, a file, or a hub name that cannot be fetched.
@@ -44,7 +47,7 @@ def load_prior(
     half = dtype in HALF
     own_vae = ["vae"] if vae_from == name_or_path else []
     model = open_model(name_or_path, key, ["unet", "scheduler", *own_vae], half)
-    unet = model.load(UNet2DConditionModel, "unet", device, dtype)
+    unet = model.load(UNet2DConditionModel, "unet", device, dtype, change=change)
     schedule = read_schedule(model)
     if vae_from is None:
         return LatentPrior(unet, schedule)

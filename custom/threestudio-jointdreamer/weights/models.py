@@ -1,6 +1,6 @@
 """A model that a config names: found, opened, and its parts loaded."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +82,7 @@ class NamedModel:
         device: torch.device,
         dtype: torch.dtype,
         contents: Part | None = None,
+        change: Callable[[Module], Any] | None = None,
         **arguments: Any,
     ) -> Module:
         """A part as a frozen model in eval mode, read straight to its device and dtype.
@@ -91,6 +92,7 @@ class NamedModel:
 
         Args:
             contents: what `read` gave of the part, if it was read already.
+            change: called with the model before its weights are compared with others'.
             arguments: further keyword arguments of `model_class`.
 
         Raises:
@@ -107,7 +109,10 @@ class NamedModel:
                 f"{model_class.__name__} ({error}). Check that config.json and weights are of one "
                 "model, in diffusers layout and complete, or download both again."
             ) from error
-        return share_weights(model.to(device).eval().requires_grad_(False))
+        model = model.to(device).eval().requires_grad_(False)
+        if change is not None:
+            change(model)
+        return share_weights(model)
 
 
 def place(
