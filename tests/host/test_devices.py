@@ -1,5 +1,6 @@
 """One asset on several devices, here two processes of a CPU."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,8 @@ def on_two(command):
     """Its log, and its run's folder."""
     args = command("two", *TWO, *CHUNKS)
     root = next(arg.partition("=")[2] for arg in args if arg.startswith("exp_root_dir="))
-    log = run_launch(args, ROOT, Path(root)).log
+    loopback = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
+    log = run_launch(args, ROOT, Path(root), env=loopback).log
     return log, Path(root, "two", "run")
 
 
