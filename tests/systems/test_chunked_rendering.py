@@ -69,7 +69,7 @@ def test_evaluation_has_the_same_pictures(system):
         expected = system(system.batch)
         system.cfg.render_chunk = 20
         found = system(system.batch)
-    assert {"comp_rgb", "opacity", "comp_normal"} <= found.keys()
+    assert {"comp_rgb", "comp_rgb_bg", "opacity", "comp_normal"} <= found.keys()
     for name, picture in found.items():
         torch.testing.assert_close(picture, expected[name])
 

@@ -25,7 +25,7 @@ def render_in_chunks(
     batch: Mapping[str, Any],
     n_rays: int,
 ) -> dict[str, Any]:
-    """What `renderer(**batch)` returns; of several parts, those of `PICTURES` and `OF_SAMPLES`.
+    """What `renderer(**batch)` returns; of several parts, `PICTURES`, `OF_SAMPLES`, `comp_rgb_bg`.
 
     The background is drawn once, and every part gets the same of Python's random numbers: one
     colour and one shading for all views, as in one piece. Where rays are sampled is drawn anew.
@@ -64,7 +64,7 @@ def render_in_chunks(
     rows = [slice(first, None, n_parts) for first in range(n_parts)]  # each from top to bottom
     parts = [Deferred.apply(partial(render, part), behind[:, part], *parameters) for part in rows]
     order = torch.cat([torch.arange(height, device=behind.device)[part] for part in rows]).argsort()
-    out = {}
+    out = {"comp_rgb_bg": behind}
     for name, values in zip(names, zip(*parts, strict=True), strict=True):
         picture = name in PICTURES
         out[name] = torch.cat(values, dim=1)[:, order] if picture else torch.cat(values)
