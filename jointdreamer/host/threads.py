@@ -4,7 +4,7 @@ import os
 
 # Rounds that a thread waits awake; libgomp's own 300,000 are too many beside another busy process,
 # none too few on a machine of one's own: benchmarks/busy_machine.py
-SPINS = "6000"
+SPINS = "1000"
 
 
 def set_thread_defaults() -> None:

@@ -25,7 +25,7 @@ os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 @pytest.mark.parametrize(
     "given, expected",
     [
-        ({}, "PASSIVE 6000 1"),
+        ({}, "PASSIVE 1000 1"),
         ({"OMP_NUM_THREADS": "5", "OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE None 5"),
         ({"GOMP_SPINCOUNT": "7"}, "PASSIVE 7 1"),
     ],
