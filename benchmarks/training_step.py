@@ -209,6 +209,9 @@ def main() -> None:
     warnings.filterwarnings("ignore", ".*")
     args.host = load_host()
     from jointdreamer.csv_table import write_csv
+    from jointdreamer.host.selection import load_other_extensions
+
+    load_other_extensions()  # those in custom/, whose configs can be timed too
 
     print(f"{device_name()}, torch {torch.__version__}, {args.host} host")
     print(f"{'phase':26}{'ms a step':>14}{'GiB':>7}")
