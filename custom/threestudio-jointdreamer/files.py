@@ -13,6 +13,12 @@ from pathlib import Path
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # and its relatives, a quota or a limit
 
 
+def user_cache(name: str) -> Path:
+    """`jointdreamer/<name>` in the user's cache folder (XDG_CACHE_HOME or ~/.cache)."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base).expanduser() / "jointdreamer" / name
+
+
 @contextmanager
 def replacing(target: str | Path, durable: bool = False) -> Iterator[Path]:
     """A path beside `target` to write to; it takes the name of `target` when the block ends well.

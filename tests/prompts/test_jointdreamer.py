@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import threestudio
 import torch
+from threestudio_jointdreamer.files import user_cache
 from threestudio_jointdreamer.prompts import jointdreamer
-from threestudio_jointdreamer.prompts.cache import EmbeddingCache, default_folder
+from threestudio_jointdreamer.prompts.cache import EmbeddingCache
 from threestudio_jointdreamer.weights.models import NamedModel
 from transformers import AutoTokenizer, CLIPTextModel
 
@@ -87,9 +88,11 @@ def test_view_dependent_prompts_are_threestudios(make, sd_folder):
 
 def test_default_cache_is_the_users(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_folder() == tmp_path / "jointdreamer" / "text_embeddings"
+    assert user_cache("text_embeddings") == tmp_path / "jointdreamer" / "text_embeddings"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert default_folder() == Path.home() / ".cache" / "jointdreamer" / "text_embeddings"
+    assert (
+        user_cache("text_embeddings") == Path.home() / ".cache" / "jointdreamer" / "text_embeddings"
+    )
 
 
 def test_cached_prompts_are_not_encoded_again(make, count_encodings):

@@ -1,6 +1,5 @@
 """Coherence by a classifier: any two views should pass for views of one object."""
 
-import math
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Annotated
@@ -10,19 +9,17 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from ..priors.gradient_range import within_half_range
 from ..priors.pair_classifier import load_pair_classifier, relative_pose
-from .base import Energy, Views
+from .base import Views
+from .decoded import DecodedEnergy
 from .reference import REFERENCES, reference_first, reorder
 
 OUTPUTS = {"logit": lambda logit: logit, "log_sigmoid": F.logsigmoid}
-PROBE = 4  # latent pixels along an edge of what is decoded once to learn the VAE's factor
 
 
 @threestudio.register("jsd-classifier-energy")
-class ClassifierEnergy(Energy):
+class ClassifierEnergy(DecodedEnergy):
     """C_CLS = Σ_{i≠j} M_CLS(x̂0^i, x̂0^j, Δ(c^j, c^i)) (JointDreamer, arXiv 2407.12291).
 
     M_CLS looks at the decoded x̂0 of two views and at their relative camera. The gradient goes back
@@ -34,7 +31,7 @@ class ClassifierEnergy(Energy):
     whose Jacobian, the covariance of x given x_t but for a factor (Boys et al. 2023, arXiv
     2310.06721), lets pass what the prior finds likely to change.
 
-    Config:
+    Config, beside what `DecodedEnergy` says:
         pretrained_model_name_or_path: a pair classifier's folder, with head/ and mostly backbone/,
             or a hub name.
         backbone_name_or_path: a DINO to use instead, as a folder, hub name or original checkpoint
@@ -45,24 +42,14 @@ class ClassifierEnergy(Energy):
             whose azimuth is nearest to 0; or a `random` one.
         output: `log_sigmoid`, the logarithm of the probability, whose gradient fades for pairs that
             already pass; `logit`, whose gradient does not.
-        decode_latent_size: latents are resized to this before they are decoded. By default to the
-            smallest size that fills the classifier's images, 28 for 224 pixels; larger sizes are
-            truer to the latents, and cost as many times more as they have pixels.
-        half_precision_weights: the backbone in fp16 on a GPU.
-        gradient_checkpointing: decodes and classifies view by view, and once more in the backward
-            pass: slower (6 times on an H200, where four views keep the GPU busier than one), but
-            with the memory of one view: 0.6 instead of 2.4 GiB for four.
     """
 
     @dataclass
-    class Config(Energy.Config):
+    class Config(DecodedEnergy.Config):
         pretrained_model_name_or_path: str = ""
         backbone_name_or_path: str | None = None
         reference: Annotated[str | None, REFERENCES] = None
         output: Annotated[str, tuple(OUTPUTS)] = "log_sigmoid"
-        decode_latent_size: Annotated[int | None, "[1, inf)"] = None
-        half_precision_weights: bool = True
-        gradient_checkpointing: bool = False
 
     cfg: Config
 
@@ -75,7 +62,10 @@ class ClassifierEnergy(Energy):
             key="energy.pretrained_model_name_or_path",
             backbone_key="energy.backbone_name_or_path",
         )
-        self._pixels_per_latent: float | None = None
+        self.image_size = self.model.image_size
+
+    def see(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
+        return self.model.features(images)
 
     def __call__(self, views: Views) -> Float[Tensor, " N"]:
         return OUTPUTS[self.cfg.output](self.logits(views)).sum(dim=1)
@@ -93,7 +83,7 @@ class ClassifierEnergy(Energy):
                 "jsd-classifier-energy judges pairs of views, but there is one view per object: "
                 "set system.guidance.n_view to 2 or more."
             )
-        features, c2w = self._features(views), views.c2w
+        features, c2w = self.features(views), views.c2w
         pairs = list(permutations(range(views.n_view), 2))
         if self.cfg.reference is not None:
             order = reference_first(self.cfg.reference, views)
@@ -106,29 +96,3 @@ class ClassifierEnergy(Energy):
         of_pairs = features[:, first], features[:, second], pose
         logits = self.model.head(*(x.flatten(0, 1) for x in of_pairs))
         return logits.unflatten(0, (views.n_object, len(pairs)))
-
-    def _features(self, views: Views) -> Float[Tensor, "N V D"]:
-        latent_size = self._latent_size(views)
-
-        def see(latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D"]:
-            return self.model.features(views.prior.decode(latents, latent_size))
-
-        def see_one_by_one(latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D"]:
-            seen = (
-                checkpoint(see, view, use_reentrant=False, preserve_rng_state=False)
-                for view in latents.split(1)
-            )
-            return torch.cat(list(seen))
-
-        see_all = see_one_by_one if self.cfg.gradient_checkpointing else see
-        features = within_half_range(see_all, views.denoised.flatten(0, 1))
-        return features.unflatten(0, (views.n_object, views.n_view))
-
-    def _latent_size(self, views: Views) -> int:
-        if self.cfg.decode_latent_size is not None:
-            return self.cfg.decode_latent_size
-        if self._pixels_per_latent is None:
-            with torch.no_grad():
-                decoded = views.prior.decode(views.denoised[0, :1], PROBE)
-            self._pixels_per_latent = decoded.shape[-1] / PROBE
-        return math.ceil(self.model.image_size / self._pixels_per_latent)

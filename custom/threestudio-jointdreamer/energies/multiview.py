@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..priors.latent_prior import LatentPrior
 from ..priors.loading import has_part, load_prior
-from ..priors.multiview import CAMERA_DIM, camera_condition, use_cross_view_attention
+from ..priors.multiview import MultiviewPrior
 from ..step_schedule import Scheduled
 from .base import Views
 from .reconstruction import KEY, ReconstructionEnergy
@@ -51,17 +51,7 @@ class MultiviewEnergy(ReconstructionEnergy):
             vae_from=self._vae_source(),
             key=KEY,
         )
-        config = model.unet.config
-        if (config.class_embed_type, config.projection_class_embeddings_input_dim) != (
-            "projection",
-            CAMERA_DIM,
-        ):
-            raise ValueError(
-                f"{KEY}={name!r} holds no multi-view UNet: its "
-                f"config.json needs class_embed_type=projection with {CAMERA_DIM} inputs, not "
-                f"{config.class_embed_type} with {config.projection_class_embeddings_input_dim}."
-            )
-        self._n_view: int | None = None
+        self.multiview = MultiviewPrior(model, f"{KEY}={name!r}")
         return model
 
     def _vae_source(self) -> str | None:
@@ -75,9 +65,6 @@ class MultiviewEnergy(ReconstructionEnergy):
     @torch.no_grad()
     def predict(self, views: Views) -> Float[Tensor, "N V C h w"]:
         """M_MVS(y, c), at the size of `views.denoised`."""
-        if views.n_view != self._n_view:
-            use_cross_view_attention(self.model.unet, views.n_view)
-            self._n_view = views.n_view
         self._fit(views)
         x_t = self._noisy(views)
         eps = self._predict_noise(x_t, views)
@@ -87,17 +74,15 @@ class MultiviewEnergy(ReconstructionEnergy):
         self, x_t: Float[Tensor, "N V C h w"], views: Views
     ) -> tuple[Float[Tensor, "N V C h w"], Float[Tensor, "N V C h w"] | None]:
         """ε for the prompt, and for the empty one where the guidance needs it, in one call."""
-        prompts = [x.flatten(0, 1) for x in self._prompts(views)]
-        prompts = prompts[: 1 if self.guidance_scale == 1 else 2]
-        camera = camera_condition(views.c2w.flatten(0, 1))
-        t = views.t.repeat_interleave(views.n_view)
-        eps = self.model.predict_noise(
-            torch.cat([x_t.flatten(0, 1)] * len(prompts)),
-            torch.cat([t] * len(prompts)),
+        prompts = self._prompts(views)[: 1 if self.guidance_scale == 1 else 2]
+        repeat = len(prompts)
+        eps = self.multiview.predict_noise(
+            torch.cat([x_t] * repeat),
+            torch.cat([views.t] * repeat),
             torch.cat(prompts),
-            class_labels=torch.cat([camera] * len(prompts)),
+            torch.cat([views.c2w] * repeat),
         )
-        text, *uncond = eps.unflatten(0, (len(prompts), *x_t.shape[:2]))
+        text, *uncond = eps.chunk(repeat)
         return text, (uncond[0] if uncond else None)
 
     def _prompts(self, views: Views) -> tuple[Float[Tensor, "N V L D"], Float[Tensor, "N V L D"]]:

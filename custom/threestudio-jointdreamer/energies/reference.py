@@ -1,7 +1,7 @@
 """The one of an object's views that the others are made, or judged, from."""
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from .base import Views
@@ -21,9 +21,14 @@ def reference_first(name: str, views: Views) -> Int[Tensor, "N V"]:
     elif name == "random":
         reference = torch.randint(count, (views.n_object,), device=device)
     else:
-        azimuth = views.azimuth % 360
-        reference = torch.minimum(azimuth, 360 - azimuth).argmin(dim=1)
+        reference = from_front(views.azimuth).argmin(dim=1)
     return (reference[:, None] + torch.arange(count, device=device)) % count
+
+
+def from_front(azimuth: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Degrees between azimuth 0 and these, in [0, 180]."""
+    azimuth = azimuth % 360
+    return torch.minimum(azimuth, 360 - azimuth)
 
 
 def reorder(x: Tensor, order: Int[Tensor, "N V"]) -> Tensor:

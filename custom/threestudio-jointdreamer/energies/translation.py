@@ -1,6 +1,5 @@
 """Coherence by an image-to-image model: views should be what it makes of one of them."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -11,7 +10,8 @@ from torch import Tensor
 
 from ..priors import wonder3d, zero123  # noqa: F401  (makes them known)
 from ..priors.image_prior import Cameras, ImagePriorOptions, load_image_prior
-from ..priors.latent_prior import LatentPrior
+from ..priors.latent_prior import LatentPrior, resize
+from ..priors.sampling import ddim
 from ..step_schedule import Scheduled, ScheduledFraction, StepSchedule
 from .base import Views
 from .reconstruction import KEY, ReconstructionEnergy
@@ -114,9 +114,13 @@ class TranslationEnergy(ReconstructionEnergy):
 
         x_t, t = self._start(views)
         reference = reorder(views.denoised.detach(), order)[:, :1]
-        predicted = self._sample(
-            reorder(x_t, order)[:, made:], t, predict_noise, reference.shape[-1]
-        )
+
+        def denoise(x_t: Tensor, t: Int[Tensor, " N"]) -> Tensor:
+            return self._reconstruct(x_t, t, *predict_noise(x_t, t), x_t.shape[-1])
+
+        x_t = reorder(x_t, order)[:, made:]
+        predicted = ddim(self.model.schedule, denoise, x_t, t, self.cfg.num_inference_steps)
+        predicted = resize(predicted.flatten(0, 1), reference.shape[-1]).unflatten(0, x_t.shape[:2])
         x0 = torch.cat([reference, predicted[:, 1 - made :]], dim=1)
         return reorder(x0, order.argsort(dim=1))
 
@@ -135,22 +139,6 @@ class TranslationEnergy(ReconstructionEnergy):
         shared = self.cfg.noise == "shared"
         x = views.latents if shared else self._encode(views).unflatten(0, views.denoised.shape[:2])
         return schedule.add_noise(x, torch.randn_like(x), t), t
-
-    def _sample(
-        self,
-        x_t: Float[Tensor, "N K C h w"],
-        t: Int[Tensor, " N"],
-        predict_noise: Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]],
-        size: int,
-    ) -> Float[Tensor, "N K C size size"]:
-        """From x_t to clean views, in `num_inference_steps` DDIM steps of equal length."""
-        count, schedule = self.cfg.num_inference_steps, self.model.schedule
-        for left in range(count, 1, -1):
-            x0 = self._reconstruct(x_t, t, *predict_noise(x_t, t), x_t.shape[-1])
-            eps = schedule.to_noise(x_t, x0, t)
-            t = t * (left - 1) // left
-            x_t = schedule.add_noise(x0, eps, t)
-        return self._reconstruct(x_t, t, *predict_noise(x_t, t), size)
 
     def _before_white(self, views: Views) -> Views:
         if views.opacity is None:

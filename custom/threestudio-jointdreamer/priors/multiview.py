@@ -1,10 +1,14 @@
 """Turns a stock UNet2DConditionModel into a multi-view one (MVDream, arXiv 2308.16512)."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
+
+from .latent_prior import LatentPrior
 
 CAMERA_DIM = 16  # a flattened 4x4 camera-to-world matrix
 
@@ -72,3 +76,59 @@ def camera_condition(c2w: Float[Tensor, "B 4 4"]) -> Float[Tensor, "B 16"]:
     translation = F.normalize(c2w[:, :3, 3:], dim=1)
     camera = torch.cat([c2w[:, :3, :3], translation], dim=2)
     return torch.cat([camera, c2w[:, 3:]], dim=1).flatten(1)
+
+
+class MultiviewPrior:
+    """A multi-view model that denoises the views of an object in one call: MVDream.
+
+    Args:
+        prior: whose UNet has a projected camera as class embedding.
+        described: the config key and its value, for errors.
+
+    Raises:
+        ValueError: the UNet has no camera embedding.
+    """
+
+    def __init__(self, prior: LatentPrior, described: str) -> None:
+        config = prior.unet.config
+        found = config.class_embed_type, config.projection_class_embeddings_input_dim
+        if found != ("projection", CAMERA_DIM):
+            raise ValueError(
+                f"{described} holds no multi-view UNet: its config.json needs "
+                f"class_embed_type=projection with {CAMERA_DIM} inputs, not {found[0]} with "
+                f"{found[1]}."
+            )
+        self.prior = prior
+        self._n_view: int | None = None
+
+    def predict_noise(
+        self,
+        x_t: Float[Tensor, "N V C h w"],
+        t: Int[Tensor, " N"],
+        text_embeddings: Float[Tensor, "N V L D"],
+        c2w: Float[Tensor, "N V 4 4"],
+    ) -> Float[Tensor, "N V C h w"]:
+        """ε of V views of each of N objects."""
+        n_view = x_t.shape[1]
+        if n_view != self._n_view:
+            use_cross_view_attention(self.prior.unet, n_view)
+            self._n_view = n_view
+        eps = self.prior.predict_noise(
+            x_t.flatten(0, 1),
+            t.repeat_interleave(n_view),
+            text_embeddings.flatten(0, 1),
+            class_labels=camera_condition(c2w.flatten(0, 1)),
+        )
+        return eps.unflatten(0, x_t.shape[:2])
+
+
+def camera_ring(n_view: int, elevation_deg: float = 15.0) -> Float[Tensor, "V 4 4"]:
+    """Camera-to-world matrices (OpenGL, z up) at distance 1, evenly around from azimuth 0."""
+    azimuth = torch.arange(n_view) * (2 * math.pi / n_view)
+    elevation = torch.full_like(azimuth, math.radians(elevation_deg))
+    cos_a, sin_a, cos_e, sin_e = azimuth.cos(), azimuth.sin(), elevation.cos(), elevation.sin()
+    back = torch.stack([cos_e * cos_a, cos_e * sin_a, sin_e], dim=-1)
+    right = torch.stack([-sin_a, cos_a, torch.zeros_like(azimuth)], dim=-1)
+    c2w = torch.eye(4).repeat(n_view, 1, 1)
+    c2w[:, :3] = torch.stack([right, torch.linalg.cross(back, right), back, back], dim=-1)
+    return c2w

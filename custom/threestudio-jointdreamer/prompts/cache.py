@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,16 +12,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..files import replacing
+from ..files import replacing, user_cache
 from ..weights.names import find_local
 
 ENCODER_PARTS = ("tokenizer", "text_encoder")
-
-
-def default_folder() -> Path:
-    """`jointdreamer/text_embeddings` in the user's cache folder (XDG_CACHE_HOME or ~/.cache)."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base).expanduser() / "jointdreamer" / "text_embeddings"
 
 
 def model_identity(name_or_path: str) -> str:
@@ -62,7 +55,7 @@ class EmbeddingCache:
     """Embeddings of one model, by prompt.
 
     Args:
-        folder: created where need be; None for `default_folder()`.
+        folder: created where need be; None for `user_cache("text_embeddings")`.
         name_or_path: of the model, part of each file's name.
 
     Raises:
@@ -70,7 +63,7 @@ class EmbeddingCache:
     """
 
     def __init__(self, folder: str | Path | None, name_or_path: str) -> None:
-        self.folder = Path(folder).expanduser() if folder else default_folder()
+        self.folder = Path(folder).expanduser() if folder else user_cache("text_embeddings")
         self._identity = model_identity(name_or_path)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
