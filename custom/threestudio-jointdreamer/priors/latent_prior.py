@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from .fused_resnet import fuse_resnet_blocks
 from .schedule import NoiseSchedule
 
 # Channels of a head, above which PyTorch's fused attention has no fast backward: SD's VAE, with one
@@ -142,6 +143,13 @@ class LatentPrior:
             cross_attention_kwargs=cross_attention_kwargs,
         ).sample
         return self.schedule.to_epsilon(output.to(latents.dtype), latents, t)
+
+    def fuse(self) -> "LatentPrior":
+        """Takes `FusedResnetBlock`s and convolutions' own layout, channels last, in place."""
+        for model in filter(None, (self.unet, self.vae)):
+            fuse_resnet_blocks(model)
+            model.to(memory_format=torch.channels_last)
+        return self
 
     def compile(self) -> "LatentPrior":
         """Compiles the UNet and the VAE's encoder for the fixed shapes of training, in place."""

@@ -1,0 +1,83 @@
+"""The fused residual blocks against diffusers' own, and their kernels against PyTorch."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from threestudio_jointdreamer.priors import group_norm
+from threestudio_jointdreamer.priors.fused_resnet import FusedResnetBlock, fuse_resnet_blocks
+from torch import Tensor, nn
+
+from jointdreamer.testing.random_priors import build_stable_diffusion, tiny_vae
+
+
+def encode(vae: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    x = x.requires_grad_()
+    y = vae.encode(x).latent_dist.mean
+    return y, torch.autograd.grad(y.square().sum(), x)[0]
+
+
+def test_a_vae_encodes_and_differentiates_as_diffusers():
+    torch.manual_seed(0)
+    vae = tiny_vae().double().requires_grad_(False).eval()
+    x = torch.rand(2, 3, 64, 64, dtype=torch.double)
+    plain, names = encode(vae, x), list(vae.state_dict())
+    assert fuse_resnet_blocks(vae) > 0
+    for ours, theirs in zip(encode(vae, x), plain, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    assert sorted(vae.state_dict()) == sorted(names)
+
+
+def test_a_unet_predicts_as_diffusers(tmp_path):
+    folder = build_stable_diffusion(tmp_path) / "unet"
+    unet = UNet2DConditionModel.from_pretrained(folder).double().requires_grad_(False).eval()
+    inputs = torch.randn(2, 4, 16, 16).double(), torch.tensor([3, 500]), torch.randn(2, 5, 128)
+    inputs = *inputs[:2], inputs[2].double()
+    plain = unet(*inputs).sample
+    assert fuse_resnet_blocks(unet) > 0
+    torch.testing.assert_close(unet(*inputs).sample, plain, rtol=1e-12, atol=1e-12)
+
+
+def test_what_is_trained_or_changed_is_left_alone():
+    vae = tiny_vae().eval()
+    assert fuse_resnet_blocks(vae) == 0
+    vae.requires_grad_(False)
+    block = vae.encoder.down_blocks[0].resnets[0]
+    block.conv1 = nn.Sequential(block.conv1)  # as an adapter's layer around it
+    fuse_resnet_blocks(vae)
+    assert vae.encoder.down_blocks[0].resnets[0] is block
+    assert isinstance(vae.encoder.down_blocks[1].resnets[0], FusedResnetBlock)
+
+
+@pytest.mark.parametrize("batch,channels,groups,size", [(2, 96, 32, 16), (1, 64, 32, 7)])
+def test_kernels_in_tritons_interpreter(batch, channels, groups, size):
+    pytest.importorskip("triton", minversion="3.6", reason="no Triton")
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-k", "interpreter", __file__]
+        environment = os.environ | {"TRITON_INTERPRET": "1"}
+        done = subprocess.run(
+            command, env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return
+    torch.manual_seed(0)
+    norm = nn.GroupNorm(groups, channels)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    x = torch.randn(batch, channels, size, size) + 3
+    x = x.contiguous(memory_format=torch.channels_last)
+    shift, grad, add = torch.randn(batch, channels), torch.randn_like(x), torch.randn_like(x)
+    m, r = group_norm.statistics(x, shift, norm)
+    compared = {
+        group_norm.norm_silu(x, m, r, norm): group_norm.norm_silu_plain(x, shift, norm),
+        group_norm.norm_silu_backward(grad, x, m, r, norm, add): (
+            group_norm.norm_silu_backward_plain(grad, x, shift, norm, add)
+        ),
+        group_norm.add_with_bias(x.clone(), add, norm.bias): x + add + norm.bias[:, None, None],
+    }
+    for ours, plain in compared.items():
+        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-4)
