@@ -28,6 +28,7 @@ if not __package__:
 
 import pytorch_lightning as pl
 import torch
+from omegaconf import OmegaConf
 
 from benchmarks.measure import device_name, load_host, synchronize
 
@@ -171,12 +172,14 @@ def measure(
         own = size_overrides(stage, args, folder)
     else:
         own = stage_overrides(stage, folder)
-    overrides = [PROMPT, "system.guidance_eval_step=0", f"exp_root_dir={folder}", *own]
+    overrides = [PROMPT, f"exp_root_dir={folder}", *own]
     if args.compile:
         overrides.append("system.guidance.compile=true")
     config = args.config or str(ROOT / f"configs/{'' if args.random else 'tiny/'}jointdreamer.yaml")
     if stage in STAGES:
         config = str(ROOT / f"configs/jointdreamer-{stage}.yaml")
+    if "guidance_eval_step" in OmegaConf.load(config).system:  # other extensions' systems have none
+        overrides.append("system.guidance_eval_step=0")
     phases = (stage,) if stage else PHASES
     try:
         clock = run(config, overrides + more, args.steps, len(phases))

@@ -1,6 +1,7 @@
 """A texture for a given mesh, and the live view, in the real threestudio."""
 
 import math
+import os
 
 import numpy as np
 import torch
@@ -60,7 +61,8 @@ def test_a_run_is_looked_at_and_a_number_held(checkout, tmp_path):
     folder = tmp_path / "outputs" / "seen" / "run"
     named = [f"exp_root_dir={tmp_path}/outputs", "name=seen", "tag=run", "use_timestamp=false"]
     args = [str(folder), *arguments("jointdreamer", "train"), *named]
-    environment = {CHECKOUT: str(checkout), "PYTHONPATH": str(ROOT)}
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    environment = {CHECKOUT: str(checkout), "PYTHONPATH": path}
     seen = run_launch(args, ROOT, tmp_path / "outputs", str(script), environment)
     assert "{(64, 64, 3)} True" in seen.log.partition("pictures:")[2]
     assert list(seen.numbers["train/energy_weight"].values())[4:] == [0.125] * 4
