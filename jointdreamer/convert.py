@@ -24,8 +24,8 @@ CONFIGS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Write a published model as a clean folder of half-precision safetensors."
     parser.epilog = (
-        "SOURCE may be a checkpoint of MVDream, Stable Diffusion 1 or 2, Zero-1-to-3 or "
-        "DINO (.pt, .ckpt, .pth, .safetensors), a folder in diffusers layout, or the name of "
+        "SOURCE may be a checkpoint of MVDream, ImageDream, Stable Diffusion 1 or 2, Zero-1-to-3 "
+        "or DINO (.pt, .ckpt, .pth, .safetensors), a folder in diffusers layout, or the name of "
         "either on the Hugging Face hub. Nothing that a file holds is run."
     )
     parser.add_argument("source", metavar="SOURCE", help="file, folder or hub name")
@@ -152,7 +152,8 @@ def _write(model: "NamedModel", part: str, folder: Path, dtype: "torch.dtype") -
     config, weights = model.read(part)
     arguments = {} if part else {"add_pooling_layer": False}  # of DINO's ViT
     cpu = torch.device("cpu")
-    made = model.load(_class_of(part, config), part, cpu, dtype, (config, weights), **arguments)
+    model_class = _class_of(part, config, weights)
+    made = model.load(model_class, part, cpu, dtype, (config, weights), **arguments)
     state = made.state_dict()
     infinite = [name for name, tensor in state.items() if not tensor.isfinite().all()]
     if infinite:
@@ -177,18 +178,20 @@ def _write_feature_extractor(folder: Path, size: int) -> None:
     processor.save_pretrained(folder / "feature_extractor")
 
 
-def _class_of(part: str, config: dict[str, Any]) -> "type[nn.Module]":
-    from diffusers import AutoencoderKL, UNet2DConditionModel
+def _class_of(part: str, config: dict[str, Any], weights: dict[str, Any]) -> "type[nn.Module]":
+    from diffusers import AutoencoderKL
     from threestudio_jointdreamer.priors import wonder3d, zero123  # noqa: F401 - makes its kind known
     from threestudio_jointdreamer.priors.image_prior import KINDS
-    from transformers import CLIPVisionModelWithProjection, ViTModel
+    from threestudio_jointdreamer.priors.imagedream import image_encoder_class
+    from threestudio_jointdreamer.priors.imagedream_unet import multiview_unet_class
+    from transformers import ViTModel
 
     if part == "unet":
         kinds = (kind.unet_class for kind in KINDS if kind.recognises(config))
-        return next(kinds, UNet2DConditionModel)
+        return next(kinds, multiview_unet_class(config))
     return {
         "vae": AutoencoderKL,
-        "image_encoder": CLIPVisionModelWithProjection,
+        "image_encoder": image_encoder_class(weights),
         "cc_projection": zero123.CCProjection,
         "": ViTModel,
     }[part]

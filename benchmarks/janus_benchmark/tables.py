@@ -19,8 +19,6 @@ MAIN = (
     "jsd-multiview",
     "jsd-translation",
     "jsd-classifier",
-    "jsd-order",
-    "jsd-pose",
     "jsd-sum",
 )
 ABLATION = {

@@ -1,6 +1,6 @@
 """Prints how far our priors are from their reference implementations, on the same random weights.
 
-    MVDREAM_ROOT=... WONDER3D_ROOT=... ZERO123_ROOT=... DINO_ROOT=... \\
+    MVDREAM_ROOT=... IMAGEDREAM_ROOT=... WONDER3D_ROOT=... ZERO123_ROOT=... DINO_ROOT=... \\
         python -m benchmarks.parity --size reduced full --csv outputs/parity.csv
     python -m benchmarks.parity mvdream --write-fixtures
 

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..priors.imagedream import ImageDream, ImagePrompt, load_image_encoder
+from ..priors.imagedream_unet import ImageDreamUNet
 from ..priors.latent_prior import LatentPrior
 from ..priors.loading import has_part, load_prior
 from ..priors.multiview import MultiviewPrior
@@ -22,7 +24,8 @@ class MultiviewEnergy(ReconstructionEnergy):
 
     M_MVS denoises the V views of an object jointly, in one call without a graph, at the same t. It
     is a stock `UNet2DConditionModel` with a projected camera as class embedding; attention across
-    views is set up here, for as many views as come.
+    views is set up here, for as many views as come. An ImageDream model (`ImageDreamUNet`) is also
+    given `system.prompt_processor.image`.
 
     Config, beside what `ReconstructionEnergy` says:
         pretrained_model_name_or_path: a folder with unet/ and scheduler/, or a hub name.
@@ -32,6 +35,9 @@ class MultiviewEnergy(ReconstructionEnergy):
         view_dependent_prompting: it sees the prompts that the 2D prior sees, with "front view" and
             the like, as in the authors' code. By default it sees the plain prompt: it was trained
             with that, and knows the view by its camera.
+        image_encoder_name_or_path: another model whose image_encoder/ shows ImageDream its picture.
+        ip_mode: `pixel` or `local`, which of the two published ImageDream models it is; with
+            `pixel` the picture is a frame beside the views.
     """
 
     @dataclass
@@ -39,6 +45,8 @@ class MultiviewEnergy(ReconstructionEnergy):
         guidance_scale: Scheduled = 50.0
         recon_std_rescale: Annotated[float, "[0, 1]"] = 0.5
         view_dependent_prompting: bool = False
+        image_encoder_name_or_path: str | None = None
+        ip_mode: Annotated[str, ("pixel", "local")] = "pixel"
 
     cfg: Config
 
@@ -51,8 +59,20 @@ class MultiviewEnergy(ReconstructionEnergy):
             vae_from=self._vae_source(),
             key=KEY,
         )
-        self.multiview = MultiviewPrior(model, f"{KEY}={name!r}")
+        self.multiview = self._multiview(model, name)
         return model
+
+    def _multiview(self, model: LatentPrior, name: str) -> MultiviewPrior:
+        described, encoder = f"{KEY}={name!r}", self.cfg.image_encoder_name_or_path
+        if not isinstance(model.unet, ImageDreamUNet):
+            return MultiviewPrior(model, described)
+        key = "energy.image_encoder_name_or_path" if encoder else KEY
+        encoder = load_image_encoder(encoder or name, key, self.device, model.dtype)
+        return ImageDream(model, described, encoder, self.cfg.ip_mode == "pixel")
+
+    @property
+    def takes_image(self) -> bool:
+        return isinstance(self.multiview, ImageDream)
 
     def _vae_source(self) -> str | None:
         if self.cfg.noise == "shared":
@@ -81,9 +101,27 @@ class MultiviewEnergy(ReconstructionEnergy):
             torch.cat([views.t] * repeat),
             torch.cat(prompts),
             torch.cat([views.c2w] * repeat),
+            **self._image(views, repeat),
         )
         text, *uncond = eps.chunk(repeat)
         return text, (uncond[0] if uncond else None)
+
+    def _image(self, views: Views, passes: int) -> dict[str, ImagePrompt]:
+        """The prompt's picture for a model that takes one, on gray as bright as the background."""
+        if not self.takes_image:
+            return {}
+        image = getattr(getattr(views, "prompt_utils", None), "image", None)
+        if image is None:
+            raise ValueError(
+                f"{KEY}={self.cfg.pretrained_model_name_or_path!r} is an ImageDream model, which "
+                "needs a picture: set system.prompt_processor.image, and "
+                "system.prompt_processor_type=jointdreamer-prompt-processor."
+            )
+        rgb, opacity = image.to(views.denoised)[None].tensor_split([3], dim=1)
+        pixels = rgb * opacity + (1 - opacity) * background_brightness(views)
+        vae = views.prior if self.model.vae is None else self.model
+        image = self.multiview.look_at(pixels, vae)
+        return {"image": image.for_passes(views.n_object, passes)}
 
     def _prompts(self, views: Views) -> tuple[Float[Tensor, "N V L D"], Float[Tensor, "N V L D"]]:
         """The embeddings of the prompt and of the empty or negative one, for every view."""
@@ -92,3 +130,12 @@ class MultiviewEnergy(ReconstructionEnergy):
         plain = views.text_embeddings, views.uncond_text_embeddings
         text, uncond = (x[:, None].expand(-1, views.n_view, -1, -1) for x in plain)
         return text, uncond
+
+
+def background_brightness(views: Views) -> Float[Tensor, ""]:
+    """The mean of what shows of the renders' backgrounds; 0.5 where that is not known."""
+    if views.rgb is None or views.opacity is None:
+        return views.denoised.new_tensor(0.5)
+    shows = 1 - views.opacity
+    # one pixel of 0.5 more, for renders that the object fills
+    return ((views.rgb.mean(dim=-1, keepdim=True) * shows).sum() + 0.5) / (shows.sum() + 1)

@@ -145,20 +145,27 @@ class ImagePrior(ABC):
         self, pixels: Float[Tensor, "N 3 H W"], align_corners: bool, antialias: bool
     ) -> Float[Tensor, "N D"]:
         """CLIP's embedding of pictures in [0, 1], resized (bicubic) to its own size."""
-        size = self.image_encoder.config.image_size
-        pixels = F.interpolate(
-            pixels, (size, size), mode="bicubic", align_corners=align_corners, antialias=antialias
-        )
-        if antialias:  # an image library's resizing, which cannot leave the range of colours
-            pixels = pixels.clamp(0, 1)
-        mean, std = (pixels.new_tensor(x).view(3, 1, 1) for x in (CLIP_MEAN, CLIP_STD))
-        pixels = ((pixels - mean) / std).to(self.image_encoder.dtype)
-        return self.image_encoder(pixels).image_embeds.to(mean.dtype)
+        normalised = clip_pixels(pixels, self.image_encoder, align_corners, antialias)
+        return self.image_encoder(normalised).image_embeds.to(pixels.dtype)
 
     def _mode(self, pixels: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N C h w"]:
         """The most likely latents of pictures in [0, 1], not scaled."""
         posterior = self.prior.vae.encode((pixels * 2 - 1).to(self.prior.dtype)).latent_dist
         return posterior.mode().to(pixels.dtype)
+
+
+def clip_pixels(
+    pixels: Float[Tensor, "N 3 H W"], image_encoder: nn.Module, align_corners: bool, antialias: bool
+) -> Float[Tensor, "N 3 h w"]:
+    """Pictures in [0, 1] as CLIP's image tower takes them: resized (bicubic) and normalised."""
+    size = image_encoder.config.image_size
+    pixels = F.interpolate(
+        pixels, (size, size), mode="bicubic", align_corners=align_corners, antialias=antialias
+    )
+    if antialias:  # an image library's resizing, which cannot leave the range of colours
+        pixels = pixels.clamp(0, 1)
+    mean, std = (pixels.new_tensor(x).view(3, 1, 1) for x in (CLIP_MEAN, CLIP_STD))
+    return ((pixels - mean) / std).to(image_encoder.dtype)
 
 
 KINDS: list[type[ImagePrior]] = []

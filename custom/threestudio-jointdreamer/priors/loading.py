@@ -9,6 +9,7 @@ from torch import nn
 
 from ..weights.assembling import without_reports
 from ..weights.models import NamedModel, open_model
+from .imagedream_unet import multiview_unet_class
 from .latent_prior import LatentPrior
 from .schedule import NoiseSchedule
 
@@ -47,7 +48,8 @@ def load_prior(
     half = dtype in HALF
     own_vae = ["vae"] if vae_from == name_or_path else []
     model = open_model(name_or_path, key, ["unet", "scheduler", *own_vae], half)
-    unet = model.load(UNet2DConditionModel, "unet", device, dtype, change=change)
+    contents = model.read("unet")
+    unet = model.load(multiview_unet_class(contents[0]), "unet", device, dtype, contents, change)
     schedule = read_schedule(model)
     if vae_from is None:
         return LatentPrior(unet, schedule)

@@ -1,3 +1,3 @@
-"""Prompt processing: text embeddings, their cache, and the switch to the negative prompt."""
+"""Prompt processing: text embeddings, their cache, the timed negative prompt; images."""
 
-from . import jointdreamer  # noqa: F401
+from . import image, jointdreamer  # noqa: F401

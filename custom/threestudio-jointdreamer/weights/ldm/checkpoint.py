@@ -10,19 +10,26 @@ from torch import Tensor, nn
 
 from ...state_dicts import fit
 from . import clip as openai_clip
-from . import dino
+from . import dino, image_prompt
 from . import unet as ldm_unet
 from . import vae as ldm_vae
 from .layout import EMA, LOSSES, SCHEDULE, TEXT, sections_of, take_averages
 from .schedule import scheduler_config
 
 PARTS = ("unet", "vae", "scheduler", "image_encoder", "cc_projection", "")
-MVDREAM, ZERO123 = "MVDream", "Zero-1-to-3"
+MVDREAM, IMAGEDREAM, ZERO123 = "MVDream", "ImageDream", "Zero-1-to-3"
 SD1, SD2, VAE = "Stable Diffusion 1", "Stable Diffusion 2", "autoencoder"
 DINO = "DINO's vision transformer"
-LATENTS = {MVDREAM: 32, ZERO123: 32, SD1: 64, SD2: 64, VAE: 64}  # sides they were trained on
+LATENTS = {  # sides they were trained on
+    **{MVDREAM: 32, IMAGEDREAM: 32, ZERO123: 32},
+    **{SD1: 64, SD2: 64, VAE: 64},
+}
 SD2_V_LATENTS = 96  # of Stable Diffusion 2's v-predicting models, for pictures of 768 pixels
-INPUTS = {MVDREAM: 4, ZERO123: 8, SD1: 4, SD2: 4}  # channels; others inpaint, or see depth
+INPUTS = {  # channels; others inpaint, or see depth
+    **{MVDREAM: 4, IMAGEDREAM: 4, ZERO123: 8},
+    **{SD1: 4, SD2: 4},
+}
+OPENCLIP_HEAD_DIM = 80  # of ViT-H/14, which ImageDream looks with
 POSE_NUMBERS = 4  # that Zero-1-to-3 appends to the image embedding
 
 Part = tuple[dict[str, Any], dict[str, Tensor]]
@@ -49,7 +56,7 @@ class Hints:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint of MVDream, Stable Diffusion 1 or 2, Zero-1-to-3, DINO, or an autoencoder.
+    """A checkpoint of MVDream, ImageDream, SD 1 or 2, Zero-1-to-3, DINO, or an autoencoder.
 
     DINO's one part has no name.
 
@@ -74,7 +81,7 @@ class Checkpoint:
         if not unet:
             return VAE if "vae" in self.sections else ZERO123
         if ldm_unet.has_camera(unet):
-            return MVDREAM
+            return IMAGEDREAM if image_prompt.takes_image(unet) else MVDREAM
         if "cc_projection" in self.sections:
             return ZERO123
         return SD2 if ldm_unet.projects_linearly(unet) else SD1
@@ -82,9 +89,10 @@ class Checkpoint:
     @property
     def kind(self) -> str:
         """What it was recognised as, such as `MVDream (Stable Diffusion 2)`."""
-        if self._model != MVDREAM:
+        if self._model not in (MVDREAM, IMAGEDREAM):
             return self._model
-        return f"{MVDREAM} ({SD2 if ldm_unet.projects_linearly(self.sections['unet']) else SD1})"
+        base = SD2 if ldm_unet.projects_linearly(self.sections["unet"]) else SD1
+        return f"{self._model} ({base})"
 
     @property
     def parts(self) -> list[str]:
@@ -102,7 +110,8 @@ class Checkpoint:
         """A part's config and weights, memory-mapped where the file allows it, by stock names.
 
         They are those of a UNet2DConditionModel, AutoencoderKL or DDIMScheduler of diffusers, of a
-        CLIPVisionModelWithProjection or ViTModel of transformers, or of our CCProjection.
+        CLIPVisionModelWithProjection or ViTModel of transformers, or of our CCProjection or
+        ImageDreamUNet.
 
         Raises:
             ValueError: there is no such part, its weights are missing, unknown or misshapen, or
@@ -166,7 +175,10 @@ class Checkpoint:
 
     def _image_encoder(self) -> Part:
         weights = self.sections["image_encoder"]
-        config = openai_clip.clip_config(weights, self.hints.clip_head_dim)
+        head_dim, act = self.hints.clip_head_dim, "quick_gelu"
+        if self._model == IMAGEDREAM:
+            head_dim, act = head_dim or OPENCLIP_HEAD_DIM, "gelu"
+        config = openai_clip.clip_config(weights, head_dim, act)
         return config, openai_clip.convert_clip(weights, config)
 
     def _cc_projection(self) -> Part:

@@ -1,4 +1,4 @@
-"""OpenAI's CLIP image encoder, as Zero-1-to-3's checkpoints hold it, in transformers' layout."""
+"""CLIP's image encoder, as checkpoints of Zero-1-to-3 and ImageDream hold it, for transformers."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ TEXT_HALF = (
     *("mean", "std", "model.positional_embedding", "model.text_projection", "model.logit_scale"),
     *("model.token_embedding.", "model.ln_final.", "model.transformer."),
 )
-HEAD_DIM = 64  # of every CLIP image encoder
+HEAD_DIM = 64  # of every image encoder by OpenAI
 BLOCK = "transformer.resblocks."
 QKV = tuple(f".attn.{part}_proj." for part in "qkv")
 NAMES = {  # patterns of CLIP's names, and what those of transformers have instead
@@ -33,12 +33,15 @@ NAMES = {  # patterns of CLIP's names, and what those of transformers have inste
 }
 
 
-def clip_config(weights: Mapping[str, Tensor], head_dim: int | None = None) -> dict[str, Any]:
+def clip_config(
+    weights: Mapping[str, Tensor], head_dim: int | None = None, hidden_act: str = "quick_gelu"
+) -> dict[str, Any]:
     """The config of a `CLIPVisionModelWithProjection`, read off the shapes of the weights.
 
     Args:
         weights: by their names in CLIP's `visual`, without a prefix.
-        head_dim: width of an attention head, 64 in the published models; no weight tells it.
+        head_dim: width of an attention head, 64 in OpenAI's models; no weight tells it.
+        hidden_act: OpenAI's activation is `quick_gelu`, OpenCLIP's `gelu`.
 
     Raises:
         KeyError: a weight that the architecture needs is missing.
@@ -60,7 +63,7 @@ def clip_config(weights: Mapping[str, Tensor], head_dim: int | None = None) -> d
         "num_hidden_layers": len(children(weights, BLOCK)),
         "num_attention_heads": width // head_dim,
         "projection_dim": weights["proj"].shape[1],
-        "hidden_act": "quick_gelu",
+        "hidden_act": hidden_act,
         "layer_norm_eps": 1e-5,
     }
 

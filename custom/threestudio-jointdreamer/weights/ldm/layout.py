@@ -22,6 +22,9 @@ WHOLE = {
     "first_stage_model.": "vae",
     openai_clip.PREFIX: "image_encoder",
     "cond_stage_model.": TEXT,
+    "vae_model.": "vae",  # by ImageDream's names
+    "clip_model.model.visual.": "image_encoder",
+    "clip_model.": TEXT,
     "cc_projection.": "cc_projection",
 }
 WRAPPED_UNET, BARE_UNET = {"unet.": "unet"}, {"": "unet"}
@@ -50,9 +53,9 @@ def sections_of(weights: Mapping[str, Tensor], source: Path) -> Sections:
     layout = next((layout for name, layout in LAYOUTS.items() if name in weights), None)
     if layout is None:
         raise ValueError(
-            f"{source} is no checkpoint of Stable Diffusion 1 or 2, MVDream, Zero-1-to-3 or DINO: "
-            f"it holds {some(weights, 3)}. Of a model in diffusers layout, give the folder that "
-            "holds unet/."
+            f"{source} is no checkpoint of Stable Diffusion 1 or 2, MVDream, ImageDream, "
+            f"Zero-1-to-3 or DINO: it holds {some(weights, 3)}. Of a model in diffusers layout, "
+            "give the folder that holds unet/."
         )
     sections: Sections = {}
     unknown = []
@@ -68,7 +71,8 @@ def sections_of(weights: Mapping[str, Tensor], source: Path) -> Sections:
     if "image_encoder" in sections:  # beside which CLIP's text half is, and nothing else
         text = sections.get(TEXT, {})
         beside = [name for name in text if not name.startswith(openai_clip.TEXT_HALF)]
-        unknown += [f"cond_stage_model.{name}" for name in beside]
+        prefixes = [prefix for prefix, section in layout.items() if section == TEXT]
+        unknown += [p + name for name in beside for p in prefixes if p + name in weights]
     if unknown:
         raise ValueError(
             f"{source} is a checkpoint in LDM's layout, but holds more: unknown {some(unknown)}. "

@@ -1,4 +1,4 @@
-"""A UNet in LDM's layout (CompVis, Stability, MVDream, Zero-1-to-3) as a stock diffusers UNet."""
+"""A UNet in LDM's layout (CompVis, Stability, MVDream, ImageDream, Zero-1-to-3) as diffusers'."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,6 +7,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from ...state_dicts import children, empty_model, fit, renaming
+from . import image_prompt
 from .converters import diffusers_converter
 
 SD1_HEADS = 8  # Stable Diffusion 1: as many heads at every width
@@ -85,6 +86,8 @@ def unet_config(
         "flip_sin_to_cos": True,
         "freq_shift": 0,
     }
+    if image_prompt.takes_image(weights):
+        config["image_projection"] = image_prompt.projection_config(weights)
     if has_camera(weights):
         config["class_embed_type"] = "projection"
         config["projection_class_embeddings_input_dim"] = weights["camera_embed.0.weight"].shape[1]
@@ -102,7 +105,14 @@ def convert_unet(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> di
         diffusers_converter("unet"), weights, without_camera, prefix="model.diffusion_model."
     )
     names |= {new: name for name, new in CAMERA.items() if name in weights}
-    return fit(weights, names, empty_model(UNet2DConditionModel, config))
+    stock = {name: value for name, value in config.items() if name != "image_projection"}
+    mvdream = image_prompt.without_image(weights)
+    fitted = fit(mvdream, names, empty_model(UNet2DConditionModel, stock))
+    if image_prompt.takes_image(weights):
+        fitted |= image_prompt.convert_image_prompt(
+            weights, names, fitted, config["image_projection"]
+        )
+    return fitted
 
 
 def _levels(weights: Mapping[str, Tensor]) -> list[list[int]]:
