@@ -17,7 +17,7 @@ SAMPLE_PROMPTS = (
     "a purple dog wearing a yellow hat and a white backpack",
     "a brown frog wearing an orange hat",
 )
-GUIDANCE_SCALE = {"stable-diffusion": 4.0, "mvdream": 4.0, "wonder3d": 1.5}
+GUIDANCE_SCALE = {"stable-diffusion": 4.0, "mvdream": 4.0, "wonder3d": 1.5, "imagedream": 2.0}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     training = commands.add_parser("train", help="train stages of the tiny world")
     training.add_argument(
-        "stages", nargs="+", help="vae, clip, stable-diffusion, mvdream, wonder3d, or all"
+        "stages",
+        nargs="+",
+        help="vae, clip, stable-diffusion, mvdream, wonder3d, imagedream, or all",
     )
     training.add_argument("--root", type=Path, default=Path("load/tiny"), help="weights folder")
     training.add_argument("--device", default=None, help="cuda or cpu; the GPU if there is one")
@@ -41,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     samples.add_argument("--out", type=Path, default=OUT, help="where the sheets go; %(default)s")
     samples.add_argument("--prior", choices=(*GUIDANCE_SCALE, "all"), default="all")
     samples.add_argument("--prompt", action="append", help="repeatable; a fixed list by default")
-    samples.add_argument("--guidance-scale", type=float, help="default: 4, or 1.5 for wonder3d")
+    samples.add_argument("--guidance-scale", type=float, help="default: 4, or less with an image")
     samples.add_argument("--azimuth", type=float, default=0.0, help="of the reference, in degrees")
     samples.add_argument("--seed", type=int, default=0)
     samples.add_argument("--device", default="cpu")
@@ -72,7 +74,13 @@ def _train(args: argparse.Namespace) -> None:
 def _samples(args: argparse.Namespace) -> None:
     import torch
 
-    from .sampling import sample, sample_views, true_views
+    from .sampling import (
+        pictures_of,
+        sample,
+        sample_prompted_views,
+        sample_views,
+        true_views,
+    )
 
     prompts = list(args.prompt or SAMPLE_PROMPTS)
     root = find_shipped(args.root) or args.root
@@ -86,6 +94,13 @@ def _samples(args: argparse.Namespace) -> None:
             rows = torch.cat([truth[:, :1], predicted[:, 1:], truth[:, 1:]], dim=1)
             columns = [f"{of} {deg}°" for of in ("predicted", "true") for deg in (90, 180, 270)]
             columns.insert(0, "reference")
+        elif prior == "imagedream":
+            pictures = pictures_of(prompts, args.azimuth)
+            views = sample_prompted_views(root, prior, pictures, prompts, **options).cpu()
+            shown = pictures[:, :3] * pictures[:, 3:] + 1 - pictures[:, 3:]
+            rows = torch.cat([shown[:, None], views, true_views(prompts)], dim=1)
+            columns = [f"{of} {d}°" for of in ("predicted", "true") for d in (0, 90, 180, 270)]
+            columns.insert(0, "picture")
         else:  # four samples a prompt from the 2D prior; four views from the multi-view prior
             repeated = [p for p in prompts for _ in range(4 if prior == "stable-diffusion" else 1)]
             images = sample(root, prior, repeated, azimuth_deg=args.azimuth, **options).cpu()

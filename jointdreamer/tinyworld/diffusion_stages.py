@@ -12,15 +12,17 @@ from diffusers import AutoencoderKL
 from jaxtyping import Bool, Float, Int
 from threestudio_jointdreamer.files import replacing
 from threestudio_jointdreamer.priors.image_prior import ImagePriorOptions, Reference
+from threestudio_jointdreamer.priors.imagedream import ImageDream, ImagePrompt
 from threestudio_jointdreamer.priors.latent_prior import LatentPrior
 from threestudio_jointdreamer.priors.multiview import camera_condition
 from threestudio_jointdreamer.priors.schedule import NoiseSchedule
 from threestudio_jointdreamer.priors.wonder3d import Wonder3D
+from threestudio_jointdreamer.priors.wonder3d_unet import Wonder3DUNet
 from threestudio_jointdreamer.prompts.text_encoder import embed_prompts
 from torch import Tensor, nn
 from transformers import CLIPModel
 
-from . import models
+from . import image_prompts, models
 from .dataset import four_view_sets, single_pictures
 from .training import Stage, TrainingPlan
 from .translation import (
@@ -31,8 +33,9 @@ from .translation import (
     view_sets,
 )
 
+P_WITHOUT_TEXT = 0.3  # how often ImageDream is given a picture and no text
 P_UNCONDITIONAL = 0.1  # how often the condition is left out, for classifier-free guidance
-HELD_OUT = 256  # creatures that Wonder3D's reported losses are measured on
+HELD_OUT = 256  # creatures that Wonder3D's and ImageDream's reported losses are measured on
 
 
 class DiffusionStage(Stage):
@@ -171,3 +174,67 @@ class Wonder3DStage(DiffusionStage):
             self.encoder.half().save_pretrained(folder / "image_encoder")
             self.scheduler.save_pretrained(folder / "scheduler")
         return {"held_out_loss": with_it, "held_out_loss_without_reference": without_it}
+
+
+class ImageDreamStage(DiffusionStage):
+    """The image-prompted multi-view prior on creatures with accessories.
+
+    Needs the vae and clip stages, and starts from the wonder3d stage's UNet, where weights have the
+    same names and shapes: that knows already what creatures look like from all sides. Its report
+    has the loss on creatures that were not trained on, with and without the picture.
+    """
+
+    plan = TrainingPlan(steps=6000, lr=1e-3, warmup=300, ema=0.998)
+    pictures, batch = 20_000, 128
+    name = "imagedream"
+
+    def __init__(self, root: Path, n_pictures: int, seed: int, device: str) -> None:
+        super().__init__(root, device)
+        clip = self._load(CLIPModel, root, "clip", "clip").to(device).float()
+        encoder = image_encoder_of(clip).requires_grad_(False)
+        torch.manual_seed(seed + 4)
+        unet = models.build_imagedream_unet()
+        start_from(unet, self._load(Wonder3DUNet, root, "wonder3d/unet", "wonder3d"))
+        self.model = unet.to(device, memory_format=torch.channels_last)
+        prior = LatentPrior(self.model, self.schedule, self.vae)
+        self.imagedream = ImageDream(prior, "--root", encoder)
+        self.text_from = str(root / "stable-diffusion")
+        seen, self.text = self._draw(n_pictures, seed + 17)
+        self.held_out = min(HELD_OUT, n_pictures), seed + 18
+        self.latents, self.image, self.c2w = seen.latents, seen.image, seen.c2w
+        self.no_text = self._embed([""])
+
+    def _embed(self, texts: list[str]) -> Tensor:
+        return embed_prompts(self.text_from, texts, self.vae.device).bfloat16()
+
+    def _draw(self, n: int, seed: int) -> tuple[image_prompts.PromptedViews, Tensor]:
+        model = self.imagedream
+        seen = image_prompts.prompted_views(n, seed, model, model.prior)
+        return seen, self._embed(seen.captions)
+
+    def predict_noise(self, noisy, t, rows, keep):
+        told = keep & (torch.rand(len(rows), device=rows.device) >= P_WITHOUT_TEXT)
+        text = torch.where(told.view(-1, 1, 1), self.text[rows], self.no_text).float()
+        image = ImagePrompt(
+            self.image.hidden[rows] * keep[:, None, None].float(),
+            self.image.latents[rows] * keep[:, None, None, None].float(),
+        )
+        text = text[:, None].expand(-1, noisy.shape[1], -1, -1)
+        return self.imagedream.predict_noise(noisy, t, text, self.c2w[rows], image)
+
+    def save(self, root: Path) -> dict[str, float]:
+        n, seed = self.held_out
+        seen, text = self._draw(n, seed)
+        losses = image_prompts.held_out_losses(self.imagedream, seen, text.float(), seed)
+        super().save(root)
+        return dict(zip(("held_out_loss", "held_out_loss_without_image"), losses, strict=True))
+
+
+def start_from(unet: nn.Module, other: nn.Module) -> None:
+    """Copies weights of the same name and shape; of the first layer those of the noisy latents."""
+    own, theirs = unet.state_dict(), other.state_dict()
+    theirs["conv_in.weight"] = theirs["conv_in.weight"][:, : own["conv_in.weight"].shape[1]]
+    unet.load_state_dict(
+        {name: w for name, w in theirs.items() if name in own and w.shape == own[name].shape},
+        strict=False,
+    )

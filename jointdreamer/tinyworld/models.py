@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from threestudio_jointdreamer.priors import wonder3d_unet
+from threestudio_jointdreamer.priors.imagedream_unet import ImageDreamUNet
 from threestudio_jointdreamer.priors.multiview import CAMERA_DIM, use_cross_view_attention
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
@@ -107,23 +108,42 @@ def build_unet(multiview: bool = False, **changes) -> UNet2DConditionModel:
     return use_cross_view_attention(unet, N_VIEW) if multiview else unet
 
 
+TWO_LEVELS = {  # of the image-to-views priors' UNets; attention across views at both
+    "sample_size": LATENT_SIZE,
+    "out_channels": LATENT_CHANNELS,
+    "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
+    "block_out_channels": [64, 72],
+    "layers_per_block": 1,
+    "attention_head_dim": [2, 3],
+    "cross_attention_dim": TEXT_WIDTH,
+    "norm_num_groups": 8,
+    "use_linear_projection": True,
+}
+
+
 def build_wonder3d_unet() -> wonder3d_unet.Wonder3DUNet:
-    """The image-to-views prior's UNet: two levels, attention across views at both."""
-    config = {
-        "sample_size": LATENT_SIZE,
+    """The image-to-views prior's UNet."""
+    config = TWO_LEVELS | {
         "in_channels": 2 * LATENT_CHANNELS,
-        "out_channels": LATENT_CHANNELS,
-        "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-        "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
-        "block_out_channels": [64, 72],
-        "layers_per_block": 1,
-        "attention_head_dim": [2, 3],
-        "cross_attention_dim": TEXT_WIDTH,
-        "norm_num_groups": 8,
-        "use_linear_projection": True,
         "class_embed_type": "projection",
         "projection_class_embeddings_input_dim": wonder3d_unet.CAMERA_DIM,
         "num_views": N_VIEW,
         "cd_attention_mid": False,
     }
     return use_cross_view_attention(wonder3d_unet.Wonder3DUNet.from_config(config), N_VIEW)
+
+
+def build_imagedream_unet() -> ImageDreamUNet:
+    """The image-prompted multi-view prior's UNet, with eight image tokens."""
+    projection = {
+        "embed_dims": TEXT_WIDTH,
+        "output_dims": TEXT_WIDTH,
+        "hidden_dims": TEXT_WIDTH,
+        "depth": 2,
+        "dim_head": 32,
+        "heads": 4,
+        "num_queries": 8,
+    }
+    config = TWO_LEVELS | CAMERA | {"image_projection": projection}
+    return ImageDreamUNet.from_config(config | {"in_channels": LATENT_CHANNELS})

@@ -8,6 +8,11 @@ from diffusers import DDIMScheduler
 from jaxtyping import Float
 from threestudio_jointdreamer.priors import wonder3d  # noqa: F401  (makes it known)
 from threestudio_jointdreamer.priors.image_prior import load_image_prior
+from threestudio_jointdreamer.priors.imagedream import (
+    ImageDream,
+    ImagePrompt,
+    load_image_encoder,
+)
 from threestudio_jointdreamer.priors.latent_prior import LatentPrior
 from threestudio_jointdreamer.priors.loading import load_prior
 from threestudio_jointdreamer.priors.multiview import camera_condition, use_cross_view_attention
@@ -17,6 +22,7 @@ from torch import Tensor
 from .captions import parse
 from .creatures import build
 from .dataset import DEFAULT_BACKGROUND
+from .image_prompts import centred
 from .models import N_VIEW
 from .renderer import orbit_cameras, render
 from .translation import ring_of_cameras
@@ -33,6 +39,17 @@ def true_views(
     same = torch.zeros(n_view, dtype=torch.long)
     objects = (build(parse(prompt))[same] for prompt in prompts)
     return torch.stack([render(views, c2w, fovy, background) for views in objects])
+
+
+def pictures_of(prompts: list[str], azimuth_deg: float = 0.0) -> Float[Tensor, "N 4 H W"]:
+    """The creatures that the prompts describe, cut out and centred: colours and opacity."""
+    c2w, fovy = _ring(azimuth_deg, 1), torch.full((1,), FOVY_DEG)
+    black, white = (
+        torch.cat([render(build(parse(p)), c2w, fovy, torch.full((1, 3), x)) for p in prompts])
+        for x in (0.0, 1.0)
+    )
+    premultiplied, opacity = centred(black, white).tensor_split([3], dim=1)
+    return torch.cat([premultiplied / opacity.clamp_min(1e-3), opacity], dim=1).clamp(0, 1)
 
 
 @torch.no_grad()
@@ -107,6 +124,49 @@ def sample_views(
         return without + guidance_scale * (with_it - without)
 
     return _ddim(root / prior, model.prior, truth.shape[:2], seed, steps, predict_noise)
+
+
+@torch.no_grad()
+def sample_prompted_views(
+    root: Path,
+    prior: str,
+    pictures: Float[Tensor, "N 4 H W"],
+    texts: list[str],
+    seed: int = 0,
+    guidance_scale: float = 2.0,
+    steps: int = 50,
+    azimuth_deg: float = 0.0,
+    device: str = "cpu",
+) -> Float[Tensor, "N V 3 H W"]:
+    """DDIM samples, in [0, 1], of four views of the objects in pictures, 90 degrees apart.
+
+    Args:
+        prior: a folder in `root` with an ImageDream model, `imagedream`.
+        pictures: colours and opacity, as `read_image_prompt` gives them.
+        guidance_scale: weight of picture and text over neither.
+        azimuth_deg: of the first camera.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_prior`.
+    """
+    text_from, on = str(root / "stable-diffusion"), torch.device(device)
+    model = load_prior(str(root / prior), on, False, vae_from=text_from, key="--root")
+    encoder = load_image_encoder(str(root / "wonder3d"), "--root", on, torch.float32)
+    imagedream, n = ImageDream(model, "--root", encoder), len(texts)
+    gray = sum(DEFAULT_BACKGROUND) / 3
+    rgb, opacity = pictures.to(on).tensor_split([3], dim=1)
+    image = imagedream.look_at(rgb * opacity + (1 - opacity) * gray, model)
+    both = ImagePrompt(*(torch.cat([x, 0 * x]) for x in (image.hidden, image.latents)))
+    text = embed_prompts(text_from, texts + [""] * n, on)
+    text = text[:, None].expand(-1, N_VIEW, -1, -1)
+    c2w = _ring(azimuth_deg, N_VIEW).to(on).expand(2 * n, -1, -1, -1)
+
+    def predict_noise(x_t: Tensor, t: Tensor) -> Tensor:
+        eps = imagedream.predict_noise(torch.cat([x_t] * 2), t.repeat(2), text, c2w, both)
+        with_it, without = eps.chunk(2)
+        return without + guidance_scale * (with_it - without)
+
+    return _ddim(root / prior, model, (n, N_VIEW), seed, steps, predict_noise)
 
 
 def _ddim(

@@ -12,7 +12,12 @@ from transformers import CLIPTextModel
 
 from . import models
 from .dataset import make_pictures
-from .diffusion_stages import MVDreamStage, StableDiffusionStage, Wonder3DStage
+from .diffusion_stages import (
+    ImageDreamStage,
+    MVDreamStage,
+    StableDiffusionStage,
+    Wonder3DStage,
+)
 from .training import Stage, Trainer, TrainingPlan
 
 
@@ -96,6 +101,7 @@ STAGES: dict[str, type[Stage]] = {
     "stable-diffusion": StableDiffusionStage,
     "mvdream": MVDreamStage,
     "wonder3d": Wonder3DStage,
+    "imagedream": ImageDreamStage,
 }
 
 
