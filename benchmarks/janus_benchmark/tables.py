@@ -19,6 +19,8 @@ MAIN = (
     "jsd-multiview",
     "jsd-translation",
     "jsd-classifier",
+    "jsd-order",
+    "jsd-pose",
     "jsd-sum",
 )
 ABLATION = {

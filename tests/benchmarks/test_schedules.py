@@ -36,14 +36,15 @@ def test_the_shipped_sweep_has_all_methods_of_both_tables():
     sweep = read_sweep(path)
     assert {method.name for method in sweep.methods} == {*MAIN, *ABLATION}
     assert (len(sweep.prompts), sweep.seeds) == (16, (0, 1, 2))
-    assert len(MAIN) == 8
+    assert len(MAIN) == 10
     plain = ("sds", "sds-plain", "jsd-plain")
+    eight = ("jsd-classifier", "jsd-order", "jsd-pose")
     for method in shortened(sweep, 100).methods:
         cfg = read_experiment(method.config, (*sweep.overrides, *method.overrides))
         assert cfg.trainer.max_steps == 100 and cfg.trainer.val_check_interval > 1000
         assert (cfg.data.n_test_views, cfg.data.batch_size) == (25, 8)
         guidance = cfg.system.guidance
-        assert guidance.n_view == (8 if method.name == "jsd-classifier" else 4)
+        assert guidance.n_view == (8 if method.name in eight else 4)
         annealed = [0, 0.98, 0.5, 33]
         assert guidance.max_step_percent == (0.98 if method.name == "sds" else annealed)
         fading = cfg.system.geometry_fading

@@ -13,6 +13,8 @@ OF_THE_ENERGY = (
     *("energy_gradient", "denoised_from"),
 )
 
+EIGHT_VIEWS = ("classifier", "order", "pose")
+
 
 def read(name: str) -> dict:
     return OmegaConf.to_container(OmegaConf.load(CONFIGS / f"{name}.yaml"))
@@ -28,16 +30,16 @@ def test_priors_are_shipped_whole(path):
         assert list((ROOT / folder).rglob("*.safetensors"))
 
 
-@pytest.mark.parametrize("name", ["sds", "translation", "classifier", "sum"])
+@pytest.mark.parametrize("name", ["sds", "translation", "classifier", "order", "pose", "sum"])
 def test_other_energies_run_with_the_demos_settings(name):
-    """Energies are compared, and nothing else; the classifier's pairs are of eight views."""
+    """Energies are compared, and nothing else; those that look at pictures see eight views."""
     demo, other = read("jointdreamer"), read(name)
     assert other.pop("name") == f"tiny-{name}" != demo.pop("name")
     for config in (demo, other):
         for key in OF_THE_ENERGY:
             config["system"]["guidance"].pop(key, None)
     n_view = other["data"].pop("n_view")
-    assert n_view == other["data"].pop("batch_size") == (8 if name == "classifier" else 4)
+    assert n_view == other["data"].pop("batch_size") == (8 if name in EIGHT_VIEWS else 4)
     assert demo["data"].pop("n_view") == demo["data"].pop("batch_size") == 4
     assert other == demo
 

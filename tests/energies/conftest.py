@@ -4,9 +4,11 @@ import pytest
 from helpers.views import level_views
 from threestudio_jointdreamer.energies.classifier import ClassifierEnergy
 from threestudio_jointdreamer.energies.multiview import MultiviewEnergy
+from threestudio_jointdreamer.energies.order import OrderEnergy
+from threestudio_jointdreamer.energies.pose import PoseEnergy
 from threestudio_jointdreamer.energies.translation import TranslationEnergy
 
-from jointdreamer.testing.random_classifiers import build_pair_classifier
+from jointdreamer.testing.random_classifiers import build_dino, build_pair_classifier
 from jointdreamer.testing.random_image_priors import build_wonder3d, build_zero123
 
 TRANSLATION = {"noise": "shared", "mask_with_opacity": False, "white_background": False}
@@ -15,6 +17,8 @@ KINDS = {
     "wonder3d": (TranslationEnergy, TRANSLATION),
     "zero123": (TranslationEnergy, TRANSLATION),
     "classifier": (ClassifierEnergy, {}),
+    "order": (OrderEnergy, {}),
+    "pose": (PoseEnergy, {}),
 }
 
 
@@ -27,6 +31,7 @@ def models(tmp_path_factory, mv_folder):
         "wonder3d": build_wonder3d(root / "wonder3d"),
         "zero123": build_zero123(root / "zero123", seed=1),
         "classifier": build_pair_classifier(root / "classifier", gain=3.0),
+        **dict.fromkeys(("order", "pose"), build_dino(root / "dino")),
     }
 
 
@@ -35,6 +40,8 @@ def make_energy(models):
     def make(kind, **cfg):
         energy_class, defaults = KINDS[kind]
         name = {"pretrained_model_name_or_path": str(models[kind])}
+        if kind == "pose":
+            name["template_model_name_or_path"] = str(models["multiview"])
         return energy_class(name | defaults | cfg)
 
     return make

@@ -47,6 +47,8 @@ def test_unknown_values_are_refused(make_energy, kind, cfg, message):
         ("wonder3d", "pretrained_model_name_or_path"),
         ("classifier", "pretrained_model_name_or_path"),
         ("classifier", "backbone_name_or_path"),
+        ("order", "pretrained_model_name_or_path"),
+        ("pose", "template_model_name_or_path"),
     ],
 )
 def test_missing_weights_name_the_energys_key(make_energy, kind, key):
@@ -82,6 +84,8 @@ FRESH = {"noise": "fresh"}
     [
         ("classifier", {}, {"n_view": 1}, "system.guidance.n_view"),
         ("wonder3d", {}, {"n_view": 1}, "system.guidance.n_view"),
+        ("order", {}, {"n_view": 2}, "2 per object: set system.guidance.n_view to 3"),
+        ("pose", {}, {"n_view": 1}, "system.guidance.n_view"),
         ("wonder3d", {}, {"rgb": None}, "looks at a render, but with rgb_as_latents there are"),
         ("wonder3d", {"strength": 0.0}, {}, "energy.strength=0 is less than one"),
         ("wonder3d", {"white_background": True}, {"opacity": None}, NO_OPACITY),

@@ -1,0 +1,95 @@
+"""Image embeddings by CLIP or DINO, whichever a folder or hub name holds."""
+
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+from transformers import CLIPModel, Dinov2Model
+
+from ..weights.models import open_model
+from .dino import IMAGE_MEAN, IMAGE_STD, cls_features, load_dino
+from .latent_prior import resize
+from .loading import HALF, KEY, precision
+
+
+class ImageEmbedding:
+    """Pictures to unit vectors, differentiably.
+
+    Args:
+        embed: normalised pictures of `image_size` to vectors, in any precision.
+        image_size: height and width in pixels of what the model looks at.
+        mean, std: what its pictures are normalised with.
+    """
+
+    def __init__(
+        self,
+        embed: Callable[[Float[Tensor, "B 3 S S"]], Float[Tensor, "B D"]],
+        image_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> None:
+        self.image_size = image_size
+        self._embed, self._mean, self._std = embed, mean, std
+
+    def __call__(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
+        """
+        Args:
+            images: in [0, 1], of any size; resized (bilinear, antialiased) first.
+        """
+        mean, std = (images.new_tensor(x)[:, None, None] for x in (self._mean, self._std))
+        images = resize((images - mean) / std, self.image_size, antialias=True)
+        return F.normalize(self._embed(images).to(images.dtype), dim=-1)
+
+
+def load_image_embedding(
+    name_or_path: str, device: torch.device, half_precision_weights: bool = True, key: str = KEY
+) -> ImageEmbedding:
+    """A frozen CLIP's or DINO's.
+
+    Args:
+        name_or_path: a CLIP in transformers' layout, folder or hub name, such as
+            openai/clip-vit-large-patch14 or laion/CLIP-ViT-H-14-laion2B-s32B-b79K (OpenCLIP's);
+            a DINO as `load_dino` takes it; or a DINOv2, such as facebook/dinov2-small.
+        half_precision_weights: fp16 on a GPU. The CPU always computes in fp32.
+        key: the config key to name in errors.
+
+    Raises:
+        FileNotFoundError: a folder, a file, or a hub name that cannot be fetched.
+        ValueError: it holds neither, or is damaged.
+    """
+    dtype = precision(device, half_precision_weights)
+    model = open_model(name_or_path, key, [""], dtype in HALF)
+    contents = config, _ = model.read("")
+    kind = config.get("model_type", "vit")  # which an original file does not say
+    mean, std = IMAGE_MEAN, IMAGE_STD
+    if kind == "vit":
+        dino = load_dino(name_or_path, device, dtype, key)
+        embed, size = partial(cls_features, dino), dino.config.image_size
+    elif kind == "dinov2":
+        dino = model.load(Dinov2Model, "", device, dtype, contents)
+
+        def embed(images: Tensor) -> Tensor:
+            return dino(pixel_values=images.to(dtype)).pooler_output
+
+        size = dino.config.image_size
+    elif kind == "clip":
+        clip = model.load(CLIPModel, "", device, dtype, contents)
+        vision, project = clip.vision_model, clip.visual_projection  # the text's half is let go
+
+        def embed(images: Tensor) -> Tensor:
+            return project(vision(pixel_values=images.to(dtype)).pooler_output)
+
+        size, mean, std = clip.config.vision_config.image_size, [0.5] * 3, [0.5] * 3
+    else:
+        raise ValueError(
+            f"{model.described} holds a {kind}: give a CLIP, such as openai/clip-vit-base-patch32, "
+            "or a DINO, such as facebook/dinov2-small."
+        )
+    path = model.files.path / "preprocessor_config.json"
+    said = json.loads(path.read_text()) if path.is_file() else {}
+    size = (said.get("crop_size") or {}).get("height", size)
+    return ImageEmbedding(embed, size, said.get("image_mean", mean), said.get("image_std", std))
