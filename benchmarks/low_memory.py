@@ -24,7 +24,7 @@ import torch
 from benchmarks.measure import device_name, load_host
 from benchmarks.training_step import PROMPT, ROOT, WARM_UP, StepClock, random_priors
 
-LOW = ["system.guidance.memory=low", "system.render_chunk=32768"]
+LOW = ["system.guidance.memory=low"]
 PHASES = ("8 x 64 px", "4 x 256 px")
 THIN = "system.geometry.isosurface_threshold=2.0"  # so few steps leave it soft
 SHORT = ["data.n_val_views=2", "data.n_test_views=2", "system.guidance_eval_step=0"]

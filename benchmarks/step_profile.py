@@ -1,13 +1,15 @@
-"""Where a training step's time goes, phase by phase, and what single changes to its parts give.
+"""Where a training step's time goes, phase by phase, and what changes to its parts give.
 
     python benchmarks/step_profile.py --random full --out outputs/profile     # on a GPU
     python benchmarks/step_profile.py --out outputs/profile                   # the tiny priors
 
-`phases.csv` has, for JSD at either resolution of the config, a row a phase: milliseconds on the GPU
-(kernels and copies), milliseconds until the next phase began on the CPU, kernels launched, and how
-often and how long the CPU waited for the GPU, a step. `kernels.csv` has the largest kernels of each
-phase. `variants.csv` has parts of the step, changed in one way each, taking turns with the part as
-it is: milliseconds, memory, and the cosine of its results with that one's.
+`steps.csv` has the time and memory of a step of JSD at either resolution: as it is, in
+plain PyTorch (without fused blocks, CUDA graphs and the fused optimizer), and with `memory: low` in
+7.3 GiB. `phases.csv` has a row a phase of it: milliseconds on the GPU (kernels and copies),
+milliseconds until the next phase began on the CPU, kernels launched, and how often and how long the
+CPU waited for the GPU, a step. `kernels.csv` has the largest kernels of each phase. `variants.csv`
+has parts of the step, changed in one way each: milliseconds, memory, and how far the cosine of its
+results with the plain part's is from 1.
 """
 
 import argparse
@@ -20,7 +22,9 @@ import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
+from unittest.mock import patch
 
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -34,9 +38,19 @@ from benchmarks.measure import device_name, load_host, synchronize
 from benchmarks.training_step import PROMPT, ROOT, random_priors
 
 CUDA = torch.cuda.is_available()
-WARM_UP, PROFILED = (6, 3) if CUDA else (1, 1)  # steps
+WARM_UP, TIMED, PROFILED = (4, 8, 3) if CUDA else (1, 1, 1)  # steps
 MARK = "phase: "
 SYNCS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize")
+LOW_GIB = 7.3
+SETTINGS = {  # overrides
+    "as it is": [],
+    "low": ["system.guidance.memory=low"],
+    "plain": [
+        "system.guidance.cuda_graphs=false",
+        "system.guidance.energy.cuda_graphs=false",
+        "system.optimizer.args.fused=false",
+    ],
+}
 CASES = {"8 x 64 px": (8, 64), "4 x 256 px": (4, 256)}
 
 
@@ -65,6 +79,7 @@ class Phases(pl.Callback):
         self.trace = trace
         activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * CUDA
         self.profiler = profile(activities=activities)
+        self.ms = 0.0
 
     def on_train_start(self, trainer, system) -> None:
         guidance, renderer = system.guidance, system.renderer
@@ -95,6 +110,12 @@ class Phases(pl.Callback):
     def on_train_batch_start(self, trainer, system, batch, index) -> None:
         if index == WARM_UP:
             synchronize()
+            self.began = time.perf_counter()
+            if CUDA:
+                torch.cuda.reset_peak_memory_stats()
+        if index == WARM_UP + TIMED:
+            synchronize()
+            self.ms = 1000 * (time.perf_counter() - self.began) / TIMED
             self.profiler.start()
         mark("step: update, data")
 
@@ -106,7 +127,7 @@ class Phases(pl.Callback):
 
     def on_train_batch_end(self, trainer, system, outputs, batch, index) -> None:
         mark("step: update, data")
-        if index == WARM_UP + PROFILED - 1:
+        if index == WARM_UP + TIMED + PROFILED - 1:
             mark("step: wait for the GPU")
             synchronize()
             mark("end")
@@ -114,7 +135,7 @@ class Phases(pl.Callback):
             self.profiler.export_chrome_trace(str(self.trace))
 
 
-def read_phases(trace: Path, case: str) -> tuple[list[dict], list[dict]]:
+def read_phases(trace: Path, case: dict) -> tuple[list[dict], list[dict]]:
     """Rows of phases.csv and of kernels.csv: kernels count where they were launched."""
     events = [e for e in json.loads(trace.read_text())["traceEvents"] if e.get("ph") == "X"]
     marks = sorted((e["ts"], e["name"]) for e in events if e["name"].startswith(MARK))
@@ -145,24 +166,25 @@ def read_phases(trace: Path, case: str) -> tuple[list[dict], list[dict]]:
             kernels[phase, e["name"][:110]] += e["dur"] / 1000
     rows = []
     for name in names[:-1]:
-        row = {"case": case, "phase": name.removeprefix(MARK)}
+        row = case | {"phase": name.removeprefix(MARK)}
         for key in ("gpu_ms", "cpu_ms", "launches", "syncs", "wait_ms"):
             row[key] = round(phases[name][key] / PROFILED, 2)
         rows.append(row)
-    rows.append({"case": case, "phase": "sum"} | {k: round(sum(r[k] for r in rows), 2)
-                                                 for k in list(rows[0])[2:]})  # fmt: skip
+    rows.append(case | {"phase": "sum"} | {k: round(sum(r[k] for r in rows), 2)
+                                                 for k in list(rows[0])[3:]})  # fmt: skip
     largest = []
     for name in names[:-1]:
         own = sorted(((ms, k) for (phase, k), ms in kernels.items() if phase == name), reverse=True)
         for ms, kernel in own[:14]:
-            entry = {"case": case, "phase": name.removeprefix(MARK), "kernel": kernel}
+            entry = case | {"phase": name.removeprefix(MARK), "kernel": kernel}
             largest.append(entry | {"ms": round(ms / PROFILED, 3)})
     return rows, largest
 
 
-def profile_step(case: str, config: str, overrides: list[str], folder: Path):
+def profile_step(case: str, setting: str, config: str, overrides: list[str], folder: Path):
     import threestudio
     from threestudio.utils.config import load_config
+    from threestudio_jointdreamer.priors import loading
 
     views, size = CASES[case]
     if CUDA:
@@ -171,12 +193,13 @@ def profile_step(case: str, config: str, overrides: list[str], folder: Path):
     cfg = load_config(config, cli_args=overrides, n_gpus=int(CUDA))
     pl.seed_everything(cfg.seed)
     trace = folder / "trace.json"
+    phases = Phases(trace)
     trainer = pl.Trainer(
-        max_steps=WARM_UP + PROFILED,
+        max_steps=WARM_UP + TIMED + PROFILED,
         accelerator="gpu" if CUDA else "cpu",
         devices=1,
         precision=cfg.trainer.get("precision", "32-true") if CUDA else "32-true",
-        callbacks=[Phases(trace)],
+        callbacks=[phases],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -185,8 +208,15 @@ def profile_step(case: str, config: str, overrides: list[str], folder: Path):
     )
     system = threestudio.find(cfg.system_type)(cfg.system)
     system.set_save_dir(str(folder / "save"))
-    trainer.fit(system, datamodule=threestudio.find(cfg.data_type)(cfg.data))
-    return system, *read_phases(trace, case)
+    with patch.object(loading, "fuse_on_gpu", loading.fuse_on_gpu if setting != "plain" else id):
+        trainer.fit(system, datamodule=threestudio.find(cfg.data_type)(cfg.data))
+    about = {"case": case, "setting": setting}
+    step = about | {"ms": round(phases.ms, 1)}
+    if CUDA:
+        step["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+        step["reserved_gib"] = round(torch.cuda.max_memory_reserved() / 2**30, 2)
+    print(step, flush=True)
+    return system, step, *read_phases(trace, about)
 
 
 def cosine(a: list[Tensor], b: list[Tensor]) -> float:
@@ -296,12 +326,8 @@ def try_vae(variants: Variants, vae, batch: int, size: int, pixels: int) -> None
 
     layout = None
     variants(part, "as it is", lambda: run)
-    variants(part, "cudnn.benchmark", lambda: _benchmark(run))
-    _cudnn_benchmark(False)
     layout = torch.channels_last
     variants(part, "channels last", lambda: vae.to(memory_format=layout) and run)
-    variants(part, "channels last, cudnn.benchmark", lambda: _benchmark(run))
-    _cudnn_benchmark(False)
     variants(part, "fused blocks", lambda: fuse_resnet_blocks(vae) and run)
     variants(part, "fused blocks, cudnn.benchmark", lambda: _benchmark(run))
     if CUDA:
@@ -381,27 +407,6 @@ def try_streams(variants: Variants, guidance, views: int) -> None:
     variants("both UNets", "CUDA graph", lambda: graphed(in_turn))
     variants("both UNets", "two streams", lambda: at_once)
     variants("both UNets", "two streams, CUDA graph", lambda: graphed(at_once))
-
-
-def try_optimizers(variants: Variants, system) -> None:
-    parameters = [p for p in system.parameters() if p.requires_grad]
-    for p in parameters:
-        p.grad = torch.full_like(p, 1e-3)
-
-    def build(**options):
-        optimizer = torch.optim.AdamW(parameters, lr=0.0, eps=1e-15, betas=(0.9, 0.99), **options)
-        scaler = torch.amp.GradScaler(enabled=CUDA)
-
-        def step() -> list:
-            scaler.scale(torch.ones(1, device=parameters[0].device))
-            scaler.step(optimizer)
-            scaler.update()
-            return parameters[:1]
-
-        return step
-
-    variants("AdamW, scaler", "as it is", build)
-    variants("AdamW, scaler", "fused", lambda: build(fused=True))
 
 
 def try_renderer(variants: Variants, system, case: str) -> None:
@@ -517,7 +522,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     print(f"{device_name()}, torch {torch.__version__}")
     config = str(ROOT / f"configs/{'' if args.random else 'tiny/'}jointdreamer.yaml")
-    rows, kernels = [], []
+    rows, kernels, steps = [], [], []
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         overrides = [PROMPT, "system.guidance_eval_step=0", f"exp_root_dir={folder}"]
@@ -526,20 +531,33 @@ def main() -> None:
         print(f"priors made after {time.perf_counter() - began:.0f} s", flush=True)
         variants = Variants(args.out / "variants.csv", args.budget)
         system = None
-        for case in CASES:
+        for case, setting in product(CASES, SETTINGS):
             system = None
             gc.collect()
-            system, more, largest = profile_step(case, config, overrides, folder)
+            if CUDA:
+                torch.cuda.empty_cache()
+                total = torch.cuda.get_device_properties(0).total_memory
+                part = LOW_GIB * 2**30 / total if setting == "low" else 1.0
+                torch.cuda.set_per_process_memory_fraction(part)
+                torch.cuda.reset_peak_memory_stats()
+            changed = [*overrides, *SETTINGS[setting]]
+            system, step, more, largest = profile_step(case, setting, config, changed, folder)
+            steps.append(step)
+            write(args.out / "steps.csv", steps)
             rows, kernels = rows + more, kernels + largest
             for row in more:
-                print("  ".join(str(v).ljust(w) for v, w in zip(
-                    row.values(), (12, 30, 9, 9, 8, 7, 8), strict=True)), flush=True)  # fmt: skip
+                print(
+                    "  ".join(
+                        str(v).ljust(w)
+                        for v, w in zip(row.values(), (11, 9, 30, 9, 9, 8, 7, 8), strict=True)
+                    ),
+                    flush=True,
+                )
             write(args.out / "phases.csv", rows)
             write(args.out / "kernels.csv", kernels)
             print(f"after {time.perf_counter() - began:.0f} s", flush=True)
-            if hasattr(system.renderer, "_sample"):
-                try_renderer(variants, system, case)
-        try_optimizers(variants, system)
+        if hasattr(system.renderer, "_sample"):
+            try_renderer(variants, system, case)
         system.zero_grad(set_to_none=True)
         guidance = system.guidance
         prior, model = guidance.prior, guidance.energy.model

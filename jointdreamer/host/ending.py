@@ -23,7 +23,8 @@ KEYS = {  # what takes memory, by the stage of a run
     "validate": ("data.eval_width", "data.eval_height"),
     "predict": ("system.geometry.isosurface_resolution",),
 }
-LOW_MEMORY = {"system.guidance.memory": "low", "system.render_chunk": 32768}  # takes more time
+LOW_MEMORY = {"system.guidance.memory": "low"}  # takes more time, as do small chunks:
+SMALL_CHUNKS = {"system.guidance.encode_chunk": 1, "system.render_chunk": 8192}
 KEYS |= {"sanity_check": KEYS["validate"], "test": KEYS["validate"]}
 
 
@@ -115,9 +116,10 @@ class Ending(Callback):
         stage, when = self._failed_at
         now = ((key, OmegaConf.select(cfg, key)) for key in KEYS[stage])
         keys = ", ".join(f"{key}={value}" for key, value in now if value is not None)
+        low = OmegaConf.select(cfg, "system.guidance.memory") == "low"
         saving = [
             f"{key}={value}"
-            for key, value in LOW_MEMORY.items()
+            for key, value in (SMALL_CHUNKS if low else LOW_MEMORY).items()
             if stage in ("start", "train")
             and OmegaConf.select(cfg, "system.guidance_type") == "jsd-guidance"
             and OmegaConf.select(cfg, key) in (None, "normal", 0)

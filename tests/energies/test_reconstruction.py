@@ -96,7 +96,7 @@ def test_a_smaller_model_sees_renders_at_its_own_size(
 @each_kind
 def test_compile_reaches_the_model(make_energy, views, compiled, kind):
     make_energy(kind, compile=True)(views)
-    assert compiled == [False] * (1 if kind == "multiview" else 2)  # and the VAE's encoder
+    assert compiled and not any(compiled)
 
 
 @pytest.mark.parametrize("kind", [*BUILD, "classifier"])

@@ -287,10 +287,13 @@ def test_too_little_memory_names_what_takes_it_at_that_time(began, named):
 
 
 def test_too_little_memory_names_the_keys_that_save_some():
-    ending, guidance = Ending(), {"memory": "low"}
-    system = {"guidance_type": "jsd-guidance", "guidance": guidance}
-    told = ending.out_of_memory(OmegaConf.create({"data": {"width": 64}, "system": system}))
-    assert "set system.render_chunk=32768, or choose smaller" in told
+    def told(**guidance):
+        system = {"guidance_type": "jsd-guidance", "guidance": guidance}
+        return Ending().out_of_memory(OmegaConf.create({"system": system}))
+
+    assert "set system.guidance.memory=low, or choose smaller" in told()
+    chunks = "set system.guidance.encode_chunk=1 system.render_chunk=8192, or"
+    assert chunks in told(memory="low")
 
 
 @pytest.mark.parametrize("tag", ["a bear", "it's no. 5 #3, a=b", "[5]"])

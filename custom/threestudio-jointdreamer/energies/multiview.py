@@ -31,6 +31,7 @@ class MultiviewEnergy(ReconstructionEnergy):
         pretrained_model_name_or_path: a folder with unet/ and scheduler/, or a hub name.
         vae_name_or_path: whose vae/ encodes the renders for `noise: fresh`. By default the folder
             above if it has a vae/, and else the 2D prior's.
+        cuda_graphs: as jsd-guidance's, for this model.
         guidance_scale, recon_std_rescale: 50 and 0.5, as MVDream and the authors.
         view_dependent_prompting: it sees the prompts that the 2D prior sees, with "front view" and
             the like, as in the authors' code. By default it sees the plain prompt: it was trained
@@ -44,6 +45,7 @@ class MultiviewEnergy(ReconstructionEnergy):
     class Config(ReconstructionEnergy.Config):
         guidance_scale: Scheduled = 50.0
         recon_std_rescale: Annotated[float, "[0, 1]"] = 0.5
+        cuda_graphs: bool = True
         view_dependent_prompting: bool = False
         image_encoder_name_or_path: str | None = None
         ip_mode: Annotated[str, ("pixel", "local")] = "pixel"
@@ -59,6 +61,8 @@ class MultiviewEnergy(ReconstructionEnergy):
             vae_from=self._vae_source(),
             key=KEY,
         )
+        if self.cfg.cuda_graphs:
+            model.use_cuda_graphs()
         self.multiview = self._multiview(model, name)
         return model
 

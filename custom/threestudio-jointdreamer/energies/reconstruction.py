@@ -37,7 +37,7 @@ class ReconstructionEnergy(Energy):
             it, and M is not masked; the gradient has the weight m. false: no mask.
         denoised_clamp: M is clamped to ±this; helps with weak priors.
         half_precision_weights: fp16 on a GPU.
-        compile: torch.compile the model; the first step then takes a minute or so.
+        compile: torch.compile the UNet's transformer blocks, in about half a minute.
     """
 
     @dataclass

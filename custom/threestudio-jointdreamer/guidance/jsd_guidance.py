@@ -71,12 +71,14 @@ class JSDGuidance(BaseObject):
             differentiates through the UNet too.
         cfg_rescale*: how far ε̂ is rescaled to the standard deviation of the text prediction.
         grad_clip*: clamps each component of the gradient to ±this.
-        memory: `low` encodes one view at a time and keeps no graph of it, so that the VAE takes
-            the memory of one view; the backward pass encodes once more. The same numbers.
+        memory: `low` encodes some views at a time and keeps no graph of them; the backward pass
+            encodes once more. The same numbers, in a fraction of the VAE's memory.
+        encode_chunk: how many views at a time; by default as many as fit into the free memory.
+        cuda_graphs: on a GPU with memory to spare, replays the UNet's calls as CUDA graphs.
         half_precision_weights: fp16 on a GPU; the CPU always computes in fp32.
         view_dependent_prompting: asks the prompt processor for view-dependent prompts.
         max_items_eval: views to draw for `guidance_eval`; all of them if not positive.
-        compile: torch.compile the UNet and the VAE's encoder; the first step then takes minutes.
+        compile: torch.compile the UNet's transformer blocks, in about half a minute.
     """
 
     @dataclass
@@ -100,6 +102,8 @@ class JSDGuidance(BaseObject):
         cfg_rescale: ScheduledFraction = 0.0
         grad_clip: Annotated[Any, partial(StepSchedule, within="[0, inf)")] | None = None
         memory: Annotated[str, ("normal", "low")] = "normal"
+        encode_chunk: Annotated[int | None, "[1, inf)"] = None
+        cuda_graphs: bool = True
         half_precision_weights: bool = True
         view_dependent_prompting: bool = True
         max_items_eval: int = 4
@@ -128,8 +132,11 @@ class JSDGuidance(BaseObject):
         )
         if self.cfg.compile:
             self.prior.compile()
+        if self.cfg.cuda_graphs:
+            self.prior.use_cuda_graphs()
         self.energy: Energy = energy_class(self.cfg.energy)
         self.finite_check = FiniteCheck()
+        self._chunks: dict[torch.Size, int] = {}  # of `memory: low`, by the renders' shape
         self.update_step(0, 0)
 
     def _add_lora(self, unet: UNet2DConditionModel) -> None:
@@ -329,7 +336,21 @@ class JSDGuidance(BaseObject):
         rgb = at_least_float32(rgb).permute(0, 3, 1, 2)
         if rgb_as_latents:
             return resize(rgb, self.prior.latent_size)
-        return self.prior.encode(rgb, chunk=1 if self.cfg.memory == "low" else None)
+        return self.prior.encode(rgb, chunk=self._chunk(rgb))
+
+    def _chunk(self, rgb: Float[Tensor, "B C H W"]) -> int | None:
+        """How many views are encoded at once, with `memory: low`."""
+        if self.cfg.memory == "normal":
+            return None
+        if rgb.shape not in self._chunks:
+            fit = self.cfg.encode_chunk or self.prior.views_that_fit(rgb)
+            n_parts = -(-len(rgb) // fit)
+            self._chunks[rgb.shape] = -(-len(rgb) // n_parts)  # parts of one size
+            threestudio.info(
+                f"system.guidance.memory=low: the VAE keeps the graph of {self._chunks[rgb.shape]} "
+                f"of {len(rgb)} views at a time (system.guidance.encode_chunk)."
+            )
+        return self._chunks[rgb.shape]
 
     def _gradient(self, distilled: Distilled) -> Float[Tensor, "B C h w"]:
         """∂L/∂x, clipped."""

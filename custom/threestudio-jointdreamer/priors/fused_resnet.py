@@ -6,6 +6,7 @@ Triton works, norm and SiLU are `group_norm`'s kernels, which also take up the b
 embedding and the sum with the block's input.
 """
 
+import os
 import warnings
 from functools import cache
 
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from . import group_norm
+
+SWITCH = "JOINTDREAMER_TRITON"
 
 
 class FusedResnetBlock(nn.Module):
@@ -105,6 +108,17 @@ def fuse_resnet_blocks(model: nn.Module) -> int:
                 setattr(module, name, FusedResnetBlock(child))
                 count += 1
     return count
+
+
+def fuse_on_gpu(model: nn.Module) -> nn.Module:
+    """Fused blocks and channels last, where the kernels work; in place, before weights are shared.
+
+    JOINTDREAMER_TRITON=0 in the environment leaves a model as diffusers made it.
+    """
+    if kernels_work(next(model.parameters()).device) and os.environ.get(SWITCH) != "0":
+        fuse_resnet_blocks(model)
+        model.to(memory_format=torch.channels_last)
+    return model
 
 
 def _plain(block: ResnetBlock2D) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import CLIPVisionModelWithProjection
 
 from ..weights.models import open_model
+from .fused_resnet import fuse_on_gpu
 from .latent_prior import LatentPrior
 from .loading import HALF, KEY, precision, read_schedule
 
@@ -212,9 +213,9 @@ def load_image_prior(
         name: of_parts.load(model_class, name, device, dtype)
         for name, model_class in kind.part_classes.items()
     }
-    unet = model.load(kind.unet_class, "unet", device, dtype, contents)
+    unet = model.load(kind.unet_class, "unet", device, dtype, contents, fuse_on_gpu)
     of_vae = open_model(vae_from, key, ["vae"], half) if vae_from else model
-    vae = of_vae.load(AutoencoderKL, "vae", device, dtype)
+    vae = of_vae.load(AutoencoderKL, "vae", device, dtype, change=fuse_on_gpu)
     encoder = model.load(CLIPVisionModelWithProjection, "image_encoder", device, dtype)
     condition_channels = unet.config.in_channels - unet.config.out_channels
     prior = LatentPrior(unet, read_schedule(model), vae, condition_channels)

@@ -3,17 +3,20 @@
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
+from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.attention_processor import AttnProcessor
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from .fused_resnet import fuse_resnet_blocks
+from .cuda_graphs import GraphedCalls
+from .free_memory import free_memory
 from .schedule import NoiseSchedule
 
 # Channels of a head, above which PyTorch's fused attention has no fast backward: SD's VAE, with one
 # head of 512, takes less time with the plain product of matrices.
 WIDEST_FUSED_HEAD = 256
+USABLE = 0.55  # of the free memory for graphs; the backward pass and fragments take the rest
 
 
 class LatentPrior:
@@ -45,6 +48,7 @@ class LatentPrior:
         self.latent_channels: int = unet.config.in_channels - condition_channels
         self.latent_size: int = _square_size(unet.config.sample_size)
         self.text_dim: int = unet.config.cross_attention_dim
+        self.graphs: GraphedCalls | None = None  # see `use_cuda_graphs`
         if vae is not None and vae.config.latent_channels != self.latent_channels:
             raise ValueError(
                 f"The UNet takes {self.latent_channels} latent channels but the VAE makes "
@@ -88,7 +92,8 @@ class LatentPrior:
                 latents = encoded.latent_dist.sample()
             else:
                 latents = encoded.latent_dist.mean + encoded.latent_dist.std * noise
-            return (latents * self.vae.config.scaling_factor).to(rgb.dtype)
+            scaled = (latents * self.vae.config.scaling_factor).to(rgb.dtype)
+            return scaled.contiguous()  # noise like it would depend on the layout
 
         if chunk is None:
             return encode(rgb)
@@ -96,6 +101,20 @@ class LatentPrior:
         noise = torch.randn(shape, device=self.device, dtype=self.dtype)  # as sample() draws it
         parts = zip(rgb.split(chunk), noise.split(chunk), strict=True)
         return torch.cat([checkpoint(encode, *part, use_reentrant=False) for part in parts])
+
+    def views_that_fit(self, rgb: Float[Tensor, "B 3 H W"]) -> int:
+        """How many views `encode` can keep the graph of in the free memory; one at least.
+
+        Found out by encoding one; without a trace in the random state.
+        """
+        if not rgb.is_cuda:
+            return 1
+        before = torch.cuda.memory_allocated(rgb.device)
+        with torch.random.fork_rng([rgb.device]), torch.enable_grad():
+            latents = self.encode(rgb[:1].detach().requires_grad_())
+        one = torch.cuda.memory_allocated(rgb.device) - before
+        del latents
+        return max(1, int(free_memory(rgb.device) * USABLE / one))
 
     def decode(
         self, latents: Float[Tensor, "B C h w"], latent_size: int | None = None
@@ -135,28 +154,43 @@ class LatentPrior:
                 "encoder this UNet was trained with."
             )
         sample = latents if condition is None else torch.cat([latents, condition], dim=1)
-        output = self.unet(
-            sample.to(self.dtype),
-            t,
-            encoder_hidden_states=text_embeddings.to(self.dtype),
-            class_labels=None if class_labels is None else class_labels.to(self.dtype),
-            cross_attention_kwargs=cross_attention_kwargs,
-        ).sample
+        labels = None if class_labels is None else class_labels.to(self.dtype)
+        inputs = sample.to(self.dtype), t, text_embeddings.to(self.dtype), labels
+        if self.graphs is None or cross_attention_kwargs is not None:
+            output = self._call_unet(*inputs, cross_attention_kwargs)
+        else:
+            output = self.graphs(*inputs)
         return self.schedule.to_epsilon(output.to(latents.dtype), latents, t)
 
-    def fuse(self) -> "LatentPrior":
-        """Takes `FusedResnetBlock`s and convolutions' own layout, channels last, in place."""
-        for model in filter(None, (self.unet, self.vae)):
-            fuse_resnet_blocks(model)
-            model.to(memory_format=torch.channels_last)
-        return self
+    def _call_unet(
+        self,
+        sample: Tensor,
+        t: Tensor,
+        text_embeddings: Tensor,
+        class_labels: Tensor | None,
+        cross_attention_kwargs: dict | None = None,
+    ) -> Tensor:
+        return self.unet(
+            sample,
+            t,
+            encoder_hidden_states=text_embeddings,
+            class_labels=class_labels,
+            cross_attention_kwargs=cross_attention_kwargs,
+        ).sample
 
-    def compile(self) -> "LatentPrior":
-        """Compiles the UNet and the VAE's encoder for the fixed shapes of training, in place."""
-        self.unet = torch.compile(self.unet, dynamic=False)
-        if self.vae is not None:
-            self.vae.encoder = torch.compile(self.vae.encoder, dynamic=False)
-        return self
+    def use_cuda_graphs(self) -> None:
+        """Has the UNet's calls without gradients replayed as CUDA graphs, see `GraphedCalls`."""
+        self.graphs = GraphedCalls(self._call_unet)
+
+    def compile(self) -> None:
+        """Compiles the UNet's transformer blocks for the fixed shapes of training, in place.
+
+        One graph of each size serves all blocks of it. A block that does not compile runs as it is.
+        """
+        torch._dynamo.config.suppress_errors = True
+        for block in self.unet.modules():
+            if isinstance(block, BasicTransformerBlock):
+                block.compile(dynamic=False)
 
 
 def resize(

@@ -9,6 +9,7 @@ from torch import nn
 
 from ..weights.assembling import without_reports
 from ..weights.models import NamedModel, open_model
+from .fused_resnet import fuse_on_gpu
 from .imagedream_unet import multiview_unet_class
 from .latent_prior import LatentPrior
 from .schedule import NoiseSchedule
@@ -48,8 +49,15 @@ def load_prior(
     half = dtype in HALF
     own_vae = ["vae"] if vae_from == name_or_path else []
     model = open_model(name_or_path, key, ["unet", "scheduler", *own_vae], half)
+
+    def change_unet(unet: UNet2DConditionModel) -> None:
+        if change is not None:
+            change(unet)
+        fuse_on_gpu(unet)
+
     contents = model.read("unet")
-    unet = model.load(multiview_unet_class(contents[0]), "unet", device, dtype, contents, change)
+    unet_class = multiview_unet_class(contents[0])
+    unet = model.load(unet_class, "unet", device, dtype, contents, change_unet)
     schedule = read_schedule(model)
     if vae_from is None:
         return LatentPrior(unet, schedule)
@@ -61,7 +69,8 @@ def load_prior(
         raise ValueError(
             f"{of_vae.described} holds a {name}: use a VAE of the class {' or '.join(VAES)}."
         )
-    return LatentPrior(unet, schedule, of_vae.load(VAES[name], part, device, dtype, contents))
+    vae = of_vae.load(VAES[name], part, device, dtype, contents, fuse_on_gpu)
+    return LatentPrior(unet, schedule, vae)
 
 
 def _open_vae(name_or_path: str, key: str, half: bool) -> NamedModel:

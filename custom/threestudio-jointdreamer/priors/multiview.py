@@ -112,6 +112,8 @@ class MultiviewPrior:
         n_view = x_t.shape[1]
         if n_view != self._n_view:
             use_cross_view_attention(self.prior.unet, n_view)
+            if self.prior.graphs is not None:
+                self.prior.graphs.clear()
             self._n_view = n_view
         eps = self.prior.predict_noise(
             x_t.flatten(0, 1),

@@ -12,8 +12,13 @@ from functools import partial
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+from ..priors.free_memory import free_memory
+from ..priors.latent_prior import USABLE
+
+FIRST = 16384  # rays at once, before it is known how much they take
 OF_SAMPLES = ("normal", "t_dirs", "weights")  # along rays, [M ...], for the losses
 PICTURES = ("comp_rgb", "opacity", "z_variance", "comp_normal")  # [B H W C]
 
@@ -24,6 +29,7 @@ def render_in_chunks(
     parameters: Sequence[Tensor],
     batch: Mapping[str, Any],
     n_rays: int,
+    measured: Callable[[int, int], None] = lambda n_bytes, n_rays: None,
 ) -> dict[str, Any]:
     """What `renderer(**batch)` returns; of several parts, `PICTURES`, `OF_SAMPLES`, `comp_rgb_bg`.
 
@@ -32,15 +38,25 @@ def render_in_chunks(
 
     Args:
         parameters: that get gradients.
-        n_rays: of a part at most; it has one row of every view at least.
+        n_rays: of a part at most, which has one row of every view at least; 0: all in one.
+        measured: is told how many bytes on a GPU the graph of how many rays holds.
 
     Raises:
         ValueError: the renderer does not render the rays that it is given.
     """
     count, height, width = batch["rays_d"].shape[:3]
-    n_parts = math.ceil(height / max(1, n_rays // (count * width)))
+    n_parts = math.ceil(height / max(1, n_rays // (count * width))) if n_rays else 1
+
+    def with_measure(rays_d: Tensor, **batch: Any) -> Mapping[str, Any]:
+        if not (rays_d.is_cuda and torch.is_grad_enabled()):
+            return renderer(rays_d=rays_d, **batch)
+        before = torch.cuda.memory_allocated(rays_d.device)
+        out = renderer(rays_d=rays_d, **batch)
+        measured(torch.cuda.memory_allocated(rays_d.device) - before, rays_d[..., 0].numel())
+        return out
+
     if n_parts == 1:
-        return dict(renderer(**batch))
+        return dict(with_measure(**batch))
     behind = background(dirs=batch["rays_d"])
     seeds = torch.randint(2**62, (n_parts,)).tolist()
     drawn = random.getstate()
@@ -52,7 +68,7 @@ def render_in_chunks(
         rays = {key: batch[key][:, rows] for key in ("rays_o", "rays_d")}
         with torch.random.fork_rng([behind.device] if behind.is_cuda else []):
             torch.manual_seed(seeds[rows.start])
-            out = renderer(**{**batch, **rays, "bg_color": behind})
+            out = with_measure(**{**batch, **rays, "bg_color": behind})
         if out["comp_rgb"].shape[:3] != behind.shape[:3]:
             raise ValueError(
                 f"system.render_chunk={n_rays} is for nerf-volume-renderer: "
@@ -69,6 +85,31 @@ def render_in_chunks(
         picture = name in PICTURES
         out[name] = torch.cat(values, dim=1)[:, order] if picture else torch.cat(values)
     return out
+
+
+class RaysThatFit:
+    """How many rays to render at once: as many as the free memory holds the graph of.
+
+    What one takes depends on the scene, and is known from the rays before.
+    """
+
+    def __init__(self) -> None:
+        self.bytes_per_ray = 0.0
+
+    def note(self, n_bytes: int, n_rays: int) -> None:
+        self.bytes_per_ray = n_bytes / n_rays
+
+    def __call__(self, rays_d: Float[Tensor, "B H W 3"]) -> int:
+        """0 for all of them at once: on a CPU, and where they take little."""
+        n_rays = rays_d[..., 0].numel()
+        if not rays_d.is_cuda:
+            return 0
+        if self.bytes_per_ray == 0:
+            return min(n_rays // 2, FIRST)
+        fit = free_memory(rays_d.device) / self.bytes_per_ray
+        if n_rays < fit / 8:
+            return 0
+        return min(n_rays // 2, 2 ** int(math.log2(max(fit * USABLE, 1))))
 
 
 class Deferred(torch.autograd.Function):

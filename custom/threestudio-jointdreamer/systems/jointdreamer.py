@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..config_values import parse_fields
 from ..step_schedule import StepSchedule
-from .chunked_rendering import render_in_chunks
+from .chunked_rendering import RaysThatFit, render_in_chunks
 from .geometry_fading import GeometryFading, GeometryFadingConfig, stepping_with
 from .losses import REGULARISERS, LossWeights
 from .seeding import StepSeeder
@@ -39,8 +39,9 @@ class JointDreamer(ViewingMixin, BaseLift3DSystem):
         # null: no fading
         geometry_fading: Annotated[dict | None, GeometryFadingConfig] = None
         loss: Annotated[dict, LossWeights] = field(default_factory=dict)
-        # how many rays are rendered, and differentiated, at once; 0: all of them
-        render_chunk: Annotated[int, "[0, inf)"] = 0
+        # how many rays are rendered, and differentiated, at once; 0: all of them; by default all,
+        # or with guidance.memory=low as many as fit into the free memory
+        render_chunk: Annotated[int | None, "[0, inf)"] = None
 
         def __post_init__(self) -> None:
             parse_fields(self, "system")
@@ -61,6 +62,7 @@ class JointDreamer(ViewingMixin, BaseLift3DSystem):
             key: StepSchedule(value, f"system.loss.{key}") for key, value in self.cfg.loss.items()
         }
         self.fading = self._parse_fading()
+        self._rays_that_fit = RaysThatFit()
         self._rates: dict[str, float] = {}  # of the parameter groups that fade, at this step
         super().configure()
 
@@ -98,11 +100,21 @@ class JointDreamer(ViewingMixin, BaseLift3DSystem):
             self._rates = self.fading.rates(self.trainer.optimizers[0], self.true_global_step)
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
-        if self.cfg.render_chunk == 0:
+        chunk = self.cfg.render_chunk or 0
+        chooses = self.cfg.render_chunk is None and self.training and self._saves_memory()
+        if chooses:
+            chunk = self._rays_that_fit(batch["rays_d"])
+        elif chunk == 0:
             return self.renderer(**batch)
         trained = [p for p in self.parameters() if p.requires_grad]
-        chunk = self.cfg.render_chunk
-        return render_in_chunks(self.renderer, self.background, trained, batch, chunk)
+        note = self._rays_that_fit.note
+        return render_in_chunks(self.renderer, self.background, trained, batch, chunk, note)
+
+    def _saves_memory(self) -> bool:
+        return (
+            self.cfg.guidance.get("memory") == "low"
+            and self.cfg.renderer_type == "nerf-volume-renderer"
+        )
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         out = self(batch)
