@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Float
 from threestudio_jointdreamer.energies.base import Views
 from threestudio_jointdreamer.energies.multiview import MultiviewEnergy
-from threestudio_jointdreamer.guidance.jsd import WEIGHTINGS
+from threestudio_jointdreamer.priors.schedule import WEIGHTINGS
 from torch import Tensor
 
 
@@ -64,8 +64,9 @@ class MultiviewDistillationEnergy(MultiviewEnergy):
     def _weight(self, views: Views) -> Float[Tensor, " N"]:
         """a above, of each object."""
         one_each = torch.ones_like(views.t, dtype=views.latents.dtype)[:, None, None, None]
-        alpha_bar = views.prior.schedule.alpha_bar(views.t, one_each).flatten()
-        sigma = views.prior.schedule.sigma(views.t, one_each).flatten()
+        path = views.prior.schedule
+        alpha, sigma = (f(views.t, one_each).flatten() for f in (path.alpha, path.sigma))
         if self.cfg.loss == "score":
-            return alpha_bar / sigma**2
-        return alpha_bar.sqrt() / (sigma * WEIGHTINGS[self.cfg.weighting_strategy](alpha_bar))
+            return alpha**2 / sigma**2
+        w = path.weight(self.cfg.weighting_strategy, views.t, one_each).flatten()
+        return alpha / (sigma * w)

@@ -6,7 +6,7 @@ from typing import Any
 import threestudio
 import torch
 from jaxtyping import Float
-from threestudio_jointdreamer.guidance.jsd import WEIGHTINGS, Distilled
+from threestudio_jointdreamer.guidance.jsd import Distilled
 from threestudio_jointdreamer.guidance.jsd_guidance import JSDGuidance
 from threestudio_jointdreamer.priors.latent_prior import LatentPrior
 from torch import Tensor
@@ -46,8 +46,7 @@ class MultiviewDistillationGuidance(JSDGuidance):
             raise ValueError(
                 "system.guidance.energy_weight is 0: without it nothing is distilled here."
             )
-        alpha_bar = self.prior.schedule.alpha_bar(distilled.t, distilled.g)
-        sigma = self.prior.schedule.sigma(distilled.t, distilled.g)
-        w = WEIGHTINGS[self.cfg.weighting_strategy](alpha_bar)
+        path, like = self.prior.schedule, (distilled.t, distilled.g)
+        sigma, w = path.sigma(*like), path.weight(self.cfg.weighting_strategy, *like)
         own = -w * self.method.energy_weight * sigma * distilled.g
         return super()._gradient(replace(distilled, grad=own))

@@ -3,12 +3,19 @@
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
+from diffusers import AutoencoderKL, SD3Transformer2DModel, UNet2DConditionModel
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    T5Config,
+    T5EncoderModel,
+)
 
 from ..tinyworld.models import (
     CAMERA,
     TEXT_WIDTH,
+    build_flow_scheduler,
     build_scheduler,
     build_tokenizer,
     build_unet,
@@ -52,6 +59,107 @@ def build_mvdream(
     return path
 
 
+def build_sdxl(path: Path | str, seed: int = 0) -> Path:
+    """Every part of a tiny SDXL; images are 64x64, text embeddings [24 + 1, 96], pooled 48."""
+    path = Path(path)
+    torch.manual_seed(seed)
+    pooled, time_width = 48, 8
+    _unet(
+        32,
+        cross_attention_dim=96,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=time_width,
+        projection_class_embeddings_input_dim=6 * time_width + pooled,
+    ).save_pretrained(path / "unet")
+    tiny_vae().save_pretrained(path / "vae")
+    _text_encoder(path, 48)
+    _text_encoder(path, 48, "_2", pooled)
+    build_scheduler().save_pretrained(path / "scheduler")
+    return path
+
+
+def build_sd3(path: Path | str, seed: int = 0, t5: bool = True) -> Path:
+    """Every part of a tiny Stable Diffusion 3; text embeddings [24 + 256 + 1, 96], pooled 64."""
+    path = Path(path)
+    torch.manual_seed(seed)
+    SD3Transformer2DModel(
+        sample_size=16,
+        patch_size=2,
+        in_channels=16,
+        out_channels=16,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=4,
+        caption_projection_dim=32,
+        joint_attention_dim=96,
+        pooled_projection_dim=64,
+        pos_embed_max_size=16,
+    ).save_pretrained(path / "transformer")
+    tiny_vae(latent_channels=16, shift_factor=0.1).save_pretrained(path / "vae")
+    for suffix in ("", "_2"):
+        _text_encoder(path, 32, suffix, 32)
+    if t5:
+        tokenizer = build_tokenizer(WORDS)
+        tokenizer.model_max_length = 256
+        tokenizer.save_pretrained(path / "tokenizer_3")
+        sizes = {"d_model": 96, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_heads": 2}
+        config = T5Config(vocab_size=len(tokenizer), **sizes)
+        T5EncoderModel(config).save_pretrained(path / "text_encoder_3")
+    build_flow_scheduler(shift=3.0).save_pretrained(path / "scheduler")
+    return path
+
+
+def build_full_size_sdxl(path: Path | str, seed: int = 0) -> Path:
+    """SDXL's UNet and VAE with random fp16 weights; its text encoders have one layer each."""
+    path = Path(path)
+    torch.manual_seed(seed)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        UNet2DConditionModel(
+            sample_size=128,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            block_out_channels=(320, 640, 1280),
+            transformer_layers_per_block=(1, 2, 10),
+            attention_head_dim=(5, 10, 20),
+            cross_attention_dim=2048,
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=256,
+            projection_class_embeddings_input_dim=2816,
+        ).half().save_pretrained(path / "unet")
+        full_size_vae(1024).half().save_pretrained(path / "vae")
+    _text_encoder(path, 768)
+    _text_encoder(path, 1280, "_2", 1280)
+    build_scheduler().save_pretrained(path / "scheduler")
+    return path
+
+
+def build_full_size_sd3(path: Path | str, seed: int = 0) -> Path:
+    """Stable Diffusion 3 medium's transformer and VAE with random fp16 weights, without T5."""
+    path = Path(path)
+    torch.manual_seed(seed)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        SD3Transformer2DModel(
+            sample_size=128,
+            patch_size=2,
+            in_channels=16,
+            out_channels=16,
+            num_layers=24,
+            attention_head_dim=64,
+            num_attention_heads=24,
+            caption_projection_dim=1536,
+            joint_attention_dim=4096,
+            pooled_projection_dim=2048,
+            pos_embed_max_size=192,
+        ).half().save_pretrained(path / "transformer")
+        vae = full_size_vae(1024, latent_channels=16, shift_factor=0.0609, scaling_factor=1.5305)
+        vae.half().save_pretrained(path / "vae")
+    _text_encoder(path, 768, projection=768)
+    _text_encoder(path, 1280, "_2", 1280)
+    build_flow_scheduler(shift=3.0).save_pretrained(path / "scheduler")
+    return path
+
+
 def build_full_size(path: Path | str, seed: int = 0, multiview: bool = False) -> Path:
     """Stable Diffusion 2.1 base or MVDream, with random fp16 weights.
 
@@ -77,16 +185,18 @@ def build_full_size(path: Path | str, seed: int = 0, multiview: bool = False) ->
     return path
 
 
-def full_size_vae(image_size: int) -> AutoencoderKL:
-    channels = (128, 256, 512, 512)
-    return build_vae(channels, layers_per_block=2, norm_num_groups=32, sample_size=image_size)
+def full_size_vae(image_size: int, **changes) -> AutoencoderKL:
+    sizes = {"layers_per_block": 2, "norm_num_groups": 32, "sample_size": image_size}
+    return build_vae((128, 256, 512, 512), **sizes | changes)
 
 
-def tiny_vae() -> AutoencoderKL:
-    return build_vae((8, 16, 16), norm_num_groups=8, scaling_factor=0.5)
+def tiny_vae(**changes) -> AutoencoderKL:
+    return build_vae((8, 16, 16), norm_num_groups=8, scaling_factor=0.5, **changes)
 
 
-def _unet(width: int, multiview: bool = False, latent_size: int = 16) -> UNet2DConditionModel:
+def _unet(
+    width: int, multiview: bool = False, latent_size: int = 16, **changes
+) -> UNet2DConditionModel:
     return build_unet(
         multiview,
         sample_size=latent_size,
@@ -95,11 +205,18 @@ def _unet(width: int, multiview: bool = False, latent_size: int = 16) -> UNet2DC
         block_out_channels=(width, 2 * width),
         attention_head_dim=2,
         norm_num_groups=8,
+        **changes,
     )
 
 
-def _text_encoder(path: Path, width: int = TEXT_WIDTH) -> None:
+def _text_encoder(
+    path: Path, width: int = TEXT_WIDTH, suffix: str = "", projection: int | None = None
+) -> None:
+    """tokenizer/ and text_encoder/, which projects its pooled embedding to a width if asked to."""
     tokenizer = build_tokenizer(WORDS)
-    tokenizer.save_pretrained(path / "tokenizer")
+    tokenizer.save_pretrained(path / f"tokenizer{suffix}")
     sizes = text_config(tokenizer, width) | {"intermediate_size": 2 * width, "num_hidden_layers": 1}
-    CLIPTextModel(CLIPTextConfig(**sizes)).save_pretrained(path / "text_encoder")
+    kind = CLIPTextModel
+    if projection is not None:
+        kind, sizes = CLIPTextModelWithProjection, sizes | {"projection_dim": projection}
+    kind(CLIPTextConfig(**sizes)).save_pretrained(path / f"text_encoder{suffix}")

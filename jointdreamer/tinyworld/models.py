@@ -2,7 +2,13 @@
 
 from collections.abc import Sequence
 
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    SD3Transformer2DModel,
+    UNet2DConditionModel,
+)
 from threestudio_jointdreamer.priors import wonder3d_unet
 from threestudio_jointdreamer.priors.imagedream_unet import ImageDreamUNet
 from threestudio_jointdreamer.priors.multiview import CAMERA_DIM, use_cross_view_attention
@@ -68,12 +74,12 @@ def build_clip(tokenizer: PreTrainedTokenizerFast) -> CLIPModel:
 
 def build_vae(channels: tuple[int, ...] = (32, 64, 96), **changes) -> AutoencoderKL:
     """An autoencoder, by default of factor 4: 64x64 images to 4x16x16 latents."""
-    config = {"layers_per_block": 1, "norm_num_groups": 16, "sample_size": IMAGE_SIZE} | changes
+    config = {"layers_per_block": 1, "norm_num_groups": 16, "sample_size": IMAGE_SIZE}
+    config |= {"latent_channels": LATENT_CHANNELS} | changes
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * len(channels),
         up_block_types=("UpDecoderBlock2D",) * len(channels),
         block_out_channels=channels,
-        latent_channels=LATENT_CHANNELS,
         **config,
     )
 
@@ -88,6 +94,29 @@ def build_scheduler(prediction_type: str = "epsilon") -> DDIMScheduler:
         set_alpha_to_one=False,
         steps_offset=1,
         prediction_type=prediction_type,
+    )
+
+
+def build_flow_scheduler(shift: float = 1.0) -> FlowMatchEulerDiscreteScheduler:
+    """A straight path from pictures to noise; Stable Diffusion 3's shift is 3."""
+    return FlowMatchEulerDiscreteScheduler(shift=shift)
+
+
+def build_mmdit() -> SD3Transformer2DModel:
+    """The flow prior's transformer: Stable Diffusion 3's at small width, on patches of 2x2."""
+    return SD3Transformer2DModel(
+        sample_size=LATENT_SIZE,
+        patch_size=2,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        num_layers=6,
+        attention_head_dim=32,
+        num_attention_heads=4,
+        caption_projection_dim=128,
+        qk_norm="rms_norm",
+        joint_attention_dim=TEXT_WIDTH,
+        pooled_projection_dim=TEXT_WIDTH,
+        pos_embed_max_size=LATENT_SIZE // 2,
     )
 
 

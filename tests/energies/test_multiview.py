@@ -1,5 +1,6 @@
 """The multi-view energy against a direct computation of C_MVS."""
 
+import copy
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -7,9 +8,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.views import random_views
+from helpers.views import gradient, random_views
 from threestudio_jointdreamer.priors.loading import load_prior
 from threestudio_jointdreamer.priors.multiview import camera_condition, use_cross_view_attention
+from threestudio_jointdreamer.priors.schedule import RectifiedFlow
 
 from jointdreamer.testing.random_priors import build_mvdream
 
@@ -93,7 +95,8 @@ def test_a_vae_of_its_own_is_used_for_fresh_noise(make, views, tmp_path, sd_fold
     def refuse(*args):
         raise AssertionError("the 2D prior's VAE was used")
 
-    views = replace(views, prior=SimpleNamespace(schedule=views.prior.schedule, encode=refuse))
+    known = {name: getattr(views.prior, name) for name in ("schedule", "latent_space")}
+    views = replace(views, prior=SimpleNamespace(**known, encode=refuse))
     own = str(build_mvdream(tmp_path, latent_size=8, with_vae=True))
     assert make(noise="fresh", pretrained_model_name_or_path=own).model.vae is not None
     named = make(noise="fresh", vae_name_or_path=str(sd_folder))
@@ -121,3 +124,51 @@ def test_any_number_of_views_is_taken_as_it_comes(make, sd_prior, mv_folder):
         views = random_views(sd_prior, n_view=n_view)
         _, plain = denoise_directly(mv_folder, views, views.noisy, 1.0, 0.0)
         torch.testing.assert_close(energy.predict(views), plain)
+
+
+def flow(views):
+    """The views of a prior whose path is straight, at an irregular t of which SD's is as noisy."""
+    sigmas = torch.linspace(0.001, 1, 400)
+    path = RectifiedFlow(sigmas)
+    alpha_bar = views.prior.schedule.alphas_cumprod[views.t]
+    t = sigmas - ((1 - alpha_bar).sqrt() / ((1 - alpha_bar).sqrt() + alpha_bar.sqrt()))[:, None]
+    t = t.abs().argmin(dim=1)
+    noisy = path.add_noise(views.latents, views.noise, t)
+    return replace(views, t=t, noisy=noisy, prior=copy_of(views.prior, schedule=path))
+
+
+@pytest.mark.parametrize("noise", ["shared", "fresh"])
+def test_a_prior_of_another_path_is_met_where_it_is_as_noisy(make, views, noise):
+    energy = make(noise=noise)
+    predictions = []
+    for seen in (views, flow(views)):
+        torch.manual_seed(0)
+        predictions.append(energy.predict(seen))
+    a, b = predictions
+    assert (a - b).norm() < 0.02 * a.norm()  # t is an integer
+
+
+def test_latents_of_another_kind_are_compared_as_pictures(make, views, tmp_path):
+    other = str(build_mvdream(tmp_path, latent_size=8, with_vae=True))
+    energy = make(noise="fresh", pretrained_model_name_or_path=other, guidance_scale=1.0)
+    strange = replace(views, prior=copy_of(views.prior, latent_space="another"))
+    torch.manual_seed(0)
+    C = energy(strange)
+    torch.manual_seed(0)
+    wanted = energy.predict(replace(views, denoised=torch.zeros(2, 4, 4, 8, 8)))
+    pictures = views.prior.decode(views.denoised.flatten(0, 1), 8)
+    posterior = energy.model.vae.encode(pictures * 2 - 1).latent_dist
+    own = (posterior.mean * energy.model.vae.config.scaling_factor).unflatten(0, (2, 4))
+    expected = -(own - wanted).square().sum(dim=(1, 2, 3, 4))
+    torch.testing.assert_close(C, expected)
+    torch.testing.assert_close(gradient(C, views), gradient(expected, views))
+    assert energy.draw(strange).shape == (2, 4, 32, 32, 3)
+    with pytest.raises(ValueError, match="text_encoder_name_or_path='x' needs system.prompt_proc"):
+        strange.texts(encoder="x")
+
+
+def copy_of(prior, **changes):
+    other = copy.copy(prior)
+    for name, value in changes.items():
+        setattr(other, name, value)
+    return other

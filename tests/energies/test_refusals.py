@@ -1,11 +1,8 @@
 """What the energies refuse, and what they say then."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from helpers.views import level_views
-from threestudio_jointdreamer.priors.schedule import NoiseSchedule
 
 
 @pytest.mark.parametrize(
@@ -68,14 +65,7 @@ def test_a_text_to_image_model_is_refused(make_energy, sd_folder, kind, message)
         make_energy(kind, pretrained_model_name_or_path=str(sd_folder))
 
 
-def with_schedule(alpha_bar):
-    """A 2D prior of another noise schedule."""
-    return SimpleNamespace(schedule=NoiseSchedule(alpha_bar))
-
-
 NO_OPACITY = "=[Tt]rue, but the system does not pass opacity"
-FEWER = with_schedule(torch.linspace(0.999, 0.001, 500))
-OTHER = with_schedule(torch.linspace(0.999, 0.001, 1000))
 FRESH = {"noise": "fresh"}
 
 
@@ -90,16 +80,13 @@ FRESH = {"noise": "fresh"}
         ("wonder3d", {"strength": 0.0}, {}, "energy.strength=0 is less than one"),
         ("wonder3d", {"white_background": True}, {"opacity": None}, NO_OPACITY),
         ("multiview", {"mask_with_opacity": True}, {"opacity": None}, NO_OPACITY),
-        ("multiview", FRESH, {"prior": FEWER}, "1000 timesteps, the 2D prior 500"),
-        ("wonder3d", FRESH, {"prior": FEWER}, "1000 timesteps, the 2D prior 500"),
-        ("multiview", {}, {"prior": OTHER}, "alphas_cumprod differ.*set energy.noise=fresh"),
         (
             *("multiview", {}, {"noisy": torch.zeros(2, 4, 4, 8, 8)}),
             r"\(4, 16, 16\).*\(4, 8, 8\): set energy.noise=fresh",
         ),
         (
             *("wonder3d", FRESH, {"denoised": torch.zeros(2, 4, 16, 16, 16)}),
-            "latents of 4 channels, the 2D prior of 16",
+            "latents of 4 channels, the 2D prior of 16: set energy.vae_name_or_path",
         ),
     ],
 )

@@ -58,7 +58,7 @@ def test_terms_are_told_the_step_and_not_evaluated_while_their_weight_is_zero(te
     energy = make(a=POWER | {"energy_weight": [5, 0.0, 1.0, 6]}, b=MEAN)
     energy.do_update_step(0, 5)
     energy(views)
-    assert energy.predict(views) is None
+    assert energy.draw(views) is None
     assert terms == {"power": 0, "step": 5}
     energy.do_update_step(0, 6)
     energy(views)
@@ -73,8 +73,9 @@ def test_a_sum_of_nothing_at_this_step_is_zero_with_a_gradient(terms, views):
 
 
 def test_the_first_term_in_use_gives_the_pictures(terms, views):
-    assert make(b=MEAN, a=POWER).predict(views).unique() == 4
-    assert make(b=MEAN).predict(views) is None
+    wanted = views.prior.decode(torch.full((1, 4, 16, 16), 4.0))[0].permute(1, 2, 0)
+    torch.testing.assert_close(make(b=MEAN, a=POWER).draw(views)[1, 2], wanted)
+    assert make(b=MEAN).draw(views) is None
 
 
 def test_sums_nest(terms, views):

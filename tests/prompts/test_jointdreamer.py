@@ -48,9 +48,9 @@ def encode(folder, prompt: str) -> torch.Tensor:
 def count_encodings(monkeypatch):
     encoded = []
 
-    def counting(name, prompts, device):
+    def counting(name, prompts, *more):
         encoded.extend(prompts)
-        return original(name, prompts, device)
+        return original(name, prompts, *more)
 
     original = jointdreamer.encode_prompts
     monkeypatch.setattr(jointdreamer, "encode_prompts", counting)

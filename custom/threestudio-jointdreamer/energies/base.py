@@ -1,6 +1,7 @@
 """The interface between jsd-guidance and an energy: the views it sees, the number it returns."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -32,6 +33,7 @@ class Views:
         c2w: camera-to-world matrices.
         text_embeddings: of the plain prompt, not the view-dependent one.
         uncond_text_embeddings: of the empty or negative prompt.
+        prompt_utils: the prompt processor's output, which knows the `prompt` itself.
         text_embeddings_of_views, uncond_text_embeddings_of_views: those that the 2D prior denoises
             each view with, view-dependent where the guidance is so configured.
     """
@@ -53,6 +55,7 @@ class Views:
     uncond_text_embeddings: Float[Tensor, "N L D"]
     text_embeddings_of_views: Float[Tensor, "N V L D"]
     uncond_text_embeddings_of_views: Float[Tensor, "N V L D"]
+    prompt_utils: Any = None
 
     @property
     def n_object(self) -> int:
@@ -67,8 +70,38 @@ class Views:
         if self.rgb is not None:
             return self.rgb
         with torch.no_grad():
-            decoded = self.prior.decode(self.latents.flatten(0, 1))
-        return decoded.permute(0, 2, 3, 1).unflatten(0, (self.n_object, self.n_view))
+            return as_pictures(self.latents, self.prior)
+
+    def texts(
+        self, view_dependent: bool = False, encoder: str | None = None
+    ) -> tuple[Float[Tensor, "N V L D"], Float[Tensor, "N V L D"]]:
+        """The embeddings of the prompt and of the empty or negative one, for every view.
+
+        Args:
+            view_dependent: with "front view" and the like, where the guidance is so configured.
+            encoder: the folder or hub name of another text encoder than the 2D prior's.
+
+        Raises:
+            ValueError: the prompt processor cannot ask another text encoder.
+        """
+        if encoder is None and view_dependent:
+            return self.text_embeddings_of_views, self.uncond_text_embeddings_of_views
+        known = self
+        if encoder is not None:
+            if not hasattr(self.prompt_utils, "encoded_by"):
+                raise ValueError(
+                    f"energy.text_encoder_name_or_path={encoder!r} needs "
+                    "system.prompt_processor_type=jointdreamer-prompt-processor."
+                )
+            known = self.prompt_utils.encoded_by(encoder)
+        if view_dependent:
+            cameras = (self.elevation, self.azimuth, self.camera_distances)
+            both = known.get_text_embeddings(*(x.flatten() for x in cameras), True)
+            text, uncond = both.unflatten(0, (2, self.n_object, self.n_view))
+            return text, uncond
+        plain = known.text_embeddings, known.uncond_text_embeddings
+        text, uncond = (x[:, None].expand(self.n_object, self.n_view, -1, -1) for x in plain)
+        return text, uncond
 
 
 class Energy(BaseObject):
@@ -95,8 +128,13 @@ class Energy(BaseObject):
         raise NotImplementedError
 
     def predict(self, views: Views) -> Float[Tensor, "N V C h w"] | None:
-        """The latents that this energy would like the views to have, for pictures, if any."""
+        """The latents that this energy would like the views to have, if any."""
         return None
+
+    def draw(self, views: Views) -> Float[Tensor, "N V H W 3"] | None:
+        """What this energy would like the views to look like, in [0, 1], if it can tell."""
+        wanted = self.predict(views)
+        return None if wanted is None else as_pictures(wanted, views.prior)
 
     def evaluate(self, views: Views) -> Float[Tensor, " N"]:
         """C of `views`, checked for what is easily got wrong in an energy of one's own.
@@ -117,3 +155,11 @@ class Energy(BaseObject):
                 "views.denoised, not detached and not under torch.no_grad()."
             )
         return C
+
+
+def as_pictures(
+    latents: Float[Tensor, "N V C h w"], prior: LatentPrior
+) -> Float[Tensor, "N V H W 3"]:
+    """Latents as pictures in [0, 1]."""
+    rgb = prior.decode(latents.flatten(0, 1)).permute(0, 2, 3, 1)
+    return rgb.unflatten(0, latents.shape[:2])

@@ -49,6 +49,7 @@ class MultiviewEnergy(ReconstructionEnergy):
         view_dependent_prompting: bool = False
         image_encoder_name_or_path: str | None = None
         ip_mode: Annotated[str, ("pixel", "local")] = "pixel"
+        text_encoder_name_or_path: str | None = None
 
     cfg: Config
 
@@ -92,17 +93,19 @@ class MultiviewEnergy(ReconstructionEnergy):
         self._fit(views)
         x_t = self._noisy(views)
         eps = self._predict_noise(x_t, views)
-        return self._reconstruct(x_t, views.t, *eps, views.denoised.shape[-1])
+        return self._reconstruct(x_t, self._t(views), *eps, views.denoised.shape[-1])
 
     def _predict_noise(
         self, x_t: Float[Tensor, "N V C h w"], views: Views
     ) -> tuple[Float[Tensor, "N V C h w"], Float[Tensor, "N V C h w"] | None]:
         """ε for the prompt, and for the empty one where the guidance needs it, in one call."""
-        prompts = self._prompts(views)[: 1 if self.guidance_scale == 1 else 2]
+        encoder = self.cfg.text_encoder_name_or_path
+        prompts = views.texts(self.cfg.view_dependent_prompting, encoder)
+        prompts = prompts[: 1 if self.guidance_scale == 1 else 2]
         repeat = len(prompts)
         eps = self.multiview.predict_noise(
             torch.cat([x_t] * repeat),
-            torch.cat([views.t] * repeat),
+            torch.cat([self._t(views)] * repeat),
             torch.cat(prompts),
             torch.cat([views.c2w] * repeat),
             **self._image(views, repeat),
@@ -114,7 +117,7 @@ class MultiviewEnergy(ReconstructionEnergy):
         """The prompt's picture for a model that takes one, on gray as bright as the background."""
         if not self.takes_image:
             return {}
-        image = getattr(getattr(views, "prompt_utils", None), "image", None)
+        image = getattr(views.prompt_utils, "image", None)
         if image is None:
             raise ValueError(
                 f"{KEY}={self.cfg.pretrained_model_name_or_path!r} is an ImageDream model, which "
@@ -126,14 +129,6 @@ class MultiviewEnergy(ReconstructionEnergy):
         vae = views.prior if self.model.vae is None else self.model
         image = self.multiview.look_at(pixels, vae)
         return {"image": image.for_passes(views.n_object, passes)}
-
-    def _prompts(self, views: Views) -> tuple[Float[Tensor, "N V L D"], Float[Tensor, "N V L D"]]:
-        """The embeddings of the prompt and of the empty or negative one, for every view."""
-        if self.cfg.view_dependent_prompting:
-            return views.text_embeddings_of_views, views.uncond_text_embeddings_of_views
-        plain = views.text_embeddings, views.uncond_text_embeddings
-        text, uncond = (x[:, None].expand(-1, views.n_view, -1, -1) for x in plain)
-        return text, uncond
 
 
 def background_brightness(views: Views) -> Float[Tensor, ""]:

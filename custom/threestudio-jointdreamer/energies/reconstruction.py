@@ -1,22 +1,28 @@
 """What the energies share that compare x̂0 with another model's estimate of the same views."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
 from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..priors.gradient_range import within_half_range
 from ..priors.latent_prior import LatentPrior, resize
 from ..priors.rescale import rescale_std
 from ..step_schedule import Scheduled, StepSchedule
-from .base import Energy, Views
+from .base import Energy, Views, as_pictures
 
 KEY = "energy.pretrained_model_name_or_path"
 
 
 class ReconstructionEnergy(Energy):
-    """C = −Σ_i ‖M^i − x̂0^i‖² for a latent diffusion model M that denoises the views, at the same t.
+    """C = −Σ_i ‖M^i − x̂0^i‖² for a latent diffusion model M that denoises the views.
+
+    M denoises at the 2D prior's t, or with another schedule where that is as noisy. If its latents
+    are of another kind than the 2D prior's, x̂0 is compared as M's VAE encodes the picture that the
+    prior decodes it to, both at M's image size; the gradient goes back through both.
 
     A subclass loads the model and says what it predicts (`_load`, `predict`).
 
@@ -24,7 +30,7 @@ class ReconstructionEnergy(Energy):
         pretrained_model_name_or_path: a model's folder or hub name.
         vae_name_or_path: whose VAE encodes the renders, where not the model's own.
         noise: `shared` denoises the 2D prior's own x_t, so that M and x̂0 are estimates from one
-            noisy latent; latent size and noise schedule must be equal. `fresh` encodes the renders
+            noisy latent; latents must be of one kind and size. `fresh` encodes the renders
             at this model's image size and adds noise of its own; rendered latents are decoded
             for it first.
         guidance_scale: s in ε_∅ + s (ε_y − ε_∅), which is 1 more than jsd-guidance's: 1 is the
@@ -72,25 +78,53 @@ class ReconstructionEnergy(Energy):
         self.guidance_scale = self.guidance_scale_schedule(epoch, global_step)
 
     def __call__(self, views: Views) -> Float[Tensor, " N"]:
-        mask, x0 = self.cfg.mask_with_opacity, views.denoised
+        mask = self.cfg.mask_with_opacity
         if mask == "noisy":
-            alpha_bar = views.prior.schedule.alpha_bar(views.t, x0)
-            x0 = x0 - (1 - self._mask(views)) * views.noisy / alpha_bar.sqrt()
-        residual = self.predict(views) - x0
+            alpha = views.prior.schedule.alpha(views.t, views.denoised)
+            x0 = views.denoised - (1 - self._mask(views)) * views.noisy / alpha
+            views = replace(views, denoised=x0)
+        views = self._in_own_latents(views)
+        residual = self.predict(views) - views.denoised
         if mask is True:
             residual = residual * self._mask(views)
         return -residual.square().sum(dim=(1, 2, 3, 4))
 
     def predict(self, views: Views) -> Float[Tensor, "N V C h w"]:
-        """M, without a graph, at the size of `views.denoised`."""
+        """M, without a graph, at the size of `views.denoised`, which is in M's kind of latents."""
         raise NotImplementedError
+
+    def draw(self, views: Views) -> Float[Tensor, "N V H W 3"]:
+        """M as pictures."""
+        prior = self.model if self._has_own_latents(views) else views.prior
+        return as_pictures(self.predict(self._in_own_latents(views)), prior)
+
+    def _has_own_latents(self, views: Views) -> bool:
+        """A model without a VAE has the 2D prior's latents."""
+        return self.model.vae is not None and self.model.latent_space != views.prior.latent_space
+
+    def _in_own_latents(self, views: Views) -> Views:
+        """Views whose x̂0 is in the latents of this model."""
+        if not self._has_own_latents(views):
+            return views
+        prior, model = views.prior, self.model
+        size = ceil(model.image_size / prior.downsampling)
+
+        def translate(x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B c H W"]:
+            return model.encode(prior.decode(x, size), model.latent_size, sample=False)
+
+        x0 = within_half_range(translate, views.denoised.flatten(0, 1))
+        return replace(views, denoised=x0.unflatten(0, views.denoised.shape[:2]))
+
+    def _t(self, views: Views) -> Int[Tensor, " N"]:
+        """Where this model's schedule is as noisy as the views."""
+        return self.model.schedule.nearest(views.prior.schedule, views.t)
 
     def _noisy(self, views: Views) -> Float[Tensor, "N V C h w"]:
         """x_t for this model, at its own latent size."""
         if self.cfg.noise == "shared":
-            return views.noisy
+            return self.model.schedule.restate(views.noisy, views.t, views.prior.schedule)
         x = self._encode(views)
-        t = views.t.repeat_interleave(views.n_view)
+        t = self._t(views).repeat_interleave(views.n_view)
         x_t = self.model.schedule.add_noise(x, torch.randn_like(x), t)
         return x_t.unflatten(0, (views.n_object, views.n_view))
 
@@ -132,16 +166,9 @@ class ReconstructionEnergy(Energy):
         return mask.unflatten(0, (views.n_object, views.n_view))
 
     def _fit(self, views: Views) -> None:
-        """Checks, once, that the 2D prior's latents, x_t and t suit the model."""
+        """Checks, once, that the 2D prior's latents and x_t suit the model."""
         if views.prior is self._checked:
             return
-        ours, theirs = self.model.schedule, views.prior.schedule
-        name = f"{KEY}={self.cfg.pretrained_model_name_or_path!r}"
-        if ours.num_train_timesteps != theirs.num_train_timesteps:
-            raise ValueError(
-                f"{name} counts {ours.num_train_timesteps} timesteps, the 2D prior "
-                f"{theirs.num_train_timesteps}: use models of one family."
-            )
         if self.cfg.noise == "shared":
             size = (self.model.latent_channels, *[self.model.latent_size] * 2)
             if size != tuple(views.noisy.shape[2:]):
@@ -149,15 +176,11 @@ class ReconstructionEnergy(Energy):
                     f"energy.noise='shared' needs latents of one size, but this model's are {size} "
                     f"and the 2D prior's {tuple(views.noisy.shape[2:])}: set energy.noise=fresh."
                 )
-            if not torch.allclose(ours.alphas_cumprod, theirs.alphas_cumprod, rtol=1e-3):
-                raise ValueError(
-                    "energy.noise='shared' needs one noise schedule, but this model's "
-                    "alphas_cumprod differ from the 2D prior's: set energy.noise=fresh."
-                )
         channels = views.denoised.shape[2]
         if self.model.latent_channels != channels:
             raise ValueError(
-                f"{name} has latents of {self.model.latent_channels} channels, the 2D prior of "
-                f"{channels}: use models of one family."
+                f"{KEY}={self.cfg.pretrained_model_name_or_path!r} has latents of "
+                f"{self.model.latent_channels} channels, the 2D prior of {channels}: set "
+                "energy.vae_name_or_path to the model's own VAE, or use models of one family."
             )
         self._checked = views.prior

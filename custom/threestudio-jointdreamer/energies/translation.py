@@ -127,7 +127,7 @@ class TranslationEnergy(ReconstructionEnergy):
     def _start(self, views: Views) -> tuple[Float[Tensor, "N V C h w"], Int[Tensor, " N"]]:
         """The noisy views that the model starts from, and their t."""
         if self.strength_schedule is None:
-            return self._noisy(views), views.t
+            return self._noisy(views), self._t(views)
         schedule = self.model.schedule
         t = round(self.strength * schedule.num_train_timesteps) - 1
         if t < 0:

@@ -71,7 +71,7 @@ class SumEnergy(Energy):
                 energy = energy + self.weights[name] * term(views)
         return energy
 
-    def predict(self, views: Views) -> Float[Tensor, "N V C h w"] | None:
-        """The prediction of the first term in use that has one."""
-        predictions = (term.predict(views) for n, term in self.terms.items() if self.weights[n])
-        return next((latents for latents in predictions if latents is not None), None)
+    def draw(self, views: Views) -> Float[Tensor, "N V H W 3"] | None:
+        """What the first term in use would like that can tell."""
+        wanted = (term.draw(views) for n, term in self.terms.items() if self.weights[n])
+        return next((pictures for pictures in wanted if pictures is not None), None)

@@ -3,12 +3,13 @@
 Score Distillation Sampling (DreamFusion, Poole et al. 2022, arXiv 2209.14988) distils every
 rendered view on its own. JSD distils the joint distribution of the V views of an object,
 p(x^1..V) ∝ exp(C(x^1..V, c^1..V)) Π_i p(x^i), with an energy C that is large when the views, seen
-by the cameras c, fit together. With σ_t = √(1 − ᾱ_t), one t per object, an independent ε^i per
-view, a guidance scale s and an energy weight λ:
+by the cameras c, fit together. With the prior's own α_t and σ_t, which are √ᾱ_t and √(1 − ᾱ_t) for
+Stable Diffusion, one t per object, an independent ε^i per view, a guidance scale s and an energy
+weight λ:
 
-    (1)  x_t^i   = √ᾱ_t x^i + σ_t ε^i
+    (1)  x_t^i   = α_t x^i + σ_t ε^i
     (2)  ε̂^i     = (1 + s) ε_φ(x_t^i; y, t) − s ε_φ(x_t^i; ∅, t)
-    (3)  x̂0^i    = (x_t^i − σ_t ε_φ(x_t^i; ∅, t)) / √ᾱ_t
+    (3)  x̂0^i    = (x_t^i − σ_t ε_φ(x_t^i; ∅, t)) / α_t
     (4)  g^i     = ∂C(x̂0^1..V, c^1..V) / ∂x_t^i
     (5)  ∂L/∂x^i = w(t) (ε̂^i − λ σ_t g^i − ε^i)
 
@@ -16,7 +17,8 @@ The score is −ε/σ_t, so ∂C/∂x_t added to the joint score is −σ_t ∂C
 of (5). Sources: (1) is DDPM's forward process and (3) its inverse (Ho et al. 2020, eqs. 4 and 15),
 (2) is classifier-free guidance in the convention of DreamFusion and JointDreamer, where s = 0 is
 the plain text-conditioned prediction; (4) and (5) are JointDreamer's Joint Score Distillation. With
-C ≡ 0, (5) is DreamFusion's SDS, to the last bit.
+C ≡ 0, (5) is DreamFusion's SDS, to the last bit. `priors.schedule.RectifiedFlow` says how a flow's
+velocity enters.
 """
 
 from collections.abc import Callable
@@ -29,11 +31,6 @@ from torch import Tensor
 from ..priors.latent_prior import LatentPrior
 from .classifier_free import NoisePrediction, Prompts, predict_noise
 
-WEIGHTINGS = {  # w(t), from ᾱ_t
-    "sds": lambda alpha_bar: 1 - alpha_bar,
-    "uniform": torch.ones_like,
-    "fantasia3d": lambda alpha_bar: alpha_bar.sqrt() * (1 - alpha_bar),
-}
 DENOISED_FROM: dict[str, Callable[[NoisePrediction], Tensor]] = {  # the noise in (3)
     "uncond": lambda eps_phi: eps_phi.uncond,
     "text": lambda eps_phi: eps_phi.text,
@@ -79,10 +76,10 @@ class JointScoreDistillation:
     Attributes:
         guidance_scale: s.
         energy_weight: λ; where it is 0 the energy is not evaluated and no graph is built.
-        weighting_strategy: w(t), a key of `WEIGHTINGS`.
+        weighting_strategy: w(t), one of `WEIGHTINGS`.
         denoised_from: the noise in (3), a key of `DENOISED_FROM`.
         energy_gradient: `denoised` takes the noise in (3) as a constant, so that
-            ∂x̂0/∂x_t = 1/√ᾱ_t; `unet` differentiates it too.
+            ∂x̂0/∂x_t = 1/α_t (1 for a flow); `unet` differentiates it too.
         denoised_clamp: clamps x̂0 to ±this before the energy sees it.
         cfg_rescale: see `predict_noise`.
     """
@@ -112,11 +109,11 @@ class JointScoreDistillation:
             eps: ε; drawn by default.
         """
         s, lam, x = self.guidance_scale, self.energy_weight, x.detach()
-        alpha_bar, sigma = prior.schedule.alpha_bar(t, x), prior.schedule.sigma(t, x)
-        w = WEIGHTINGS[self.weighting_strategy](alpha_bar)
+        path = prior.schedule
+        w, sigma = path.weight(self.weighting_strategy, t, x), path.sigma(t, x)
         eps = torch.randn_like(x) if eps is None else eps
 
-        x_t = (alpha_bar.sqrt() * x + sigma * eps).requires_grad_(lam != 0)  # (1)
+        x_t = path.add_noise(x, eps, t).requires_grad_(lam != 0)  # (1)
         with torch.set_grad_enabled(self.energy_gradient == "unet"):
             eps_phi = predict_noise(prior, x_t, t, prompts, s, self.cfg_rescale)
         eps_hat = eps_phi.guided.detach()  # (2)
@@ -125,7 +122,7 @@ class JointScoreDistillation:
 
         with torch.enable_grad():
             noise = DENOISED_FROM[self.denoised_from](eps_phi)
-            x0_hat = (x_t - sigma * noise) / alpha_bar.sqrt()  # (3)
+            x0_hat = path.denoise(x_t, noise, t)  # (3)
             if self.denoised_clamp is not None:
                 x0_hat = x0_hat.clamp(-self.denoised_clamp, self.denoised_clamp)
             C = energy(x0_hat, x_t, eps)

@@ -20,16 +20,16 @@ from ..finite import FiniteCheck
 from ..priors.latent_prior import resize
 from ..priors.loading import load_prior
 from ..priors.lora import fuse_lora
+from ..priors.schedule import WEIGHTINGS
 from ..step_schedule import Scheduled, ScheduledFraction, StepSchedule
 from .classifier_free import Prompts, predict_noise
 from .jsd import (
     DENOISED_FROM,
     ENERGY_GRADIENTS,
-    WEIGHTINGS,
     Distilled,
     JointScoreDistillation,
 )
-from .pictures import captions, guidance_pictures, picture
+from .pictures import captions, guidance_pictures
 
 ViewsOf = Callable[[Tensor, Tensor, Tensor], Views]  # of x̂0, x_t and ε
 METHOD_KEYS = ("weighting_strategy", "denoised_from", "energy_gradient", "denoised_clamp")
@@ -62,13 +62,14 @@ class JSDGuidance(BaseObject):
         min_step_percent*, max_step_percent*: t is drawn evenly from this part of all timesteps.
         timestep_per: `object`, each object of a batch has a t of its own; `batch`, all share one,
             as in the authors' code.
-        weighting_strategy: w(t): `sds` σ_t², `uniform` 1, `fantasia3d` √ᾱ_t σ_t².
+        weighting_strategy: w(t): `sds` σ_t², `uniform` 1, `fantasia3d` α_t σ_t²; for a flow of
+            v̂ − (ε − x), which is (ε̂ − ε) / α_t.
         energy_type, energy: the energy's registered name and its config.
         energy_weight*: λ; while it is 0 the energy is not evaluated.
         denoised_from: the noise prediction that x̂0 is made with: `uncond`, `text`, or `cfg`.
         denoised_clamp: clamps x̂0 to ±this before the energy sees it; helps with weak priors.
-        energy_gradient: `denoised` takes that noise as a constant, ∂x̂0/∂x_t = 1/√ᾱ_t; `unet`
-            differentiates through the UNet too.
+        energy_gradient: `denoised` takes that prediction as a constant, ∂x̂0/∂x_t = 1/√ᾱ_t, or 1
+            for a flow; `unet` differentiates through the model too.
         cfg_rescale*: how far ε̂ is rescaled to the standard deviation of the text prediction.
         grad_clip*: clamps each component of the gradient to ±this.
         memory: `low` encodes some views at a time and keeps no graph of them; the backward pass
@@ -92,7 +93,7 @@ class JSDGuidance(BaseObject):
         min_step_percent: ScheduledFraction = 0.02
         max_step_percent: ScheduledFraction = 0.98
         timestep_per: Annotated[str, ("object", "batch")] = "object"
-        weighting_strategy: Annotated[str, tuple(WEIGHTINGS)] = "sds"
+        weighting_strategy: Annotated[str, WEIGHTINGS] = "sds"
         energy_type: str = "jsd-zero-energy"
         energy: dict = field(default_factory=dict)
         energy_weight: Scheduled = 0.3125
@@ -306,6 +307,7 @@ class JSDGuidance(BaseObject):
             latents=by_object(x.detach()),
             t=t,
             prior=self.prior,
+            prompt_utils=prompt_utils,
             text_embeddings=prompt_utils.text_embeddings.expand(len(t), -1, -1),
             uncond_text_embeddings=prompt_utils.uncond_text_embeddings.expand(len(t), -1, -1),
             text_embeddings_of_views=by_object(prompts.text),
@@ -400,9 +402,9 @@ class JSDGuidance(BaseObject):
         if distilled.x0_hat is not None:
             views = views_of(distilled.x0_hat, distilled.x_t, distilled.eps)
             with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-                wanted = self.energy.predict(views)
+                wanted = self.energy.draw(views)
             if wanted is not None:
-                out["imgs_energy"] = picture(self.prior, wanted.flatten(0, 1)[:n])
+                out["imgs_energy"] = wanted.flatten(0, 1)[:n]
         return out
 
 

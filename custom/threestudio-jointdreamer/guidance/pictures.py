@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..priors.latent_prior import LatentPrior
-from ..priors.schedule import NoiseSchedule
+from ..priors.schedule import GaussianPath
 
 FULL_SAMPLING_STEPS = 50
 
@@ -22,7 +22,7 @@ def guidance_pictures(
     eps_hat: Float[Tensor, "B C h w"],
     t: Int[Tensor, " B"],
 ) -> dict:
-    """Denoises x_t to the end by deterministic DDIM (Song et al. 2021, η = 0).
+    """Denoises x_t to the end by deterministic DDIM (Song et al. 2021, η = 0; Euler for a flow).
 
     Nothing is drawn from the random number generators, so looking changes no training run.
 
@@ -74,7 +74,7 @@ def captions(
 
 
 def _ddim(
-    schedule: NoiseSchedule,
+    schedule: GaussianPath,
     predict: Callable[[Tensor, Tensor], Tensor],
     x_t: Tensor,
     eps: Tensor,

@@ -1,9 +1,11 @@
 """Makes any latent diffusion model look the same to the guidance and to the energies."""
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
-from diffusers.models.attention import BasicTransformerBlock
+from diffusers import AutoencoderKL, AutoencoderTiny, ModelMixin, UNet2DConditionModel
+from diffusers.models.attention import BasicTransformerBlock, JointTransformerBlock
 from diffusers.models.attention_processor import AttnProcessor
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -11,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .cuda_graphs import GraphedCalls
 from .free_memory import free_memory
-from .schedule import NoiseSchedule
+from .schedule import GaussianPath
 
 # Channels of a head, above which PyTorch's fused attention has no fast backward: SD's VAE, with one
 # head of 512, takes less time with the plain product of matrices.
@@ -22,21 +24,35 @@ USABLE = 0.55  # of the free memory for graphs; the backward pass and fragments 
 class LatentPrior:
     """A UNet, its noise schedule and, where images are needed, its VAE, behind one interface.
 
-    The adapter casts to the models' own precision, and back to the caller's.
-    All sizes are read from the models' configs.
+    What the guidance and the energies ask of a prior: `encode` and `decode`, `predict_noise`, and
+    of its `schedule` x_t, x̂0, w(t) and how noisy a t is. A family whose model is called otherwise
+    is a subclass with a `_predict` of its own. The adapter casts to the models' own precision, and
+    back to the caller's. All sizes are read from the models' configs.
 
     Args:
-        unet: predicts noise (or v) in latents.
+        unet: predicts noise (or v) in latents; a transformer in Stable Diffusion 3.
         schedule: the noise schedule `unet` was trained with.
         vae: needed by `encode`, `decode`, `image_size` and `downsampling` only.
         condition_channels: how many channels of the UNet's input, after the noisy latents, hold a
             condition, as an image-to-image model's do.
+
+    Attributes:
+        latent_space: priors whose latents mean the same have the same name here.
+        model_class, part: what `unet` is, and the folder that it is loaded from.
+        text_dim_key: in the model's config, the width of the text embeddings.
+        half: its half precision.
     """
+
+    latent_space: ClassVar[str] = "Stable Diffusion"
+    model_class: ClassVar[type[ModelMixin]] = UNet2DConditionModel
+    part: ClassVar[str] = "unet"
+    text_dim_key: ClassVar[str] = "cross_attention_dim"
+    half: ClassVar[torch.dtype] = torch.float16
 
     def __init__(
         self,
-        unet: UNet2DConditionModel,
-        schedule: NoiseSchedule,
+        unet: ModelMixin,
+        schedule: GaussianPath,
         vae: AutoencoderKL | AutoencoderTiny | None = None,
         condition_channels: int = 0,
     ) -> None:
@@ -47,7 +63,7 @@ class LatentPrior:
         self.dtype = unet.dtype
         self.latent_channels: int = unet.config.in_channels - condition_channels
         self.latent_size: int = _square_size(unet.config.sample_size)
-        self.text_dim: int = unet.config.cross_attention_dim
+        self.text_dim: int = unet.config[self.text_dim_key]
         self.graphs: GraphedCalls | None = None  # see `use_cuda_graphs`
         if vae is not None and vae.config.latent_channels != self.latent_channels:
             raise ValueError(
@@ -67,11 +83,17 @@ class LatentPrior:
         """The image height and width that the models were made for, in pixels."""
         return self.latent_size * self.downsampling
 
+    @property
+    def _shift(self) -> float:
+        """The mean of unscaled latents, for a VAE that says it."""
+        return self.vae.config.get("shift_factor") or 0.0
+
     def encode(
         self,
         rgb: Float[Tensor, "B 3 H W"],
         latent_size: int | None = None,
         chunk: int | None = None,
+        sample: bool = True,
     ) -> Float[Tensor, "B C h w"]:
         """Images in [0, 1] of any size to a sample of their scaled latents, differentiably.
 
@@ -80,25 +102,28 @@ class LatentPrior:
             latent_size: h and w of the result; the model's own by default.
             chunk: images that are encoded at once. No graph is kept for the backward pass, which
                 encodes them once more; the samples are the same as without.
+            sample: false gives the mean, for which nothing is drawn.
         """
         size = latent_size or self.latent_size
 
         def encode(rgb: Tensor, noise: Tensor | None = None) -> Tensor:
             resized = resize(rgb, size * self.downsampling)
-            encoded = self.vae.encode((resized * 2 - 1).to(self.dtype))
+            encoded = self.vae.encode((resized * 2 - 1).to(self.vae.dtype))
             if "latents" in encoded:  # an AutoencoderTiny's, which draws nothing
                 latents = encoded.latents
+            elif not sample:
+                latents = encoded.latent_dist.mean
             elif noise is None:
                 latents = encoded.latent_dist.sample()
             else:
                 latents = encoded.latent_dist.mean + encoded.latent_dist.std * noise
-            scaled = (latents * self.vae.config.scaling_factor).to(rgb.dtype)
+            scaled = ((latents - self._shift) * self.vae.config.scaling_factor).to(rgb.dtype)
             return scaled.contiguous()  # noise like it would depend on the layout
 
         if chunk is None:
             return encode(rgb)
         shape = len(rgb), self.latent_channels, size, size
-        noise = torch.randn(shape, device=self.device, dtype=self.dtype)  # as sample() draws it
+        noise = torch.randn(shape, device=self.device, dtype=self.vae.dtype)  # as sample() draws it
         parts = zip(rgb.split(chunk), noise.split(chunk), strict=True)
         return torch.cat([checkpoint(encode, *part, use_reentrant=False) for part in parts])
 
@@ -126,7 +151,8 @@ class LatentPrior:
         """
         if latent_size is not None:
             latents = resize(latents, latent_size)
-        decoded = self.vae.decode((latents / self.vae.config.scaling_factor).to(self.dtype)).sample
+        unscaled = latents / self.vae.config.scaling_factor + self._shift
+        decoded = self.vae.decode(unscaled.to(self.vae.dtype)).sample
         return (decoded.to(latents.dtype) / 2 + 0.5).clamp(0, 1)
 
     def predict_noise(
@@ -151,36 +177,34 @@ class LatentPrior:
             raise ValueError(
                 f"The text embeddings are {text_embeddings.shape[-1]} wide but the UNet attends to "
                 f"{self.text_dim}: set prompt_processor.pretrained_model_name_or_path to the text "
-                "encoder this UNet was trained with."
+                "encoder this UNet was trained with, or an energy's text_encoder_name_or_path."
             )
         sample = latents if condition is None else torch.cat([latents, condition], dim=1)
         labels = None if class_labels is None else class_labels.to(self.dtype)
-        inputs = sample.to(self.dtype), t, text_embeddings.to(self.dtype), labels
+        time = self.schedule.model_time(t)
+        inputs = sample.to(self.dtype), time, text_embeddings.to(self.dtype), labels
         if self.graphs is None or cross_attention_kwargs is not None:
-            output = self._call_unet(*inputs, cross_attention_kwargs)
+            output = self._predict(*inputs, cross_attention_kwargs=cross_attention_kwargs)
         else:
             output = self.graphs(*inputs)
         return self.schedule.to_epsilon(output.to(latents.dtype), latents, t)
 
-    def _call_unet(
+    def _predict(
         self,
-        sample: Tensor,
-        t: Tensor,
-        text_embeddings: Tensor,
-        class_labels: Tensor | None,
-        cross_attention_kwargs: dict | None = None,
-    ) -> Tensor:
+        sample: Float[Tensor, "B c h w"],
+        time: Tensor,
+        text: Float[Tensor, "B L D"],
+        class_labels: Float[Tensor, "B K"] | None = None,
+        **more: dict | None,
+    ) -> Float[Tensor, "B C h w"]:
+        """What the model itself says."""
         return self.unet(
-            sample,
-            t,
-            encoder_hidden_states=text_embeddings,
-            class_labels=class_labels,
-            cross_attention_kwargs=cross_attention_kwargs,
+            sample, time, encoder_hidden_states=text, class_labels=class_labels, **more
         ).sample
 
     def use_cuda_graphs(self) -> None:
         """Has the UNet's calls without gradients replayed as CUDA graphs, see `GraphedCalls`."""
-        self.graphs = GraphedCalls(self._call_unet)
+        self.graphs = GraphedCalls(self._predict)
 
     def compile(self) -> None:
         """Compiles the UNet's transformer blocks for the fixed shapes of training, in place.
@@ -189,7 +213,7 @@ class LatentPrior:
         """
         torch._dynamo.config.suppress_errors = True
         for block in self.unet.modules():
-            if isinstance(block, BasicTransformerBlock):
+            if isinstance(block, BasicTransformerBlock | JointTransformerBlock):
                 block.compile(dynamic=False)
 
 
@@ -202,6 +226,24 @@ def resize(
     return F.interpolate(
         images, (size, size), mode="bilinear", align_corners=False, antialias=antialias
     )
+
+
+def join_pooled(
+    text: Float[Tensor, "B L D"], pooled: Float[Tensor, "B P"]
+) -> Float[Tensor, "B L+1 D"]:
+    """Text embeddings with a pooled embedding, P ≤ D, as one more token, filled up with zeros.
+
+    So embeddings of every family are one tensor, as threestudio's prompt processors have them.
+    """
+    filled = F.pad(pooled, (0, text.shape[-1] - pooled.shape[-1]))
+    return torch.cat([text, filled[:, None]], dim=1)
+
+
+def split_pooled(
+    text: Float[Tensor, "B L+1 D"], width: int
+) -> tuple[Float[Tensor, "B L D"], Float[Tensor, "B P"]]:
+    """What `join_pooled` was given, for P = `width`."""
+    return text[:, :-1], text[:, -1, :width]
 
 
 def _use_fast_attention(vae: AutoencoderKL) -> None:

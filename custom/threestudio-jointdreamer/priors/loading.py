@@ -1,10 +1,16 @@
 """Loads priors from folders, original checkpoints or the hub, or says what is wrong."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderTiny,
+    DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    ModelMixin,
+)
 from torch import nn
 
 from ..weights.assembling import without_reports
@@ -12,7 +18,9 @@ from ..weights.models import NamedModel, open_model
 from .fused_resnet import fuse_on_gpu
 from .imagedream_unet import multiview_unet_class
 from .latent_prior import LatentPrior
-from .schedule import NoiseSchedule
+from .schedule import GaussianPath, NoiseSchedule, RectifiedFlow
+from .sd3 import StableDiffusion3
+from .sdxl import StableDiffusionXL
 
 KEY = "pretrained_model_name_or_path"
 HALF = (torch.float16, torch.bfloat16)
@@ -27,40 +35,42 @@ def load_prior(
     vae_from: str | None = None,
     key: str = KEY,
     vae_key: str | None = None,
-    change: Callable[[UNet2DConditionModel], Any] | None = None,
+    change: Callable[[ModelMixin], Any] | None = None,
 ) -> LatentPrior:
-    """A frozen latent prior in inference mode.
+    """A frozen latent prior in inference mode, of the family that its own config.json tells.
 
     Args:
-        name_or_path: a folder with `unet/` and `scheduler/`, an original checkpoint file, or the
-            name of either on the hub (`owner/name`, `owner/name/file.pt`). Relative paths are
-            looked up in the working directory, then in the repository.
-        half_precision_weights: fp16 on a GPU. The CPU always computes in fp32.
+        name_or_path: a folder with `unet/` or `transformer/` and `scheduler/`, an original
+            checkpoint file, or the name of either on the hub (`owner/name`, `owner/name/file.pt`).
+            Relative paths are looked up in the working directory, then in the repository.
+        half_precision_weights: the family's half precision on a GPU, where an SDXL VAE that needs
+            `force_upcast` is in bf16. The CPU always computes in fp32.
         vae_from: such a name with a VAE, mostly the same one, or of a folder that is one, an
             `AutoencoderKL` or `AutoencoderTiny`; None loads no VAE.
         key, vae_key: the config keys to name in errors; of the VAE the same one by default.
-        change: called with the UNet, such as to add a LoRA.
+        change: called with the UNet or transformer, such as to add a LoRA.
 
     Raises:
         FileNotFoundError: a folder, a file, or a hub name that cannot be fetched.
         ValueError: weights that are truncated, or whose names or shapes do not fit the config.
     """
-    dtype = precision(device, half_precision_weights)
-    half = dtype in HALF
+    half = precision(device, half_precision_weights) in HALF
     own_vae = ["vae"] if vae_from == name_or_path else []
-    model = open_model(name_or_path, key, ["unet", "scheduler", *own_vae], half)
+    model, part = _open_denoiser(name_or_path, key, ["scheduler", *own_vae], half)
 
-    def change_unet(unet: UNet2DConditionModel) -> None:
+    def change_unet(unet: ModelMixin) -> None:
         if change is not None:
             change(unet)
         fuse_on_gpu(unet)
 
-    contents = model.read("unet")
-    unet_class = multiview_unet_class(contents[0])
-    unet = model.load(unet_class, "unet", device, dtype, contents, change_unet)
+    config, _ = contents = model.read(part)
+    family = family_of(config, model.described)
+    model_class = multiview_unet_class(config) if family is LatentPrior else family.model_class
+    dtype = family.half if half else torch.float32
+    unet = model.load(model_class, part, device, dtype, contents, change_unet)
     schedule = read_schedule(model)
     if vae_from is None:
-        return LatentPrior(unet, schedule)
+        return family(unet, schedule)
     of_vae = model if own_vae else _open_vae(vae_from, vae_key or key, half)
     part = "vae" if of_vae.has("vae") else ""
     config, _ = contents = of_vae.read(part)
@@ -69,8 +79,44 @@ def load_prior(
         raise ValueError(
             f"{of_vae.described} holds a {name}: use a VAE of the class {' or '.join(VAES)}."
         )
+    if half and family is StableDiffusionXL and config.get("force_upcast"):
+        dtype = torch.bfloat16
     vae = of_vae.load(VAES[name], part, device, dtype, contents, fuse_on_gpu)
-    return LatentPrior(unet, schedule, vae)
+    return family(unet, schedule, vae)
+
+
+def family_of(config: Mapping[str, Any], described: str = "it") -> type[LatentPrior]:
+    """The kind of prior that a UNet or transformer with this config.json is.
+
+    Raises:
+        ValueError: a class that no kind of prior has.
+    """
+    name = config.get("_class_name", "")
+    if name == StableDiffusion3.model_class.__name__:
+        return StableDiffusion3
+    if name.endswith("Transformer2DModel"):
+        raise ValueError(
+            f"{described} holds a {name}: use Stable Diffusion 1, 2, 3 or 3.5, SDXL, or a "
+            "fine-tune of one of them."
+        )
+    is_xl = config.get("addition_embed_type") == "text_time"
+    return StableDiffusionXL if is_xl else LatentPrior
+
+
+def _open_denoiser(
+    name_or_path: str, key: str, parts: Sequence[str], half: bool
+) -> tuple[NamedModel, str]:
+    """A model with those parts, and which one of unet/ and transformer/ it has."""
+    try:
+        model = open_model(name_or_path, key, ["unet", *parts], half)
+    except FileNotFoundError:
+        try:
+            return open_model(name_or_path, key, ["transformer", *parts], half), "transformer"
+        except FileNotFoundError:
+            pass
+        raise
+    only_transformer = model.has("transformer") and not model.has("unet")
+    return model, "transformer" if only_transformer else "unet"
 
 
 def _open_vae(name_or_path: str, key: str, half: bool) -> NamedModel:
@@ -102,16 +148,19 @@ def load_model(
     return model.load(model_class, subfolder, device, dtype, **arguments)
 
 
-def load_schedule(name_or_path: str, key: str = KEY) -> NoiseSchedule:
+def load_schedule(name_or_path: str, key: str = KEY) -> GaussianPath:
     """The noise schedule in `scheduler/`, whichever sampler it was written for."""
     return read_schedule(open_model(name_or_path, key, ["scheduler"]))
 
 
-def read_schedule(model: NamedModel) -> NoiseSchedule:
+def read_schedule(model: NamedModel) -> GaussianPath:
     """The noise schedule of an open model; raises as `load_prior`."""
     config, _ = model.read("scheduler")
     try:
         with without_reports():
+            if str(config.get("_class_name")).startswith("FlowMatch"):
+                flow = FlowMatchEulerDiscreteScheduler.from_config(config)
+                return RectifiedFlow(flow.sigmas[: flow.config.num_train_timesteps].flip(0))
             scheduler = DDIMScheduler.from_config(config)
         return NoiseSchedule(scheduler.alphas_cumprod, scheduler.config.prediction_type)
     except (NotImplementedError, TypeError, ValueError) as error:

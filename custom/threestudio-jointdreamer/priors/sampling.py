@@ -5,11 +5,11 @@ from collections.abc import Callable
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .schedule import NoiseSchedule
+from .schedule import GaussianPath
 
 
 def ddim(
-    schedule: NoiseSchedule,
+    schedule: GaussianPath,
     denoise: Callable[[Float[Tensor, "N ..."], Int[Tensor, " N"]], Float[Tensor, "N ..."]],
     x_t: Float[Tensor, "N ..."],
     t: Int[Tensor, " N"],

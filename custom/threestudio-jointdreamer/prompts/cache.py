@@ -16,14 +16,16 @@ from ..files import replacing, user_cache
 from ..weights.names import find_local
 
 ENCODER_PARTS = ("tokenizer", "text_encoder")
+SECOND = ("tokenizer_2", "text_encoder_2")  # of SDXL and Stable Diffusion 3
+T5 = ("tokenizer_3", "text_encoder_3")  # of Stable Diffusion 3, where it is not left out
 
 
-def model_identity(name_or_path: str) -> str:
+def model_identity(name_or_path: str, t5: bool = True) -> str:
     """A hub name as it is; a local folder with sizes and times of its files."""
-    root = find_local(name_or_path)
+    root, parts = find_local(name_or_path), (*ENCODER_PARTS, *SECOND, *(T5 if t5 else ()))
     if root is None:
-        return name_or_path
-    files = sorted(f for part in ENCODER_PARTS for f in (root / part).rglob("*") if f.is_file())
+        return name_or_path if t5 else f"{name_or_path} without T5"
+    files = sorted(f for part in parts for f in (root / part).rglob("*") if f.is_file())
     stamps = [(str(f.relative_to(root)), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
     return json.dumps([str(root.resolve()), stamps])
 
@@ -45,7 +47,7 @@ class Gaps:
 
 @dataclass
 class Embedding:
-    """What a text encoder makes of a prompt, and what it leaves out."""
+    """What text encoders make of a prompt, a pooled embedding last, and what they leave out."""
 
     hidden: Float[Tensor, "L D"]
     gaps: Gaps
@@ -57,14 +59,15 @@ class EmbeddingCache:
     Args:
         folder: created where need be; None for `user_cache("text_embeddings")`.
         name_or_path: of the model, part of each file's name.
+        t5: whether Stable Diffusion 3's third text encoder takes part.
 
     Raises:
         ValueError: the folder cannot be created or written to.
     """
 
-    def __init__(self, folder: str | Path | None, name_or_path: str) -> None:
+    def __init__(self, folder: str | Path | None, name_or_path: str, t5: bool = True) -> None:
         self.folder = Path(folder).expanduser() if folder else user_cache("text_embeddings")
-        self._identity = model_identity(name_or_path)
+        self._identity = model_identity(name_or_path, t5)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=self.folder).close()

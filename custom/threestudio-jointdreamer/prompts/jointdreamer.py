@@ -4,6 +4,7 @@ A negative prompt helps late, when colours and detail form, and disturbs the ear
 the shape. Embeddings are cached per user, never in the working directory.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -11,6 +12,7 @@ import threestudio
 import torch
 from jaxtyping import Float
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from threestudio.models.prompt_processors.base import PromptProcessorOutput
 from threestudio.models.prompt_processors.stable_diffusion_prompt_processor import (
     StableDiffusionPromptProcessor,
 )
@@ -22,6 +24,17 @@ from .cache import Embedding, EmbeddingCache
 from .text_encoder import encode_prompts
 
 EMPTY = ""
+
+
+@dataclass
+class EncodedPrompts(PromptProcessorOutput):
+    """threestudio's, which can ask other text encoders.
+
+    Attributes:
+        encoded_by: the same prompts by the text encoder in another folder or hub name.
+    """
+
+    encoded_by: Callable[[str], PromptProcessorOutput]
 
 
 @threestudio.register("jointdreamer-prompt-processor")
@@ -38,6 +51,9 @@ class JointDreamerPromptProcessor(StableDiffusionPromptProcessor):
         start_neg: Annotated[int, "[0, inf)"] = 0
         # where embeddings are kept; null: jointdreamer/ in the user's cache folder
         cache_dir: str | None = None
+        # whether Stable Diffusion 3's third text encoder takes part, which knows long prompts and
+        # letters, and takes 9 GiB while it encodes
+        t5: bool = True
         # in threestudio a process of its own for the text encoder; here it runs in this one
         spawn: bool = False
 
@@ -52,8 +68,20 @@ class JointDreamerPromptProcessor(StableDiffusionPromptProcessor):
                 "system.prompt_processor.spawn=true is nothing for jointdreamer-prompt-processor, "
                 "which frees its text encoder after use: remove the key."
             )
-        self._cache = EmbeddingCache(self.cfg.cache_dir, self.cfg.pretrained_model_name_or_path)
+        name = self.cfg.pretrained_model_name_or_path
+        self._cache = EmbeddingCache(self.cfg.cache_dir, name, self.cfg.t5)
+        self._others: dict[str, JointDreamerPromptProcessor] = {}
         super().configure()
+
+    def __call__(self) -> EncodedPrompts:
+        return EncodedPrompts(**vars(super().__call__()), encoded_by=self._encoded_by)
+
+    def _encoded_by(self, name_or_path: str) -> EncodedPrompts:
+        if name_or_path not in self._others:
+            other = type(self)({**self.cfg, "pretrained_model_name_or_path": name_or_path})
+            other._choose_negative(self._step)
+            self._others[name_or_path] = other
+        return self._others[name_or_path]()
 
     @rank_zero_only
     def prepare_text_embeddings(self) -> None:
@@ -65,7 +93,7 @@ class JointDreamerPromptProcessor(StableDiffusionPromptProcessor):
             prompts = [prompt for prompt in prompts if self._cache.load(prompt) is None]
         if prompts:
             name = self.cfg.pretrained_model_name_or_path
-            embeddings = encode_prompts(name, prompts, self.device)
+            embeddings = encode_prompts(name, prompts, self.device, self.cfg.t5)
             for prompt, embedding in zip(prompts, embeddings, strict=True):
                 self._cache.save(prompt, embedding)
             cleanup()
@@ -115,9 +143,11 @@ class JointDreamerPromptProcessor(StableDiffusionPromptProcessor):
 
     def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
         self._choose_negative(global_step)
+        for other in self._others.values():
+            other.update_step(epoch, global_step)
 
     def _choose_negative(self, global_step: int) -> None:
-        late = global_step >= self.cfg.start_neg
+        self._step, late = global_step, global_step >= self.cfg.start_neg
         if late and self.cfg.start_neg == global_step > 0:
             threestudio.info(f"Step {global_step}: the negative prompt takes the empty one's place")
         self.uncond_text_embeddings = self._negative if late else self._empty

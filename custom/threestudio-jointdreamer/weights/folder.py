@@ -15,11 +15,12 @@ from .ldm.layout import sections_of
 
 PARTS = (
     *("unet", "vae", "scheduler", "tokenizer", "text_encoder", "image_encoder"),
+    *("transformer", "tokenizer_2", "text_encoder_2", "tokenizer_3", "text_encoder_3"),
     *("feature_extractor", "cc_projection", "head", "backbone", ""),
 )
 CONFIGS = {  # of the parts that have no weights
     "scheduler": "scheduler_config.json",
-    "tokenizer": "tokenizer_config.json",
+    **dict.fromkeys(("tokenizer", "tokenizer_2", "tokenizer_3"), "tokenizer_config.json"),
     "feature_extractor": "preprocessor_config.json",
 }
 TOKENIZERS = ({"tokenizer.json"}, {"vocab.json", "merges.txt"})  # either of them is enough
@@ -140,7 +141,7 @@ def is_complete(folder: Path) -> bool:
     """Whether a part's folder, of which files may be missing, has all that it needs."""
     files = folder.iterdir() if folder.is_dir() else ()
     names = {file.name for file in files if file.is_file()}  # no broken links
-    if folder.name == "tokenizer":
+    if folder.name.startswith("tokenizer"):
         return any(needed <= names for needed in TOKENIZERS)
     if folder.name in CONFIGS:
         return CONFIGS[folder.name] in names
