@@ -16,7 +16,7 @@ def sds_loss(folder, rgb, prompts, cameras, guidance_scale, n_view, steps=(20, 9
     scheduler = DDIMScheduler.from_pretrained(folder / "scheduler")
 
     images = F.interpolate(rgb.permute(0, 3, 1, 2), (64, 64), mode="bilinear", align_corners=False)
-    x = vae.encode(images * 2 - 1).latent_dist.sample() * vae.config.scaling_factor
+    x = vae.encode(images * 2 - 1).latent_dist.sample().contiguous() * vae.config.scaling_factor
     t = torch.randint(steps[0], steps[1] + 1, [len(rgb) // n_view]).repeat_interleave(n_view)
     with torch.no_grad():
         noise = torch.randn_like(x)
