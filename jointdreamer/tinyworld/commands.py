@@ -17,7 +17,10 @@ SAMPLE_PROMPTS = (
     "a purple dog wearing a yellow hat and a white backpack",
     "a brown frog wearing an orange hat",
 )
-GUIDANCE_SCALE = {"stable-diffusion": 4.0, "mvdream": 4.0, "wonder3d": 1.5, "imagedream": 2.0}
+GUIDANCE_SCALE = {
+    **{"stable-diffusion": 4.0, "stable-diffusion-3": 4.0, "mvdream": 4.0},
+    **{"wonder3d": 1.5, "imagedream": 2.0},
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     training.add_argument(
         "stages",
         nargs="+",
-        help="vae, clip, stable-diffusion, mvdream, wonder3d, imagedream, or all",
+        help="vae, clip, stable-diffusion, stable-diffusion-3, mvdream, wonder3d, imagedream; all",
     )
     training.add_argument("--root", type=Path, default=Path("load/tiny"), help="weights folder")
     training.add_argument("--device", default=None, help="cuda or cpu; the GPU if there is one")
@@ -101,8 +104,8 @@ def _samples(args: argparse.Namespace) -> None:
             rows = torch.cat([shown[:, None], views, true_views(prompts)], dim=1)
             columns = [f"{of} {d}°" for of in ("predicted", "true") for d in (0, 90, 180, 270)]
             columns.insert(0, "picture")
-        else:  # four samples a prompt from the 2D prior; four views from the multi-view prior
-            repeated = [p for p in prompts for _ in range(4 if prior == "stable-diffusion" else 1)]
+        else:  # four samples a prompt from a 2D prior; four views from the multi-view prior
+            repeated = [p for p in prompts for _ in range(1 if prior == "mvdream" else 4)]
             images = sample(root, prior, repeated, azimuth_deg=args.azimuth, **options).cpu()
             rows = images.flatten(0, 1).unflatten(0, (len(prompts), -1))
         _save_grid(rows, args.out / f"samples-{prior}.png", prompts, columns)

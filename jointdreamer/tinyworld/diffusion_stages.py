@@ -1,5 +1,5 @@
-"""The stages of the diffusion priors: noise prediction with one t per object and a condition that
-is left out now and then.
+"""The stages of the diffusion priors: noise (or velocity) prediction with one t per object and a
+condition that is left out now and then.
 """
 
 from abc import abstractmethod
@@ -8,14 +8,14 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, SchedulerMixin
 from jaxtyping import Bool, Float, Int
 from threestudio_jointdreamer.files import replacing
 from threestudio_jointdreamer.priors.image_prior import ImagePriorOptions, Reference
 from threestudio_jointdreamer.priors.imagedream import ImageDream, ImagePrompt
-from threestudio_jointdreamer.priors.latent_prior import LatentPrior
+from threestudio_jointdreamer.priors.latent_prior import LatentPrior, split_pooled
 from threestudio_jointdreamer.priors.multiview import camera_condition
-from threestudio_jointdreamer.priors.schedule import NoiseSchedule
+from threestudio_jointdreamer.priors.schedule import GaussianPath, NoiseSchedule, RectifiedFlow
 from threestudio_jointdreamer.priors.wonder3d import Wonder3D
 from threestudio_jointdreamer.priors.wonder3d_unet import Wonder3DUNet
 from threestudio_jointdreamer.prompts.text_encoder import embed_prompts
@@ -42,17 +42,28 @@ class DiffusionStage(Stage):
     """Predicts the noise of groups of V views, all views of a group at the same t.
 
     Attributes:
-        name: folder of the prior.
+        name: folder of the prior; part: of its model in it.
         latents: what is learnt.
     """
 
     name: str
+    part = "unet"
     latents: Float[Tensor, "N V C h w"]
 
     def __init__(self, root: Path, device: str) -> None:
         self.vae = self._load(AutoencoderKL, root, "stable-diffusion/vae", "vae").to(device)
-        self.scheduler = models.build_scheduler()
-        self.schedule = NoiseSchedule(self.scheduler.alphas_cumprod.to(device))
+        self.scheduler, schedule = self.build_schedule()
+        self.schedule = schedule.to(torch.device(device))
+
+    @staticmethod
+    def build_schedule() -> tuple[SchedulerMixin, GaussianPath]:
+        scheduler = models.build_scheduler()
+        return scheduler, NoiseSchedule(scheduler.alphas_cumprod)
+
+    @staticmethod
+    def target(x: Tensor, noise: Tensor) -> Tensor:
+        """What is predicted of noisy latents: their noise."""
+        return noise
 
     @abstractmethod
     def predict_noise(
@@ -62,7 +73,7 @@ class DiffusionStage(Stage):
         rows: Int[Tensor, " B"],
         keep: Bool[Tensor, " B"],
     ) -> Float[Tensor, "B V C h w"]:
-        """ε of the groups `rows`, with their condition where `keep` says so."""
+        """The target for the groups `rows`, with their condition where `keep` says so."""
 
     def loss(self, batch: int) -> Tensor:
         device = self.latents.device
@@ -72,12 +83,13 @@ class DiffusionStage(Stage):
         x = self.latents[rows].float()
         noise = torch.randn_like(x)
         noisy = self.schedule.add_noise(x, noise, t)
-        return F.mse_loss(self.predict_noise(noisy, t, rows, keep).float(), noise)
+        predicted = self.predict_noise(noisy, t, rows, keep).float()
+        return F.mse_loss(predicted, self.target(x, noise))
 
     def save(self, root: Path) -> dict[str, float]:
-        unet = self.model.to(memory_format=torch.contiguous_format).half()
-        with replacing(root / self.name / "unet") as folder:
-            unet.save_pretrained(folder)
+        model = self.model.to(memory_format=torch.contiguous_format).half()
+        with replacing(root / self.name / self.part) as folder:
+            model.save_pretrained(folder)
         with replacing(root / self.name / "scheduler") as folder:
             self.scheduler.save_pretrained(folder)
         return {}
@@ -99,21 +111,24 @@ class StableDiffusionStage(DiffusionStage):
     plan = TrainingPlan(steps=14695, lr=1e-3, warmup=500, ema=0.9995)
     pictures, batch = 250_000, 256
     name, seed_offset = "stable-diffusion", 1
+    text_from = "stable-diffusion"
     render, multiview = staticmethod(single_pictures), False
 
     def __init__(self, root: Path, n_pictures: int, seed: int, device: str) -> None:
         super().__init__(root, device)
         torch.manual_seed(seed + self.seed_offset)
-        unet = models.build_unet(self.multiview)
-        self.model = unet.to(device, memory_format=torch.channels_last)
+        self.model = self.build_model().to(device, memory_format=torch.channels_last)
         encode = partial(encode_latents, self.vae)
         pictures = self.render(n_pictures, seed + 12 + self.seed_offset, device, encode=encode)
         self.latents = pictures.images.unflatten(0, (n_pictures, -1))
         self.cameras = camera_condition(pictures.c2w).unflatten(0, (n_pictures, -1))
         texts = embed_prompts(
-            str(root / "stable-diffusion"), [*pictures.captions, ""], torch.device(device)
+            str(root / self.text_from), [*pictures.captions, ""], torch.device(device)
         )
         self.text, self.no_text = texts[:-1].bfloat16(), texts[-1:].bfloat16()
+
+    def build_model(self) -> nn.Module:
+        return models.build_unet(self.multiview)
 
     def predict_noise(self, noisy, t, rows, keep):
         n_view = noisy.shape[1]
@@ -134,6 +149,41 @@ class MVDreamStage(StableDiffusionStage):
     pictures, batch = 80_000, 64
     name, seed_offset = "mvdream", 2
     render, multiview = staticmethod(four_view_sets), True
+
+
+class StableDiffusion3Stage(StableDiffusionStage):
+    """The flow prior on the 2D prior's pictures; needs the vae and clip stages.
+
+    Stable Diffusion 3's transformer and path, with CLIP's text tower as the one text encoder.
+    """
+
+    plan = TrainingPlan(steps=20_000, lr=1e-3, warmup=500, ema=0.9995)
+    pictures, batch = 250_000, 512
+    name, seed_offset = "stable-diffusion-3", 4
+    part, text_from = "transformer", "stable-diffusion-3"
+    target = staticmethod(lambda x, noise: noise - x)  # the velocity
+
+    def __init__(self, root: Path, n_pictures: int, seed: int, device: str) -> None:
+        clip = self._load(CLIPModel, root, "clip", "clip")
+        with replacing(root / self.name / "text_encoder") as folder:
+            models.text_encoder_of(clip).half().save_pretrained(folder)
+        with replacing(root / self.name / "tokenizer") as folder:
+            models.build_tokenizer().save_pretrained(folder)
+        super().__init__(root, n_pictures, seed, device)
+
+    @staticmethod
+    def build_schedule() -> tuple[SchedulerMixin, GaussianPath]:
+        scheduler = models.build_flow_scheduler()
+        return scheduler, RectifiedFlow(scheduler.sigmas.flip(0))
+
+    def build_model(self) -> nn.Module:
+        return models.build_mmdit()
+
+    def predict_noise(self, noisy, t, rows, keep):
+        text = torch.where(keep.view(-1, 1, 1), self.text[rows], self.no_text).float()
+        text, pooled = split_pooled(text, self.model.config.pooled_projection_dim)
+        time = self.schedule.model_time(t)
+        return self.model(noisy[:, 0], text, pooled, time).sample[:, None]
 
 
 class Wonder3DStage(DiffusionStage):

@@ -13,7 +13,13 @@ from threestudio_jointdreamer.priors import wonder3d_unet
 from threestudio_jointdreamer.priors.imagedream_unet import ImageDreamUNet
 from threestudio_jointdreamer.priors.multiview import CAMERA_DIM, use_cross_view_attention
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPTextModelWithProjection,
+    PreTrainedTokenizerFast,
+)
 
 from .captions import VOCABULARY
 
@@ -70,6 +76,15 @@ def build_clip(tokenizer: PreTrainedTokenizerFast) -> CLIPModel:
     vision = {"hidden_size": TEXT_WIDTH, "num_hidden_layers": 4, "patch_size": 8}
     vision |= tower | {"image_size": IMAGE_SIZE}
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=TEXT_WIDTH))
+
+
+def text_encoder_of(clip: CLIPModel) -> CLIPTextModelWithProjection:
+    """CLIP's text tower with the projection of its pooled embedding."""
+    config = clip.config.text_config.to_dict() | {"projection_dim": clip.config.projection_dim}
+    encoder = CLIPTextModelWithProjection(CLIPTextConfig.from_dict(config))
+    encoder.text_model.load_state_dict(clip.text_model.state_dict())
+    encoder.text_projection.load_state_dict(clip.text_projection.state_dict())
+    return encoder
 
 
 def build_vae(channels: tuple[int, ...] = (32, 64, 96), **changes) -> AutoencoderKL:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from diffusers import DDIMScheduler
 from jaxtyping import Float
 from threestudio_jointdreamer.priors import wonder3d  # noqa: F401  (makes it known)
 from threestudio_jointdreamer.priors.image_prior import load_image_prior
@@ -14,8 +13,9 @@ from threestudio_jointdreamer.priors.imagedream import (
     load_image_encoder,
 )
 from threestudio_jointdreamer.priors.latent_prior import LatentPrior
-from threestudio_jointdreamer.priors.loading import load_prior
+from threestudio_jointdreamer.priors.loading import has_part, load_prior
 from threestudio_jointdreamer.priors.multiview import camera_condition, use_cross_view_attention
+from threestudio_jointdreamer.priors.sampling import ddim
 from threestudio_jointdreamer.prompts.text_encoder import embed_prompts
 from torch import Tensor
 
@@ -67,17 +67,19 @@ def sample(
 
     Args:
         root: folder of the weights.
-        prior: "stable-diffusion" (V = 1) or "mvdream" (V = 4 views, 90 degrees apart).
+        prior: "stable-diffusion", "stable-diffusion-3" (V = 1), or "mvdream" (V = 4 views, 90
+            degrees apart).
         guidance_scale: weight of text over no text; 1 is the plain conditional model.
         azimuth_deg: of the multi-view prior's first camera.
 
     Raises:
         FileNotFoundError, ValueError: as `load_prior`.
     """
-    text_from, on = str(root / "stable-diffusion"), torch.device(device)
-    model = load_prior(str(root / prior), on, False, vae_from=text_from, key="--root")
+    vae_from, on = str(root / "stable-diffusion"), torch.device(device)
+    model = load_prior(str(root / prior), on, False, vae_from=vae_from, key="--root")
+    text_from = str(root / prior) if has_part(str(root / prior), "text_encoder") else vae_from
     n_view, labels = 1, None
-    if model.unet.config.class_embed_type is not None:
+    if model.unet.config.get("class_embed_type") is not None:
         n_view = N_VIEW
         use_cross_view_attention(model.unet, n_view)
         labels = camera_condition(_ring(azimuth_deg, n_view).to(on)).repeat(2 * len(prompts), 1)
@@ -90,7 +92,7 @@ def sample(
         return without + guidance_scale * (with_text - without)
 
     shape = (len(prompts) * n_view,)
-    images = _ddim(root / prior, model, shape, seed, steps, predict_noise)
+    images = _ddim(model, shape, seed, steps, predict_noise)
     return images.unflatten(0, (len(prompts), n_view))
 
 
@@ -123,7 +125,7 @@ def sample_views(
         with_it, without = model.predict_noise(x_t, t, reference, cameras, guided=True)
         return without + guidance_scale * (with_it - without)
 
-    return _ddim(root / prior, model.prior, truth.shape[:2], seed, steps, predict_noise)
+    return _ddim(model.prior, truth.shape[:2], seed, steps, predict_noise)
 
 
 @torch.no_grad()
@@ -166,11 +168,10 @@ def sample_prompted_views(
         with_it, without = eps.chunk(2)
         return without + guidance_scale * (with_it - without)
 
-    return _ddim(root / prior, model, (n, N_VIEW), seed, steps, predict_noise)
+    return _ddim(model, (n, N_VIEW), seed, steps, predict_noise)
 
 
 def _ddim(
-    folder: Path,
     prior: LatentPrior,
     shape: tuple[int, ...],
     seed: int,
@@ -180,13 +181,13 @@ def _ddim(
     """Decoded samples of the given shape [N ...]; `predict_noise` gets x_t and one t for each N."""
     size = (prior.latent_channels, prior.latent_size, prior.latent_size)
     x_t = torch.randn(*shape, *size, generator=torch.Generator().manual_seed(seed))
-    x_t = x_t.to(prior.device)
-    scheduler = DDIMScheduler.from_pretrained(folder / "scheduler")
-    scheduler.set_timesteps(steps)
-    for t in scheduler.timesteps:
-        eps = predict_noise(x_t, torch.full(shape[:1], int(t), device=prior.device))
-        x_t = scheduler.step(eps, t, x_t).prev_sample
-    return prior.decode(x_t.flatten(0, -4)).unflatten(0, tuple(shape))
+    t = torch.full(shape[:1], prior.schedule.num_train_timesteps - 1, device=prior.device)
+
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        return prior.schedule.denoise(x_t, predict_noise(x_t, t), t)
+
+    x0 = ddim(prior.schedule, denoise, x_t.to(prior.device), t, steps)
+    return prior.decode(x0.flatten(0, -4)).unflatten(0, tuple(shape))
 
 
 def _ring(azimuth_deg: float, n_view: int) -> Float[Tensor, "V 4 4"]:

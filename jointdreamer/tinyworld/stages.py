@@ -15,6 +15,7 @@ from .dataset import make_pictures
 from .diffusion_stages import (
     ImageDreamStage,
     MVDreamStage,
+    StableDiffusion3Stage,
     StableDiffusionStage,
     Wonder3DStage,
 )
@@ -99,6 +100,7 @@ STAGES: dict[str, type[Stage]] = {
     "vae": VAEStage,
     "clip": CLIPStage,
     "stable-diffusion": StableDiffusionStage,
+    "stable-diffusion-3": StableDiffusion3Stage,
     "mvdream": MVDreamStage,
     "wonder3d": Wonder3DStage,
     "imagedream": ImageDreamStage,

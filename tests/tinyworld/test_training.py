@@ -97,6 +97,8 @@ def test_every_stage_trains_and_writes_loadable_folders(tmp_path):
         assert report["steps"] == 2
         assert json.loads((tmp_path / f"training-{stage}.json").read_text())["steps"] == 2
     assert sample(tmp_path, "stable-diffusion", ["a red bear"], steps=2).shape == (1, 1, 3, 64, 64)
+    flow = "stable-diffusion-3"
+    assert sample(tmp_path, flow, ["a red bear"], steps=2).shape == (1, 1, 3, 64, 64)
     assert sample(tmp_path, "mvdream", ["a red bear"], steps=2).shape == (1, 4, 3, 64, 64)
     assert not list(tmp_path.glob(".*")), "temporary files were left behind"
     again = tmp_path / "again"
