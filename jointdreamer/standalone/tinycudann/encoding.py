@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tinycudann.grid_fast import grid_encode
+from tinycudann.grid_fast import grid_encode, grid_input_gradient
 from tinycudann.grid_layout import GridLayout
 from tinycudann.spherical_harmonics import MAX_SH_DEGREE, spherical_harmonics_encode
 
@@ -76,6 +76,12 @@ class Encoding(nn.Module):
                 f"Encoding otype={otype!r} is unknown here: use HashGrid or SphericalHarmonics."
             )
         self.params = nn.Parameter(initial)
+
+    def input_gradient(
+        self, x: Float[Tensor, "N 3"], grad: Float[Tensor, "N F"]
+    ) -> Float[Tensor, "N 3"]:
+        """A grid's `grid_input_gradient`; tiny-cuda-nn has no such function."""
+        return grid_input_gradient(grad, x.to(self.params.dtype), self.params, self.layout)
 
     def forward(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N F"]:
         x = x.to(self.params.dtype)

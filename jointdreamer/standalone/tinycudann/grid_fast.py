@@ -36,6 +36,20 @@ def grid_encode(
     return _Encode.apply(x, params, layout.on(x.device))
 
 
+def grid_input_gradient(
+    grad: Float[Tensor, "N F"],
+    x: Float[Tensor, "N 3"],
+    params: Float[Tensor, "P"],
+    layout: GridLayout,
+) -> Float[Tensor, "N 3"]:
+    """The gradient in x of <grad, encoding>, differentiable once more.
+
+    What autograd finds from `grid_encode` with an x that requires a gradient, without the gradient
+    in `params` that it would find on the way, and without that in x on the way back.
+    """
+    return _InputGradient.apply(grad, x, params, layout.on(x.device))
+
+
 class _Encode(Function):
     @staticmethod
     def forward(ctx, x, params, layout):
@@ -89,8 +103,9 @@ class _InputGradient(Function):
     def backward(ctx, cotangent):
         grad_output, x, params = ctx.saved_tensors
         operations = _operations(x, params, ctx.layout)
+        with_x = ctx.needs_input_grad[1]
         gradients = operations.input_gradient_backward(
-            cotangent, grad_output, x, params, ctx.layout
+            cotangent, grad_output, x, params, ctx.layout, with_x
         )
         return *gradients, None
 

@@ -72,8 +72,9 @@ def input_gradient_backward(
     x: Float[Tensor, "N 3"],
     params: Float[Tensor, "P"],
     layout: GridLayout,
-) -> tuple[Float[Tensor, "N F"], Float[Tensor, "N 3"], Float[Tensor, "P"]]:
-    """The gradients of <cotangent, input_gradient> for grad_output, x and params."""
+    with_x: bool = True,
+) -> tuple[Float[Tensor, "N F"], Float[Tensor, "N 3"] | None, Float[Tensor, "P"]]:
+    """The gradients of <cotangent, input_gradient> for grad_output, x (if `with_x`) and params."""
     columns = grad_output.t().contiguous()
     directions = cotangent.t().contiguous()
     grad_params = torch.empty_like(params)
@@ -87,8 +88,10 @@ def input_gradient_backward(
                 slope = _contract(corners, fraction, axis)
                 grad_grad_output[rows, feature] += slope * step[axis]
 
-        corners = _weighted_corners(cells, columns)
-        for axis in _AXES:  # a multilinear function has only mixed second derivatives
+        corners = _weighted_corners(cells, columns) if with_x else None
+        for axis in (
+            _AXES if with_x else ()
+        ):  # a multilinear function has only mixed second derivatives
             for other in range(axis):
                 mixed = _contract(corners, fraction, axis, other) * cells.scale
                 grad_x[rows, axis] += mixed * step[other]
@@ -97,7 +100,7 @@ def input_gradient_backward(
         weights, changes = _weights(cells), torch.stack([-step, step], dim=1)
         along = [_outer([*weights[:a], changes[a], *weights[a + 1 :]]) for a in _AXES]
         _scatter(cells, along[0].add_(along[1]).add_(along[2]), columns)
-    return grad_grad_output, grad_x, grad_params
+    return grad_grad_output, grad_x if with_x else None, grad_params
 
 
 class _Cells(NamedTuple):

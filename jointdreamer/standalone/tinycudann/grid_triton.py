@@ -19,11 +19,12 @@ from torch import Tensor
 from tinycudann.grid_layout import GridLayout
 
 _BLOCK = 128  # points; each of 4 warps' threads has one
+_TOGETHER = 4  # levels of a program: their entries fit into the cache, their features fill a sector
 
 
 def encode(x: Tensor, params: Tensor, layout: GridLayout) -> Float[Tensor, "N F"]:
     output = x.new_empty(x.shape[0], layout.n_output_dims)
-    _launch(_encode_kernel, True, x, layout, x, params, output, TRANSPOSED=False)
+    _launch(_encode_kernel, x, layout, x, params, output, TRANSPOSED=False)
     return output
 
 
@@ -31,42 +32,52 @@ def param_gradient(
     grad_output: Tensor, x: Tensor, params: Tensor, layout: GridLayout
 ) -> Float[Tensor, "P"]:
     grad_params = x.new_zeros(params.shape)
-    _launch(_encode_kernel, True, x, layout, x, grad_params, grad_output, TRANSPOSED=True)
+    _launch(_encode_kernel, x, layout, x, grad_params, grad_output, TRANSPOSED=True)
     return grad_params
 
 
 def input_gradient(
     grad_output: Tensor, x: Tensor, params: Tensor, layout: GridLayout
 ) -> Float[Tensor, "N 3"]:
-    grad_x = x.new_empty(x.shape)
-    _launch(_input_gradient_kernel, False, x, layout, grad_output, x, params, grad_x)
-    return grad_x
+    grad_x = x.new_empty(_groups(layout), *x.shape)
+    _launch(_input_gradient_kernel, x, layout, grad_output, x, params, grad_x)
+    return grad_x.sum(dim=0)
 
 
 def input_gradient_backward(
-    cotangent: Tensor, grad_output: Tensor, x: Tensor, params: Tensor, layout: GridLayout
-) -> tuple[Float[Tensor, "N F"], Float[Tensor, "N 3"], Float[Tensor, "P"]]:
+    cotangent: Tensor,
+    grad_output: Tensor,
+    x: Tensor,
+    params: Tensor,
+    layout: GridLayout,
+    with_x: bool = True,
+) -> tuple[Float[Tensor, "N F"], Float[Tensor, "N 3"] | None, Float[Tensor, "P"]]:
     grad_grad_output = x.new_empty(x.shape[0], layout.n_output_dims)
-    grad_x = x.new_empty(x.shape)
+    grad_x = x.new_empty(_groups(layout), *(x.shape if with_x else ()))
     grad_params = x.new_zeros(params.shape)
     given, wanted = (cotangent, grad_output, x, params), (grad_grad_output, grad_x, grad_params)
-    _launch(_input_gradient_backward_kernel, False, x, layout, *given, *wanted)
-    return grad_grad_output, grad_x, grad_params
+    _launch(_input_gradient_backward_kernel, x, layout, *given, *wanted, WITH_X=with_x)
+    return grad_grad_output, grad_x.sum(dim=0) if with_x else None, grad_params
 
 
-def _launch(kernel, levels_apart: bool, x: Tensor, layout: GridLayout, *tensors, **flags) -> None:
-    """Start a kernel for blocks of points and, if `levels_apart`, for each level on its own.
+def _groups(layout: GridLayout) -> int:
+    return triton.cdiv(len(layout.levels), _TOGETHER)
 
-    Blocks of one level start one after the other, so that its entries stay in the cache.
+
+def _launch(kernel, x: Tensor, layout: GridLayout, *tensors, **flags) -> None:
+    """Start a kernel for blocks of points and for groups of levels.
+
+    Blocks of one group start one after the other, so that its entries stay in the cache.
     """
     blocks = max(1, triton.cdiv(x.shape[0], _BLOCK))  # without points too, to see whether it works
     n_levels = len(layout.levels)  # no run-time number: one variant for each layout is little
     with torch.cuda.device_of(x):
-        kernel[(blocks, n_levels if levels_apart else 1)](
+        kernel[(blocks, _groups(layout))](
             *(tensor.contiguous() for tensor in tensors),
             *_level_tables(layout, x.device),
             x.shape[0],
             LEVELS=n_levels,
+            TOGETHER=_TOGETHER,
             F=layout.n_features_per_level,
             BLOCK=_BLOCK,
             num_warps=4,
@@ -132,7 +143,10 @@ def _corner(
     index0 = low0 + (corner & 1)
     index1 = (low1 + ((corner >> 1) & 1)) * stride1
     index2 = (low2 + ((corner >> 2) & 1)) * stride2
-    index = tl.where(hashed, index0 ^ index1 ^ index2, index0 + index1 + index2) % n_entries
+    if hashed:  # into a power of two
+        index = (index0 ^ index1 ^ index2) & (n_entries - 1)
+    else:
+        index = (index0 + index1 + index2) % n_entries
     return (offset + index.to(tl.int64)) * F
 
 
@@ -159,42 +173,44 @@ def _signed(value, corner: tl.constexpr, axis: tl.constexpr):
 @triton.jit(do_not_specialize=["n_points"])
 def _encode_kernel(
     x, entries, output, scales, integers, n_points,
-    LEVELS: tl.constexpr, F: tl.constexpr, BLOCK: tl.constexpr, TRANSPOSED: tl.constexpr,
+    LEVELS: tl.constexpr, TOGETHER: tl.constexpr, F: tl.constexpr, BLOCK: tl.constexpr,
+    TRANSPOSED: tl.constexpr,
 ):  # fmt: skip
     """Interpolates the entries; TRANSPOSED adds up the entries' gradient from the output's."""
-    level = tl.program_id(1)
     point = (tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK))[:, None]
     feature = tl.arange(0, F)[None, :]
     inside = point < n_points
 
-    scale, offset, n_entries, hashed, stride1, stride2 = _level(scales, integers, level)
     x0, x1, x2 = _coordinates(x, point, inside)
-    low0, fraction0 = _cell(x0, scale)
-    low1, fraction1 = _cell(x1, scale)
-    low2, fraction2 = _cell(x2, scale)
-    column = output + (point * LEVELS + level) * F + feature
-    if TRANSPOSED:
-        value = tl.load(column, mask=inside, other=0.0)
-    else:
-        value = tl.zeros([BLOCK, F], tl.float32)
-    for corner in tl.static_range(8):
-        start = _corner(
-            low0, low1, low2, offset, n_entries, hashed, stride1, stride2, corner, F
-        )  # fmt: skip
-        weight = _side(fraction0, corner, 0) * _side(fraction1, corner, 1)
-        weight = weight * _side(fraction2, corner, 2)
+    first = tl.program_id(1) * TOGETHER
+    for level in range(first, tl.minimum(first + TOGETHER, LEVELS)):
+        scale, offset, n_entries, hashed, stride1, stride2 = _level(scales, integers, level)
+        low0, fraction0 = _cell(x0, scale)
+        low1, fraction1 = _cell(x1, scale)
+        low2, fraction2 = _cell(x2, scale)
+        column = output + (point * LEVELS + level) * F + feature
         if TRANSPOSED:
-            tl.atomic_add(entries + start + feature, weight * value, mask=inside, sem="relaxed")
+            value = tl.load(column, mask=inside, other=0.0)
         else:
-            value += weight * tl.load(entries + start + feature, mask=inside, other=0.0)
-    if not TRANSPOSED:
-        tl.store(column, value, mask=inside)
+            value = tl.zeros([BLOCK, F], tl.float32)
+        for corner in tl.static_range(8):
+            start = _corner(
+                low0, low1, low2, offset, n_entries, hashed, stride1, stride2, corner, F
+            )  # fmt: skip
+            weight = _side(fraction0, corner, 0) * _side(fraction1, corner, 1)
+            weight = weight * _side(fraction2, corner, 2)
+            if TRANSPOSED:
+                tl.atomic_add(entries + start + feature, weight * value, mask=inside, sem="relaxed")
+            else:
+                value += weight * tl.load(entries + start + feature, mask=inside, other=0.0)
+        if not TRANSPOSED:
+            tl.store(column, value, mask=inside)
 
 
 @triton.jit(do_not_specialize=["n_points"])
 def _input_gradient_kernel(
     grad_output, x, entries, grad_x, scales, integers, n_points,
-    LEVELS: tl.constexpr, F: tl.constexpr, BLOCK: tl.constexpr,
+    LEVELS: tl.constexpr, TOGETHER: tl.constexpr, F: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     point = (tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK))[:, None]
     feature = tl.arange(0, F)[None, :]
@@ -204,7 +220,8 @@ def _input_gradient_kernel(
     total0 = tl.zeros([BLOCK, F], tl.float32)
     total1 = tl.zeros([BLOCK, F], tl.float32)
     total2 = tl.zeros([BLOCK, F], tl.float32)
-    for level in range(LEVELS):
+    first = tl.program_id(1) * TOGETHER
+    for level in range(first, tl.minimum(first + TOGETHER, LEVELS)):
         scale, offset, n_entries, hashed, stride1, stride2 = _level(scales, integers, level)
         low0, fraction0 = _cell(x0, scale)
         low1, fraction1 = _cell(x1, scale)
@@ -228,14 +245,16 @@ def _input_gradient_kernel(
         total0 += slope0 * grad
         total1 += slope1 * grad
         total2 += slope2 * grad
-    _store_point(grad_x, total0, total1, total2, point, inside)
+    row = tl.program_id(1).to(tl.int64) * n_points + point
+    _store_point(grad_x, total0, total1, total2, row, inside)
 
 
 @triton.jit(do_not_specialize=["n_points"])
 def _input_gradient_backward_kernel(
     cotangent, grad_output, x, entries, grad_grad_output, grad_x, grad_params,
     scales, integers, n_points,
-    LEVELS: tl.constexpr, F: tl.constexpr, BLOCK: tl.constexpr,
+    LEVELS: tl.constexpr, TOGETHER: tl.constexpr, F: tl.constexpr, BLOCK: tl.constexpr,
+    WITH_X: tl.constexpr,
 ):  # fmt: skip
     point = (tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK))[:, None]
     feature = tl.arange(0, F)[None, :]
@@ -246,7 +265,8 @@ def _input_gradient_backward_kernel(
     total0 = tl.zeros([BLOCK, F], tl.float32)
     total1 = tl.zeros([BLOCK, F], tl.float32)
     total2 = tl.zeros([BLOCK, F], tl.float32)
-    for level in range(LEVELS):
+    first = tl.program_id(1) * TOGETHER
+    for level in range(first, tl.minimum(first + TOGETHER, LEVELS)):
         scale, offset, n_entries, hashed, stride1, stride2 = _level(scales, integers, level)
         low0, fraction0 = _cell(x0, scale)
         low1, fraction1 = _cell(x1, scale)
@@ -276,9 +296,10 @@ def _input_gradient_backward_kernel(
             along01 = change0 * side1 + side0 * change1
             weight = change0 * (side1 * side2) + side0 * along12
             slope += weight * value
-            curve0 += _signed(along12, corner, 0) * value
-            curve1 += _signed(along02, corner, 1) * value
-            curve2 += _signed(along01, corner, 2) * value
+            if WITH_X:
+                curve0 += _signed(along12, corner, 0) * value
+                curve1 += _signed(along02, corner, 1) * value
+                curve2 += _signed(along01, corner, 2) * value
             target = grad_params + start + feature
             tl.atomic_add(target, weight * grad, mask=inside, sem="relaxed")
         tl.store(grad_grad_output + column, slope, mask=inside)
@@ -286,7 +307,9 @@ def _input_gradient_backward_kernel(
         total0 += curve0 * scaled
         total1 += curve1 * scaled
         total2 += curve2 * scaled
-    _store_point(grad_x, total0, total1, total2, point, inside)
+    if WITH_X:
+        row = tl.program_id(1).to(tl.int64) * n_points + point
+        _store_point(grad_x, total0, total1, total2, row, inside)
 
 
 @triton.jit

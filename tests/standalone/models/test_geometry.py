@@ -82,6 +82,26 @@ def test_normals_of_a_blob_point_outwards(normal_type):
     assert (normal * expected).sum(-1).min() > 0.99
 
 
+@pytest.mark.parametrize("bias", ["blob_magic3d", "blob_dreamfusion", 0.3])
+@pytest.mark.parametrize("include_xyz", [False, True])
+def test_analytic_normals_by_parts_are_autograds(bias, include_xyz):
+    grid = {"otype": "HashGrid", "n_levels": 3, "log2_hashmap_size": 8, "include_xyz": include_xyz}
+    settings = {"normal_type": "analytic", "density_bias": bias, "pos_encoding_config": grid}
+    geometry = volume(radius=1.3, **settings).double()
+    points = (torch.rand(50, 3, dtype=torch.double) * 2 - 1) * 1.3
+
+    def gradients(points):
+        geometry.zero_grad()
+        out = geometry(points, output_normal=True)
+        loss = (out["normal"] * torch.arange(3.0)).square().sum() + out["features"].sum()
+        (loss + out["density"].square().mean()).backward()
+        return [out["normal"].detach(), *(p.grad.clone() for p in geometry.parameters())]
+
+    by_autograd = gradients(points.clone().requires_grad_())
+    for found, expected in zip(gradients(points), by_autograd, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
 def test_analytic_normals_are_the_gradient_of_the_density():
     geometry = volume(normal_type="analytic").double()
     points = some_points(20).double()

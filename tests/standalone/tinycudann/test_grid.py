@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from tinycudann import grid_fast, grid_torch
-from tinycudann.grid_fast import grid_encode
+from tinycudann.grid_fast import grid_encode, grid_input_gradient
 from tinycudann.grid_layout import GridLayout
 from tinycudann.grid_plain import grid_encode_plain
 
@@ -98,6 +98,26 @@ def test_fast_and_plain_agree(config, n_features, fast):
     assert_like_plain(*points_and_params(layout, fast), layout, fast)
 
 
+def test_the_input_gradient_by_itself_is_autograds(fast):
+    layout = GridLayout.from_config(HASH)
+    points, params = points_and_params(layout, fast)
+    grad = torch.randn(len(points), layout.n_output_dims).to(points)
+
+    def gradients(slope_of):
+        p, g = params.clone().requires_grad_(), grad.clone().requires_grad_()
+        slope = slope_of(p, g)
+        return [slope.detach(), *torch.autograd.grad(slope.square().sum(), [p, g])]
+
+    def by_autograd(p, g):
+        x = points.clone().requires_grad_()
+        return torch.autograd.grad(grid_encode_plain(x, p, layout), x, g, create_graph=True)[0]
+
+    ours = gradients(lambda p, g: grid_input_gradient(g, points, p, layout))
+    for found, expected in zip(ours, gradients(by_autograd), strict=True):
+        tolerance = fast.tolerance * expected.abs().max().item()
+        torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
+
+
 @pytest.mark.parametrize("config", [HASH, DENSE], ids=["hash", "dense"])
 def test_points_outside_the_box_wrap_around_as_unsigned_integers(config, fast):
     layout = GridLayout.from_config(config)
@@ -105,10 +125,10 @@ def test_points_outside_the_box_wrap_around_as_unsigned_integers(config, fast):
 
 
 def test_indices_are_unsigned_32_bit_numbers(fast):
-    """Numbers of entries that are no powers of two tell 2^32's wrap-around from any other."""
+    """A number of entries that is no power of two tells 2^32's wrap-around from any other."""
     layout = GridLayout.from_config(HASH)
     levels = [replace(layout.levels[0], resolution=70_001, n_entries=1000, scale=70_000.0)]
-    levels.append(replace(levels[0], offset=1000, hashed=True))
+    levels.append(replace(levels[0], offset=1000, n_entries=1024, hashed=True))
     layout = replace(layout, levels=tuple(levels))
     points = (torch.randint(1, 32, (100, 3)) / 32).to(fast.device, fast.dtype)  # exact positions
     assert_like_plain(points, points_and_params(layout, fast)[1], layout, fast)

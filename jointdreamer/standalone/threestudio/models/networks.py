@@ -70,6 +70,19 @@ class CompositeEncoding(nn.Module):
         self.n_input_dims: int = encoding.n_input_dims
         self.n_output_dims: int = encoding.n_output_dims + (self.n_input_dims if include_xyz else 0)
 
+    @property
+    def has_input_gradient(self) -> bool:
+        """Whether this is a grid of ours, and not tiny-cuda-nn's."""
+        return getattr(self.encoding.encoding, "layout", None) is not None
+
+    def input_gradient(
+        self, x: Float[Tensor, "N D"], grad: Float[Tensor, "N F"]
+    ) -> Float[Tensor, "N D"]:
+        """The gradient in x of <grad, encoding>, for which x needs none."""
+        n_own = self.encoding.n_output_dims
+        gradient = self.encoding.encoding.input_gradient(x, grad[:, grad.shape[1] - n_own :])
+        return gradient + 2.0 * grad[:, : self.n_input_dims] if self.include_xyz else gradient
+
     def forward(self, x: Float[Tensor, "N D"], *args) -> Float[Tensor, "N F"]:
         encoded = self.encoding(x, *args)
         if not self.include_xyz:

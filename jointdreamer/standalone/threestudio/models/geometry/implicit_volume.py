@@ -108,17 +108,24 @@ class ImplicitVolume(BaseImplicitGeometry):
         """
         with_gradient = torch.is_grad_enabled()
         analytic = output_normal and self.cfg.normal_type == "analytic"
+        by_parts = analytic and self.encoding.has_input_gradient and not points.requires_grad
         with torch.set_grad_enabled(with_gradient or analytic):
-            if analytic and not points.requires_grad:
+            if analytic and not by_parts and not points.requires_grad:
                 points = points.detach().requires_grad_(True)
             enc = self._encode(points)
-            density = self._network(self.density_network, enc, points)
-            _, density = self.get_activated_density(points, density)
+            if by_parts and not enc.requires_grad:
+                enc.requires_grad_()
+            raw = self._network(self.density_network, enc, points)
+            _, density = self.get_activated_density(points, raw)
             output = {"density": density}
             if self.cfg.n_feature_dims > 0:
                 output["features"] = self._network(self.feature_network, enc, points)
             if output_normal:
-                normal = F.normalize(self._normal(points, enc, density), dim=-1)
+                if by_parts:
+                    normal = -self._gradient_by_parts(points, enc, raw, density)
+                else:
+                    normal = self._normal(points, enc, density)
+                normal = F.normalize(normal, dim=-1)
                 output["normal"] = output["shading_normal"] = normal
         if with_gradient:
             return output
@@ -143,6 +150,24 @@ class ImplicitVolume(BaseImplicitGeometry):
     ) -> Float[Tensor, "*N D"]:
         out = network(enc)
         return out.view(*points.shape[:-1], out.shape[-1])
+
+    def _gradient_by_parts(
+        self, points: Float[Tensor, "*N 3"], enc: Tensor, raw: Tensor, density: Tensor
+    ) -> Float[Tensor, "*N 3"]:
+        """The density's gradient, by the chain rule through the encoding and through the bias.
+
+        Autograd would find the same from points that require a gradient, and with it, unused, the
+        encoding's gradient in its parameters on the way and in the points on the way back.
+        """
+        in_enc, in_raw = torch.autograd.grad(density.sum(), [enc, raw], create_graph=True)
+        unit = scale_tensor(points, self.bbox, (0, 1)).reshape(-1, self.cfg.n_input_dims)
+        gradient = self.encoding.input_gradient(unit, in_enc).view(points.shape)
+        gradient = gradient / (self.bbox[1] - self.bbox[0])
+        x = points.detach().requires_grad_(True)
+        biased, _ = self.get_activated_density(x, torch.zeros_like(raw))
+        if not biased.requires_grad:  # the same everywhere
+            return gradient
+        return gradient + in_raw * torch.autograd.grad(biased.sum(), x)[0]
 
     def _normal(
         self, points: Float[Tensor, "*N 3"], enc: Tensor, density: Float[Tensor, "*N 1"]

@@ -161,7 +161,7 @@ def _march(
     if stratified:
         near += torch.rand_like(near) * step
     box = estimator.aabbs[0].view(2, 3)
-    enter, leave = _box_overlap(rays_o, rays_d, box)
+    enter, leave = _box_overlap(rays_o, rays_d, _occupied_box(estimator, step))
     enter = torch.maximum(enter, near)
     leave = leave.clamp(max=far_plane)
     # step k has its middle at near + (k + 1/2) step
@@ -209,6 +209,19 @@ def _starts(near_plane: float, step: float, count: int, device: torch.device) ->
     increments = np.full(count + 1, step, dtype=np.float32)
     increments[0] = near_plane
     return torch.from_numpy(np.add.accumulate(increments, dtype=np.float32)).to(device)
+
+
+def _occupied_box(estimator: nerfacc.OccGridEstimator, margin: float) -> Float[Tensor, "2 3"]:
+    """Around all occupied cells, `margin` wider, within the estimator's box; waits for no GPU."""
+    box = estimator.aabbs[0].view(2, 3)
+    occupied, sides = estimator.binaries[0], []
+    for axis in range(3):
+        others = [other for other in range(3) if other != axis]
+        along = occupied.any(dim=others[1]).any(dim=others[0]).float()
+        side = torch.stack([along.argmax(), len(along) - along.flip(0).argmax()])
+        sides.append(side / len(along))
+    found = box[0] + torch.stack(sides, dim=1) * (box[1] - box[0])
+    return torch.stack([(found[0] - margin).maximum(box[0]), (found[1] + margin).minimum(box[1])])
 
 
 def _box_overlap(
