@@ -42,10 +42,12 @@ VARIANTS = {
     "jsd, weight 0": MULTIVIEW | {"energy_weight": 0.0},
     "jsd": MULTIVIEW,
     "jsd, through the UNet": MULTIVIEW | {"energy_gradient": "unet"},
+    "jsd, MV-Adapter": MULTIVIEW,  # in place of MVDream
     "sds, fused VAE attention": {"energy_type": "jsd-zero-energy", "energy_weight": 0.0},
     "translation": {"energy_type": "jsd-translation-energy", "energy_weight": 0.3125},
     "classifier": {"energy_type": "jsd-classifier-energy", "energy_weight": 10.0},
 }
+ADAPTER = "jsd, MV-Adapter"
 MODELS = {  # whose folder an energy loads
     "jsd-multiview-energy": "multiview",
     "jsd-translation-energy": "translation",
@@ -57,6 +59,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--prior", default=str(TINY / "stable-diffusion"))
     parser.add_argument("--multiview", default=str(TINY / "mvdream"))
+    parser.add_argument("--mv-adapter", help="its file or folder, for a UNet as --prior's")
     parser.add_argument("--translation", default=str(TINY / "wonder3d"), help="image to image")
     parser.add_argument("--classifier", default=str(TINY / "pair-classifier"))
     parser.add_argument("--random", choices=["tiny", "full"], help="random weights of that size")
@@ -70,6 +73,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--csv", help="where every round is written")
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     args = parser.parse_args()
+    if not (args.random or args.mv_adapter):
+        args.variants = [name for name in args.variants if name != ADAPTER]
     if args.views % 4:
         parser.error(f"--views={args.views} is not a multiple of 4: use 4 or 8")
     return args
@@ -97,6 +102,9 @@ def build_random_priors(args: argparse.Namespace, folder: Path) -> None:
     for seed, (model, build) in enumerate(builders[args.random].items(), args.seed):
         if model in {"prior", *needed}:
             setattr(args, model, str(build(folder / model, seed=seed)))
+    if ADAPTER in args.variants:
+        file, unet = folder / "mv_adapter.safetensors", Path(args.prior) / "unet"
+        args.mv_adapter = str(random_priors.build_mv_adapter(file, unet, seed=args.seed))
 
 
 class Variant:
@@ -117,8 +125,11 @@ class Variant:
             cfg["energy"] = {"pretrained_model_name_or_path": getattr(args, model)}
             if model != "classifier":
                 cfg["energy"] |= {"noise": args.noise, "compile": args.compile}
-            if model == "translation":
+            if model == "translation" or name == ADAPTER:
                 cfg["energy"]["elevation_tolerance"] = 30.0  # the second object is seen from 20
+            if name == ADAPTER:
+                cfg["energy"] |= {"pretrained_model_name_or_path": args.mv_adapter}
+                cfg["energy"] |= {"base_model_name_or_path": args.prior}
         self.guidance = threestudio.find("jsd-guidance")(cfg)
         if name.endswith("fused VAE attention"):  # as it would be without `LatentPrior`'s choice
             self.guidance.prior.vae.set_attn_processor(AttnProcessor2_0())

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 KEY = "SOURCE"  # how errors call the command's argument
 PROVENANCE = "provenance.json"
-MODELS = ("unet", "vae", "image_encoder", "cc_projection")
+MODELS = ("unet", "vae", "image_encoder", "cc_projection", "mv_adapter")
 CONFIGS = {
     "scheduler": "scheduler_config.json",
     "feature_extractor": "preprocessor_config.json",
@@ -24,9 +24,9 @@ CONFIGS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Write a published model as a clean folder of half-precision safetensors."
     parser.epilog = (
-        "SOURCE may be a checkpoint of MVDream, ImageDream, Stable Diffusion 1 or 2, Zero-1-to-3 "
-        "or DINO (.pt, .ckpt, .pth, .safetensors), a folder in diffusers layout, or the name of "
-        "either on the Hugging Face hub. Nothing that a file holds is run."
+        "SOURCE may be a checkpoint of MVDream, ImageDream, Stable Diffusion 1 or 2, Zero-1-to-3, "
+        "MV-Adapter or DINO (.pt, .ckpt, .pth, .safetensors), a folder in diffusers layout, or the "
+        "name of either on the Hugging Face hub. Nothing that a file holds is run."
     )
     parser.add_argument("source", metavar="SOURCE", help="file, folder or hub name")
     parser.add_argument("target", metavar="TARGET", type=Path, help="the folder to make")
@@ -180,7 +180,11 @@ def _write_feature_extractor(folder: Path, size: int) -> None:
 
 def _class_of(part: str, config: dict[str, Any], weights: dict[str, Any]) -> "type[nn.Module]":
     from diffusers import AutoencoderKL
-    from threestudio_jointdreamer.priors import wonder3d, zero123  # noqa: F401 - makes its kind known
+    from threestudio_jointdreamer.priors import (
+        mv_adapter,
+        wonder3d,  # noqa: F401 - makes its kind known
+        zero123,
+    )
     from threestudio_jointdreamer.priors.image_prior import KINDS
     from threestudio_jointdreamer.priors.imagedream import image_encoder_class
     from threestudio_jointdreamer.priors.imagedream_unet import multiview_unet_class
@@ -193,6 +197,7 @@ def _class_of(part: str, config: dict[str, Any], weights: dict[str, Any]) -> "ty
         "vae": AutoencoderKL,
         "image_encoder": image_encoder_class(weights),
         "cc_projection": zero123.CCProjection,
+        "mv_adapter": mv_adapter.MVAdapter,
         "": ViTModel,
     }[part]
 

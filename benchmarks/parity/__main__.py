@@ -1,7 +1,7 @@
 """Prints how far our priors are from their reference implementations, on the same random weights.
 
-    MVDREAM_ROOT=... IMAGEDREAM_ROOT=... WONDER3D_ROOT=... ZERO123_ROOT=... DINO_ROOT=... \\
-        python -m benchmarks.parity --size reduced full --csv outputs/parity.csv
+    MVDREAM_ROOT=... IMAGEDREAM_ROOT=... MV_ADAPTER_ROOT=... WONDER3D_ROOT=... ZERO123_ROOT=... \\
+        DINO_ROOT=... python -m benchmarks.parity --size reduced full --csv outputs/parity.csv
     python -m benchmarks.parity mvdream --write-fixtures
 
 Each variable names a checkout (ZERO123_ROOT one of threestudio, which has Zero-1-to-3 in extern/;

@@ -185,7 +185,7 @@ def run_ours(
     with (
         patch.object(jsd_guidance, "load_prior", lambda *a, **k: LatentPrior(unet, schedule, vae)),
         patch.object(multiview_energy, "load_prior", load_multiview),
-        patch.object(multiview_energy, "has_part", lambda *a: True),
+        patch.object(multiview_energy, "has_part", lambda name, part, key: part == "vae"),
     ):
         guidance = jsd_guidance.JSDGuidance(block)
     guidance.do_update_step(0, case.step)

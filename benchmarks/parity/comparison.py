@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from benchmarks.parity.seeded import digest_errors, fill, fill_module, noise
 
-MODULES = ("mvdream", "imagedream", "wonder3d", "zero123", "dino")
+MODULES = ("mvdream", "imagedream", "mv_adapter", "wonder3d", "zero123", "dino")
 FIXTURES = Path(__file__).resolve().parents[2] / "tests" / "parity" / "fixtures"
 SEED = 0
 TARGETS = {"reduced": 1e-6, "full": 1e-5}  # relative errors in float64

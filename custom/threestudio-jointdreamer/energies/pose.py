@@ -42,6 +42,7 @@ class PoseEnergy(DecodedEnergy):
         template_model_name_or_path: a multi-view model, whose views at evenly spread azimuths are
             the poses. By default the 2D prior's samples are drawn, and those that look least alike
             are the poses: what it never shows, such as a back, is then no pose.
+        text_encoder_name_or_path: of that model, where it does not read the 2D prior's.
         n_pose: K.
         template_samples: objects of the multi-view model, over which each pose's embedding is
             averaged; or pictures of the 2D prior to choose K from.
@@ -54,6 +55,7 @@ class PoseEnergy(DecodedEnergy):
     class Config(DecodedEnergy.Config):
         pretrained_model_name_or_path: str = ""
         template_model_name_or_path: str | None = None
+        text_encoder_name_or_path: str | None = None
         n_pose: Annotated[int, "[2, inf)"] = 4
         template_samples: Annotated[int, "[1, inf)"] = 8
         template_guidance_scale: Annotated[float, "[0, inf)"] = 7.5
@@ -117,7 +119,8 @@ class PoseEnergy(DecodedEnergy):
         for index, text in enumerate(views.text_embeddings.cpu()):
             key = text.numpy().tobytes()
             if key not in self._poses:
-                prompt = views.text_embeddings[index], views.uncond_text_embeddings[index]
+                encoder = self.cfg.text_encoder_name_or_path
+                prompt = (texts[index, 0] for texts in views.texts(encoder=encoder))
                 pictures = self.templates(*prompt, views.prior, self.multiview, self.embed)
                 seen = self.embed(pictures.flatten(0, 1)).unflatten(0, pictures.shape[:2])
                 self._poses[key] = F.normalize(seen.mean(dim=0), dim=-1)

@@ -1,5 +1,6 @@
 """Makes any latent diffusion model look the same to the guidance and to the energies."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -163,12 +164,14 @@ class LatentPrior:
         class_labels: Float[Tensor, "B K"] | None = None,
         condition: Float[Tensor, "B c h w"] | None = None,
         cross_attention_kwargs: dict | None = None,
+        residuals: Sequence[Float[Tensor, "B ..."]] = (),
     ) -> Float[Tensor, "B C h w"]:
         """ε_φ(x_t; y, t), whatever the model itself predicts.
 
         Args:
             condition: what fills the condition channels, if the model has any.
             cross_attention_kwargs: what the UNet's transformer blocks are told, as in diffusers.
+            residuals: what is added after each of the UNet's down blocks.
 
         Raises:
             ValueError: the text embeddings are not as wide as the model's cross-attention.
@@ -182,7 +185,7 @@ class LatentPrior:
         sample = latents if condition is None else torch.cat([latents, condition], dim=1)
         labels = None if class_labels is None else class_labels.to(self.dtype)
         time = self.schedule.model_time(t)
-        inputs = sample.to(self.dtype), time, text_embeddings.to(self.dtype), labels
+        inputs = sample.to(self.dtype), time, text_embeddings.to(self.dtype), labels, *residuals
         if self.graphs is None or cross_attention_kwargs is not None:
             output = self._predict(*inputs, cross_attention_kwargs=cross_attention_kwargs)
         else:
@@ -195,9 +198,12 @@ class LatentPrior:
         time: Tensor,
         text: Float[Tensor, "B L D"],
         class_labels: Float[Tensor, "B K"] | None = None,
+        *residuals: Float[Tensor, "B ..."],
         **more: dict | None,
     ) -> Float[Tensor, "B C h w"]:
         """What the model itself says."""
+        if residuals:
+            more["down_intrablock_additional_residuals"] = list(residuals)
         return self.unet(
             sample, time, encoder_hidden_states=text, class_labels=class_labels, **more
         ).sample

@@ -124,6 +124,14 @@ class MultiviewPrior:
         return eps.unflatten(0, x_t.shape[:2])
 
 
+def elevation_and_azimuth(
+    c2w: Float[Tensor, "*B 4 4"],
+) -> tuple[Float[Tensor, "*B"], Float[Tensor, "*B"]]:
+    """Degrees, of where cameras stand around the origin; azimuth in (-180, 180]."""
+    x, y, z = F.normalize(c2w[..., :3, 3], dim=-1).unbind(dim=-1)
+    return z.clamp(-1, 1).asin().rad2deg(), torch.atan2(y, x).rad2deg()
+
+
 def camera_ring(n_view: int, elevation_deg: float = 15.0) -> Float[Tensor, "V 4 4"]:
     """Camera-to-world matrices (OpenGL, z up) at distance 1, evenly around from azimuth 0."""
     azimuth = torch.arange(n_view) * (2 * math.pi / n_view)

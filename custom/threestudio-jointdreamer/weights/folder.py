@@ -16,7 +16,7 @@ from .ldm.layout import sections_of
 PARTS = (
     *("unet", "vae", "scheduler", "tokenizer", "text_encoder", "image_encoder"),
     *("transformer", "tokenizer_2", "text_encoder_2", "tokenizer_3", "text_encoder_3"),
-    *("feature_extractor", "cc_projection", "head", "backbone", ""),
+    *("feature_extractor", "cc_projection", "mv_adapter", "head", "backbone", ""),
 )
 CONFIGS = {  # of the parts that have no weights
     "scheduler": "scheduler_config.json",

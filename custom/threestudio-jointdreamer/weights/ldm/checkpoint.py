@@ -10,16 +10,16 @@ from torch import Tensor, nn
 
 from ...state_dicts import fit
 from . import clip as openai_clip
-from . import dino, image_prompt
+from . import dino, image_prompt, mv_adapter
 from . import unet as ldm_unet
 from . import vae as ldm_vae
 from .layout import EMA, LOSSES, SCHEDULE, TEXT, sections_of, take_averages
 from .schedule import scheduler_config
 
-PARTS = ("unet", "vae", "scheduler", "image_encoder", "cc_projection", "")
+PARTS = ("unet", "vae", "scheduler", "image_encoder", "cc_projection", "mv_adapter", "")
 MVDREAM, IMAGEDREAM, ZERO123 = "MVDream", "ImageDream", "Zero-1-to-3"
 SD1, SD2, VAE = "Stable Diffusion 1", "Stable Diffusion 2", "autoencoder"
-DINO = "DINO's vision transformer"
+DINO, MV_ADAPTER = "DINO's vision transformer", "MV-Adapter"
 LATENTS = {  # sides they were trained on
     **{MVDREAM: 32, IMAGEDREAM: 32, ZERO123: 32},
     **{SD1: 64, SD2: 64, VAE: 64},
@@ -56,7 +56,7 @@ class Hints:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint of MVDream, ImageDream, SD 1 or 2, Zero-1-to-3, DINO, or an autoencoder.
+    """A checkpoint of MVDream, ImageDream, SD 1 or 2, Zero-1-to-3, DINO, MV-Adapter, or a VAE.
 
     DINO's one part has no name.
 
@@ -77,6 +77,8 @@ class Checkpoint:
     def _model(self) -> str:
         if "" in self.sections:
             return DINO
+        if "mv_adapter" in self.sections:
+            return MV_ADAPTER
         unet = self.sections.get("unet")
         if not unet:
             return VAE if "vae" in self.sections else ZERO123
@@ -111,7 +113,7 @@ class Checkpoint:
 
         They are those of a UNet2DConditionModel, AutoencoderKL or DDIMScheduler of diffusers, of a
         CLIPVisionModelWithProjection or ViTModel of transformers, or of our CCProjection or
-        ImageDreamUNet.
+        ImageDreamUNet or MVAdapter.
 
         Raises:
             ValueError: there is no such part, its weights are missing, unknown or misshapen, or
@@ -145,6 +147,9 @@ class Checkpoint:
 
     def _dino(self) -> Part:
         return dino.to_transformers(self.sections[""])
+
+    def _mv_adapter(self) -> Part:
+        return mv_adapter.to_stock(self.sections["mv_adapter"])
 
     def _unet(self) -> Part:
         weights = self.sections["unet"]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ...state_dicts import some
 from . import clip as openai_clip
-from . import dino
+from . import dino, mv_adapter
 from .schedule import BUFFERS
 
 EMA, TEXT, LOSSES, SCHEDULE = "ema", "text encoder", "training losses", "schedule"
@@ -43,19 +43,21 @@ Sections = dict[str, dict[str, Tensor]]
 def sections_of(weights: Mapping[str, Tensor], source: Path) -> Sections:
     """A file's weights by the section that they belong to, without prefixes.
 
-    DINO's are one section without a name.
+    DINO's are one section without a name, MV-Adapter's one section.
 
     Raises:
         ValueError: it is in no known layout, or some weights belong to no section.
     """
     if dino.is_original(weights):
         return {"": dict(weights)}
+    if mv_adapter.is_mv_adapter(weights):
+        return {"mv_adapter": dict(weights)}
     layout = next((layout for name, layout in LAYOUTS.items() if name in weights), None)
     if layout is None:
         raise ValueError(
             f"{source} is no checkpoint of Stable Diffusion 1 or 2, MVDream, ImageDream, "
-            f"Zero-1-to-3 or DINO: it holds {some(weights, 3)}. Of a model in diffusers layout, "
-            "give the folder that holds unet/."
+            f"Zero-1-to-3, DINO or MV-Adapter: it holds {some(weights, 3)}. Of a model in "
+            "diffusers layout, give the folder that holds unet/."
         )
     sections: Sections = {}
     unknown = []
