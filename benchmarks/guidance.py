@@ -2,6 +2,7 @@
 
     python benchmarks/guidance.py                                 # the shipped tiny priors
     python benchmarks/guidance.py --random full --size 64 --views 8 --compile
+    python benchmarks/guidance.py --random full --imagedream --variants sds jsd
     python benchmarks/guidance.py --prior FOLDER --multiview FOLDER --csv outputs/guidance.csv
 
 A step is the guidance's forward and the backward to the renders. Variants take turns, round by
@@ -62,6 +63,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--mv-adapter", help="its file or folder, for a UNet as --prior's")
     parser.add_argument("--translation", default=str(TINY / "wonder3d"), help="image to image")
     parser.add_argument("--classifier", default=str(TINY / "pair-classifier"))
+    parser.add_argument("--imagedream", action="store_true", help="the multi-view model is one")
     parser.add_argument("--random", choices=["tiny", "full"], help="random weights of that size")
     parser.add_argument("--views", type=int, default=4, help="views in a batch, 4 per object")
     parser.add_argument("--size", type=int, default=64, help="pixels of a render")
@@ -98,6 +100,9 @@ def build_random_priors(args: argparse.Namespace, folder: Path) -> None:
             "classifier": random_classifiers.build_full_size_pair_classifier,
         },
     }
+    if args.imagedream:
+        builders["tiny"]["multiview"] = random_image_priors.build_imagedream
+        builders["full"]["multiview"] = random_image_priors.build_full_size_imagedream
     needed = {MODELS.get(VARIANTS[name]["energy_type"], "prior") for name in args.variants}
     for seed, (model, build) in enumerate(builders[args.random].items(), args.seed):
         if model in {"prior", *needed}:
@@ -137,6 +142,8 @@ class Variant:
         width = self.guidance.prior.text_dim
         prompts = RandomPrompts(args.seed, length=77 if width > 128 else 24, width=width)
         self.prompts = prompts.to(device)
+        if self.guidance.energy.takes_image:
+            self.prompts.image = torch.rand(4, 512, 512)
         generator = torch.Generator().manual_seed(args.seed)
         self.rgb = torch.rand(args.views, args.size, args.size, 3, generator=generator)
         self.rgb = self.rgb.to(device).requires_grad_()

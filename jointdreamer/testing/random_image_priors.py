@@ -1,17 +1,19 @@
-"""Tiny random image-to-image models in the layouts that people publish: Wonder3D, Zero-1-to-3."""
+"""Random models that look at a picture, as published: Wonder3D, Zero-1-to-3, ImageDream."""
 
 import json
+import shutil
 from pathlib import Path
 
 import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
+from threestudio_jointdreamer.priors.imagedream_unet import ImageDreamUNet
 from threestudio_jointdreamer.priors.wonder3d_unet import Wonder3DUNet
 from threestudio_jointdreamer.priors.zero123 import CCProjection
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from ..tinyworld.models import build_scheduler
-from .random_priors import full_size_vae, tiny_vae
+from ..tinyworld.models import CAMERA, build_scheduler
+from .random_priors import full_size_vae, tiny_unet, tiny_vae
 
 CLIP_WIDTH = 24
 UNET = {
@@ -100,6 +102,50 @@ def build_zero123(path: Path | str, seed: int = 0, latent_size: int = 16) -> Pat
     ).save_pretrained(path / "unet")
     CCProjection(CLIP_WIDTH + 4, CLIP_WIDTH).save_pretrained(path / "cc_projection")
     return _with_the_rest(path)
+
+
+def build_imagedream(path: Path | str, seed: int = 0, with_vae: bool = True) -> Path:
+    """unet/, vae/, image_encoder/ and scheduler/ of a tiny ImageDream; texts are [24, 128]."""
+    path = Path(path)
+    torch.manual_seed(seed)
+    projection = {"embed_dims": 32, "hidden_dims": 16, "output_dims": 128}
+    projection |= {"depth": 1, "dim_head": 8, "heads": 2, "num_queries": 4}
+    config = dict(tiny_unet(multiview=True).config) | {"image_projection": projection}
+    ImageDreamUNet.from_config(config).save_pretrained(path / "unet")
+    _with_the_rest(path)
+    if not with_vae:
+        shutil.rmtree(path / "vae")
+    return path
+
+
+def build_full_size_imagedream(path: Path | str, seed: int = 0) -> Path:
+    """The published architecture, all models of it, with random fp16 weights (3.3 GB)."""
+    path = Path(path)
+    torch.manual_seed(seed)
+    projection = {"embed_dims": 1280, "hidden_dims": 1024, "output_dims": 1024}
+    projection |= {"depth": 4, "dim_head": 64, "heads": 12, "num_queries": 16}
+    config = CAMERA | {
+        "sample_size": 32,
+        "cross_attention_dim": 1024,
+        "attention_head_dim": [5, 10, 20, 20],
+        "use_linear_projection": True,
+        "image_projection": projection,
+    }
+    clip = CLIPVisionConfig(  # ViT-H/14
+        hidden_size=1280,
+        intermediate_size=5120,
+        num_hidden_layers=32,
+        num_attention_heads=16,
+        patch_size=14,
+        projection_dim=1024,
+        hidden_act="gelu",
+    )
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        ImageDreamUNet.from_config(config).half().save_pretrained(path / "unet")
+        full_size_vae(256).half().save_pretrained(path / "vae")
+        CLIPVisionModelWithProjection(clip).half().save_pretrained(path / "image_encoder")
+    build_scheduler().save_pretrained(path / "scheduler")
+    return path
 
 
 def _with_the_rest(path: Path) -> Path:

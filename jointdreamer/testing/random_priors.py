@@ -41,7 +41,7 @@ def build_stable_diffusion(
     """
     path = Path(path)
     torch.manual_seed(seed)
-    _unet(width).save_pretrained(path / "unet")
+    tiny_unet(width).save_pretrained(path / "unet")
     tiny_vae().save_pretrained(path / "vae")
     _text_encoder(path)
     build_scheduler(prediction_type).save_pretrained(path / "scheduler")
@@ -54,7 +54,7 @@ def build_mvdream(
     """unet/ and scheduler/ of a tiny multi-view model, and vae/ where asked for."""
     path = Path(path)
     torch.manual_seed(seed)
-    _unet(width, True, latent_size).save_pretrained(path / "unet")
+    tiny_unet(width, True, latent_size).save_pretrained(path / "unet")
     if with_vae:
         tiny_vae().save_pretrained(path / "vae")
     build_scheduler().save_pretrained(path / "scheduler")
@@ -66,7 +66,7 @@ def build_sdxl(path: Path | str, seed: int = 0) -> Path:
     path = Path(path)
     torch.manual_seed(seed)
     pooled, time_width = 48, 8
-    _unet(
+    tiny_unet(
         32,
         cross_attention_dim=96,
         addition_embed_type="text_time",
@@ -223,8 +223,8 @@ def tiny_vae(**changes) -> AutoencoderKL:
     return build_vae((8, 16, 16), norm_num_groups=8, scaling_factor=0.5, **changes)
 
 
-def _unet(
-    width: int, multiview: bool = False, latent_size: int = 16, **changes
+def tiny_unet(
+    width: int = 32, multiview: bool = False, latent_size: int = 16, **changes
 ) -> UNet2DConditionModel:
     return build_unet(
         multiview,

@@ -57,6 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     world.add_argument("--out", type=Path, default=OUT / "creatures.png", help="%(default)s")
     world.set_defaults(run=_show)
 
+    picture = commands.add_parser("picture", help="draw a caption's creature, cut out, as a prompt")
+    picture.add_argument("prompt", help="such as 'a green bear wearing a red hat'")
+    picture.add_argument("--out", type=Path, default=OUT / "picture.png", help="%(default)s")
+    picture.add_argument("--azimuth", type=float, default=0.0, help="of the camera, in degrees")
+    picture.set_defaults(run=_picture)
+
     mesh = commands.add_parser("mesh", help="write the bare surface of a caption's creature")
     mesh.add_argument("prompt", help="such as 'a green bear wearing a red hat'")
     mesh.add_argument("--out", type=Path, default=OUT / "creature.glb", help="%(default)s")
@@ -115,6 +121,17 @@ def _show(args: argparse.Namespace) -> None:
     from .sampling import true_views
 
     _save_grid(true_views(args.prompts, n_view=8), args.out, list(args.prompts))
+
+
+def _picture(args: argparse.Namespace) -> None:
+    from PIL import Image
+    from threestudio_jointdreamer.systems.picture_grid import save_picture
+
+    from .sampling import pictures_of
+
+    (picture,) = pictures_of([args.prompt], args.azimuth, size=256)
+    rgba = (picture * 255).round().byte().permute(1, 2, 0).numpy()
+    print(save_picture(args.out, Image.fromarray(rgba)))
 
 
 def _mesh(args: argparse.Namespace) -> None:

@@ -23,7 +23,7 @@ from .captions import parse
 from .creatures import build
 from .dataset import DEFAULT_BACKGROUND
 from .image_prompts import centred
-from .models import N_VIEW
+from .models import IMAGE_SIZE, N_VIEW
 from .renderer import orbit_cameras, render
 from .translation import ring_of_cameras
 
@@ -41,11 +41,15 @@ def true_views(
     return torch.stack([render(views, c2w, fovy, background) for views in objects])
 
 
-def pictures_of(prompts: list[str], azimuth_deg: float = 0.0) -> Float[Tensor, "N 4 H W"]:
+def pictures_of(
+    prompts: list[str], azimuth_deg: float = 0.0, size: int = IMAGE_SIZE
+) -> Float[Tensor, "N 4 size size"]:
     """The creatures that the prompts describe, cut out and centred: colours and opacity."""
     c2w, fovy = _ring(azimuth_deg, 1), torch.full((1,), FOVY_DEG)
     black, white = (
-        torch.cat([render(build(parse(p)), c2w, fovy, torch.full((1, 3), x)) for p in prompts])
+        torch.cat(
+            [render(build(parse(p)), c2w, fovy, torch.full((1, 3), x), size) for p in prompts]
+        )
         for x in (0.0, 1.0)
     )
     premultiplied, opacity = centred(black, white).tensor_split([3], dim=1)

@@ -44,6 +44,8 @@ def name(path: Path) -> str:
 )
 def test_every_block_parses_with_its_class(path, tmp_path):
     overrides = [PROMPT, "system.weights=null", f"exp_root_dir={tmp_path}"]
+    if path.name == "image.yaml":
+        overrides.append("system.prompt_processor.image=bear.png")
     cfg = load_config(str(path), cli_args=overrides)
     check_config(OmegaConf.load(path))
     threestudio.find(cfg.data_type)(cfg.data)
@@ -71,6 +73,9 @@ def test_snippets_agree_with_the_sums_terms_and_with_the_full_size_config():
     full_size = OmegaConf.load(ROOT / "configs" / "jointdreamer.yaml").system.guidance
     snippets = {path.stem: OmegaConf.load(path) for path in ENERGIES}
     assert snippets["multiview"].energy_weight == full_size.energy_weight
+    of_image = OmegaConf.load(ROOT / "configs" / "image.yaml").system.guidance
+    assert of_image.energy_weight == snippets["imagedream"].energy_weight
+    assert dict(of_image.energy).items() <= dict(snippets["imagedream"].energy).items()
     terms = snippets["sum"].energy.energies
     assert set(terms) == {"multiview", "translation", "classifier"}
     for stem, block in (("multiview", full_size), *terms.items()):

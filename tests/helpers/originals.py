@@ -104,6 +104,18 @@ def zero123() -> dict[str, Tensor]:
     }
 
 
+def imagedream() -> dict[str, Tensor]:
+    """ImageDream's file on Stable Diffusion 2.1, with the CLIP that it looks with."""
+    return {
+        **random_weights("imagedream", UNET),
+        **random_weights("mvdream-vae", "vae_model."),
+        **random_weights("zero123-clip", "clip_model.model.visual."),
+        "clip_model.model.ln_final.weight": torch.ones(48),
+        "clip_model.model.token_embedding.weight": torch.ones(9, 48),
+        **schedule_buffers(),
+    }
+
+
 def lightning_checkpoint(state_dict: dict[str, Tensor]) -> dict:
     """What Lightning 1.4 puts around the weights: callbacks by their class, NumPy's scalars."""
     return {

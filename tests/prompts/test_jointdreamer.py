@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import threestudio
 import torch
+from PIL import Image
 from threestudio_jointdreamer.files import user_cache
 from threestudio_jointdreamer.prompts import jointdreamer
 from threestudio_jointdreamer.prompts.cache import EmbeddingCache
@@ -209,3 +210,14 @@ def test_a_tokenizer_with_code_of_its_own_is_refused_in_one_line(make, sd_folder
     with pytest.raises(ValueError, match="name_or_path=.*auto_map.*never run") as refusal:
         make(pretrained_model_name_or_path=str(folder))
     assert "\n" not in str(refusal.value) and not (tmp_path / "it-ran").exists()
+
+
+def test_a_picture_is_handed_on_with_the_embeddings(make, tmp_path):
+    assert make()().image is None
+    rgba = Image.new("RGBA", (80, 80))
+    rgba.paste((200, 30, 40, 255), (20, 20, 60, 60))
+    rgba.save(tmp_path / "red.png")
+    output = make(image=str(tmp_path / "red.png"))()
+    assert output.image.shape[0] == 4 and output.text_embeddings.ndim == 3
+    with pytest.raises(FileNotFoundError, match="system.prompt_processor.image='no.png'"):
+        make(image="no.png")

@@ -122,6 +122,7 @@ class Energy(BaseObject):
             parse_fields(self, "energy")
 
     cfg: Config
+    takes_image = False  # whether it looks at system.prompt_processor.image
 
     def __call__(self, views: Views) -> Float[Tensor, " N"]:
         """One C per object, differentiable in `views.denoised`."""

@@ -92,7 +92,7 @@ class MultiviewEnergy(ReconstructionEnergy):
             return MVAdapterPrior(model, adapter, described, *tolerances)
         if not isinstance(model.unet, ImageDreamUNet):
             return MultiviewPrior(model, described)
-        key = "energy.image_encoder_name_or_path" if encoder else KEY
+        key = "energy.image_encoder_name_or_path"
         encoder = load_image_encoder(encoder or name, key, self.device, model.dtype)
         return ImageDream(model, described, encoder, self.cfg.ip_mode == "pixel")
 
@@ -140,14 +140,7 @@ class MultiviewEnergy(ReconstructionEnergy):
         """The prompt's picture for a model that takes one, on gray as bright as the background."""
         if not self.takes_image:
             return {}
-        image = getattr(views.prompt_utils, "image", None)
-        if image is None:
-            raise ValueError(
-                f"{KEY}={self.cfg.pretrained_model_name_or_path!r} is an ImageDream model, which "
-                "needs a picture: set system.prompt_processor.image, and "
-                "system.prompt_processor_type=jointdreamer-prompt-processor."
-            )
-        rgb, opacity = image.to(views.denoised)[None].tensor_split([3], dim=1)
+        rgb, opacity = views.prompt_utils.image.to(views.denoised)[None].tensor_split([3], dim=1)
         pixels = rgb * opacity + (1 - opacity) * background_brightness(views)
         vae = views.prior if self.model.vae is None else self.model
         image = self.multiview.look_at(pixels, vae)

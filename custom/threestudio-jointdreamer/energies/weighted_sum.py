@@ -64,6 +64,10 @@ class SumEnergy(Energy):
         for term in self.terms.values():
             term.do_update_step(epoch, global_step, on_load_weights=on_load_weights)
 
+    @property
+    def takes_image(self) -> bool:
+        return any(term.takes_image for term in self.terms.values())
+
     def __call__(self, views: Views) -> Float[Tensor, " N"]:
         energy = 0.0 * views.denoised.sum(dim=(1, 2, 3, 4))
         for name, term in self.terms.items():

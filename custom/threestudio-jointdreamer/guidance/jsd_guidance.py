@@ -230,6 +230,7 @@ class JSDGuidance(BaseObject):
             cameras: `elevation`, `azimuth`, `camera_distances`, `c2w` and `fovy` of `__call__`.
         """
         n_object, n_view = self._count_objects(len(rgb)), self.cfg.n_view
+        self._check_image(getattr(prompt_utils, "image", None))
         x = self._encode(rgb, rgb_as_latents)
         t = self._draw_timesteps(n_object)
         angles = (cameras[name] for name in ("elevation", "azimuth", "camera_distances"))
@@ -273,6 +274,20 @@ class JSDGuidance(BaseObject):
             }
         self.finite_check.look()
         self.finite_check.note(self._step, tensors)
+
+    def _check_image(self, image: Float[Tensor, "4 H W"] | None) -> None:
+        if image is None and self.energy.takes_image:
+            raise ValueError(
+                f"system.guidance.energy_type={self.cfg.energy_type} has an ImageDream model, "
+                "which needs a picture: set system.prompt_processor.image, and "
+                "system.prompt_processor_type=jointdreamer-prompt-processor."
+            )
+        if image is not None and not self.energy.takes_image:
+            raise ValueError(
+                "system.prompt_processor.image is set, but no model looks at it: use "
+                "jsd-multiview-energy with an ImageDream model, as configs/image.yaml does, or set "
+                "the key to null."
+            )
 
     def _count_objects(self, batch_size: int) -> int:
         if batch_size % self.cfg.n_view:

@@ -1,3 +1,3 @@
 """Prompt processing: text embeddings, their cache, the timed negative prompt; images."""
 
-from . import image, jointdreamer  # noqa: F401
+from . import jointdreamer  # noqa: F401

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..config_values import parse_fields
 from .cache import Embedding, EmbeddingCache
+from .image import read_image_prompt
 from .text_encoder import encode_prompts
 
 EMPTY = ""
@@ -28,13 +29,15 @@ EMPTY = ""
 
 @dataclass
 class EncodedPrompts(PromptProcessorOutput):
-    """threestudio's, which can ask other text encoders.
+    """threestudio's, which can ask other text encoders, and a picture.
 
     Attributes:
         encoded_by: the same prompts by the text encoder in another folder or hub name.
+        image: colours and opacity in [0, 1] of the prompt's picture, if there is one.
     """
 
     encoded_by: Callable[[str], PromptProcessorOutput]
+    image: Float[Tensor, "4 H W"] | None
 
 
 @threestudio.register("jointdreamer-prompt-processor")
@@ -54,6 +57,9 @@ class JointDreamerPromptProcessor(StableDiffusionPromptProcessor):
         # whether Stable Diffusion 3's third text encoder takes part, which knows long prompts and
         # letters, and takes 9 GiB while it encodes
         t5: bool = True
+        # a picture of the object, for a model that takes one: a png with alpha, or any picture with
+        # a plain background
+        image: str | None = None
         # in threestudio a process of its own for the text encoder; here it runs in this one
         spawn: bool = False
 
@@ -68,13 +74,16 @@ class JointDreamerPromptProcessor(StableDiffusionPromptProcessor):
                 "system.prompt_processor.spawn=true is nothing for jointdreamer-prompt-processor, "
                 "which frees its text encoder after use: remove the key."
             )
+        image = self.cfg.image
+        self._image = read_image_prompt(image, "system.prompt_processor.image") if image else None
         name = self.cfg.pretrained_model_name_or_path
         self._cache = EmbeddingCache(self.cfg.cache_dir, name, self.cfg.t5)
         self._others: dict[str, JointDreamerPromptProcessor] = {}
         super().configure()
 
     def __call__(self) -> EncodedPrompts:
-        return EncodedPrompts(**vars(super().__call__()), encoded_by=self._encoded_by)
+        output = vars(super().__call__())
+        return EncodedPrompts(**output, encoded_by=self._encoded_by, image=self._image)
 
     def _encoded_by(self, name_or_path: str) -> EncodedPrompts:
         if name_or_path not in self._others:
