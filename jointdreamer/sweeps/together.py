@@ -236,6 +236,9 @@ class JointPrompts:
             torch.cat([getattr(prompt, name).expand(n_object, -1, -1) for prompt in prompts])
             for name in ("text_embeddings", "uncond_text_embeddings")
         )
+        images = [getattr(prompt, "image", None) for prompt in prompts]
+        given = images[0] is not None
+        self.image = torch.stack(images).repeat_interleave(n_object, dim=0) if given else None
 
     def get_text_embeddings(self, *cameras: Any) -> Float[Tensor, "BB L D"]:
         return _by_kind(p.get_text_embeddings(*own).chunk(2) for p, own in self._split(*cameras))

@@ -7,11 +7,7 @@ import torch
 from jaxtyping import Float
 from threestudio_jointdreamer.priors import wonder3d  # noqa: F401  (makes it known)
 from threestudio_jointdreamer.priors.image_prior import load_image_prior
-from threestudio_jointdreamer.priors.imagedream import (
-    ImageDream,
-    ImagePrompt,
-    load_image_encoder,
-)
+from threestudio_jointdreamer.priors.imagedream import ImageDream, load_image_encoder
 from threestudio_jointdreamer.priors.latent_prior import LatentPrior
 from threestudio_jointdreamer.priors.loading import has_part, load_prior
 from threestudio_jointdreamer.priors.multiview import camera_condition, use_cross_view_attention
@@ -161,14 +157,13 @@ def sample_prompted_views(
     imagedream, n = ImageDream(model, "--root", encoder), len(texts)
     gray = sum(DEFAULT_BACKGROUND) / 3
     rgb, opacity = pictures.to(on).tensor_split([3], dim=1)
-    image = imagedream.look_at(rgb * opacity + (1 - opacity) * gray, model)
-    both = ImagePrompt(*(torch.cat([x, 0 * x]) for x in (image.hidden, image.latents)))
+    image = imagedream.look_at(rgb * opacity + (1 - opacity) * gray, model).for_passes(2)
     text = embed_prompts(text_from, texts + [""] * n, on)
     text = text[:, None].expand(-1, N_VIEW, -1, -1)
     c2w = _ring(azimuth_deg, N_VIEW).to(on).expand(2 * n, -1, -1, -1)
 
     def predict_noise(x_t: Tensor, t: Tensor) -> Tensor:
-        eps = imagedream.predict_noise(torch.cat([x_t] * 2), t.repeat(2), text, c2w, both)
+        eps = imagedream.predict_noise(torch.cat([x_t] * 2), t.repeat(2), text, c2w, image)
         with_it, without = eps.chunk(2)
         return without + guidance_scale * (with_it - without)
 

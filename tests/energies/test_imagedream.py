@@ -40,8 +40,8 @@ def test_the_guided_views_are_of_the_picture_and_of_none(energy, views):
     torch.manual_seed(0)
     rgb, opacity = views.prompt_utils.image[None].tensor_split([3], dim=1)
     with torch.no_grad():
-        seen = rgb * opacity + (1 - opacity) * background_brightness(views)
-        image = model.look_at(seen, views.prior).for_passes(2, 1)
+        gray = background_brightness(views).view(2, 1, 1, 1)
+        image = model.look_at(rgb * opacity + (1 - opacity) * gray, views.prior)
         none = replace(image, hidden=0 * image.hidden, latents=0 * image.latents)
         text, uncond = (
             x[:, None].expand(-1, 4, -1, -1)
@@ -63,12 +63,13 @@ def test_the_guided_views_are_of_the_picture_and_of_none(energy, views):
 def test_the_picture_is_put_before_gray_as_bright_as_the_renders_background(views):
     shows = torch.zeros(2, 4, 20, 20, 1)
     shows[..., :10, :] = 1
-    rgb = torch.where(shows == 1, torch.tensor([0.1, 0.2, 0.6]), torch.tensor(0.9))
-    behind = background_brightness(replace(views, rgb=rgb, opacity=1 - shows))
-    assert behind == pytest.approx(0.3, abs=1e-3)
+    behind = torch.tensor([[0.1, 0.2, 0.6], [0.5, 0.6, 0.7]]).view(2, 1, 1, 1, 3)
+    rgb = torch.where(shows == 1, behind, torch.tensor(0.9))
+    brightness = background_brightness(replace(views, rgb=rgb, opacity=1 - shows))
+    torch.testing.assert_close(brightness, torch.tensor([0.3, 0.6]), atol=1e-3, rtol=0)
     full = replace(views, opacity=torch.ones(2, 4, 20, 20, 1))
-    assert background_brightness(full) == pytest.approx(0.5)
-    assert background_brightness(replace(views, rgb=None)) == 0.5
+    for unknown in (full, replace(views, rgb=None)):
+        assert background_brightness(unknown).tolist() == pytest.approx([0.5, 0.5])
 
 
 @pytest.mark.parametrize(

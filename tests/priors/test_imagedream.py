@@ -53,7 +53,7 @@ def test_without_the_extra_frame_the_picture_is_tokens_alone(model, folder, give
 
 
 def test_the_passes_after_the_first_have_no_picture():
-    image = ImagePrompt(torch.ones(1, 5, 32), torch.ones(1, 4, 16, 16)).for_passes(2, passes=3)
+    image = ImagePrompt(torch.ones(2, 5, 32), torch.ones(2, 4, 16, 16)).for_passes(3)
     for x in (image.hidden, image.latents):
         assert len(x) == 6 and (x[:2] == 1).all() and (x[2:] == 0).all()
 

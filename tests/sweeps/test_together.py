@@ -102,6 +102,15 @@ def test_joint_prompts_are_those_of_every_run_kind_by_kind(perp_neg):
         assert torch.equal(found[2 * kind.start :][: len(expected)], expected)
 
 
+def test_joint_prompts_have_the_picture_of_every_object():
+    prompts = [RandomPrompts(seed) for seed in (0, 1)]
+    assert JointPrompts(prompts).image is None
+    for prompt in prompts:
+        prompt.image = torch.rand(4, 8, 8)
+    image = JointPrompts(prompts, n_object=2).image
+    assert torch.equal(image, torch.stack([prompts[i].image for i in (0, 0, 1, 1)]))
+
+
 def request(step, *shape):
     return SimpleNamespace(step=step, views={"rgb": torch.zeros(shape)})
 

@@ -140,17 +140,19 @@ class MultiviewEnergy(ReconstructionEnergy):
         """The prompt's picture for a model that takes one, on gray as bright as the background."""
         if not self.takes_image:
             return {}
-        rgb, opacity = views.prompt_utils.image.to(views.denoised)[None].tensor_split([3], dim=1)
-        pixels = rgb * opacity + (1 - opacity) * background_brightness(views)
+        image = views.prompt_utils.image.to(views.denoised)  # one, or one for each object
+        rgb, opacity = image.expand(views.n_object, *image.shape[-3:]).tensor_split([3], dim=1)
+        gray = background_brightness(views).view(-1, 1, 1, 1)
         vae = views.prior if self.model.vae is None else self.model
-        image = self.multiview.look_at(pixels, vae)
-        return {"image": image.for_passes(views.n_object, passes)}
+        image = self.multiview.look_at(rgb * opacity + (1 - opacity) * gray, vae)
+        return {"image": image.for_passes(passes)}
 
 
-def background_brightness(views: Views) -> Float[Tensor, ""]:
-    """The mean of what shows of the renders' backgrounds; 0.5 where that is not known."""
+def background_brightness(views: Views) -> Float[Tensor, " N"]:
+    """The mean of what shows of each object's backgrounds; 0.5 where that is not known."""
     if views.rgb is None or views.opacity is None:
-        return views.denoised.new_tensor(0.5)
+        return views.denoised.new_full([views.n_object], 0.5)
     shows = 1 - views.opacity
+    light = (views.rgb.mean(dim=-1, keepdim=True) * shows).flatten(1).sum(dim=1)
     # one pixel of 0.5 more, for renders that the object fills
-    return ((views.rgb.mean(dim=-1, keepdim=True) * shows).sum() + 0.5) / (shows.sum() + 1)
+    return (light + 0.5) / (shows.flatten(1).sum(dim=1) + 1)

@@ -28,14 +28,10 @@ class ImagePrompt:
     hidden: Float[Tensor, "N L D"]
     latents: Float[Tensor, "N C h w"]
 
-    def for_passes(self, objects: int, passes: int) -> "ImagePrompt":
-        """One picture for all objects, and none of them in the passes after the first."""
-
-        def rows(x: Float[Tensor, "1 ..."]) -> Float[Tensor, "PN ..."]:
-            x = x.expand(objects, *x.shape[1:])
-            return torch.cat([x] + [torch.zeros_like(x)] * (passes - 1))
-
-        return ImagePrompt(rows(self.hidden), rows(self.latents))
+    def for_passes(self, passes: int) -> "ImagePrompt":
+        """The pictures for the first pass over all objects, and none for those after it."""
+        both = (self.hidden, self.latents)
+        return ImagePrompt(*(torch.cat([x] + [0 * x] * (passes - 1)) for x in both))
 
 
 class ImageDream(MultiviewPrior):
