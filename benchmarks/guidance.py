@@ -3,6 +3,7 @@
     python benchmarks/guidance.py                                 # the shipped tiny priors
     python benchmarks/guidance.py --random full --size 64 --views 8 --compile
     python benchmarks/guidance.py --random full --imagedream --variants sds jsd
+    python benchmarks/guidance.py --random full --prior sd3 --variants sds jsd      # or sdxl
     python benchmarks/guidance.py --prior FOLDER --multiview FOLDER --csv outputs/guidance.csv
 
 A step is the guidance's forward and the backward to the renders. Variants take turns, round by
@@ -58,7 +59,7 @@ MODELS = {  # whose folder an energy loads
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--prior", default=str(TINY / "stable-diffusion"))
+    parser.add_argument("--prior", help="a folder; with --random a family, sd, sdxl or sd3")
     parser.add_argument("--multiview", default=str(TINY / "mvdream"))
     parser.add_argument("--mv-adapter", help="its file or folder, for a UNet as --prior's")
     parser.add_argument("--translation", default=str(TINY / "wonder3d"), help="image to image")
@@ -79,6 +80,10 @@ def parse_arguments() -> argparse.Namespace:
         args.variants = [name for name in args.variants if name != ADAPTER]
     if args.views % 4:
         parser.error(f"--views={args.views} is not a multiple of 4: use 4 or 8")
+    if args.random and args.prior not in (None, "sd", "sdxl", "sd3"):
+        parser.error(f"--prior={args.prior} is no family of random priors: use sd, sdxl or sd3")
+    args.family = args.prior or "sd" if args.random else "sd"
+    args.prior = args.prior or str(TINY / "stable-diffusion")
     return args
 
 
@@ -86,16 +91,17 @@ def build_random_priors(args: argparse.Namespace, folder: Path) -> None:
     """Points the models' arguments to random ones, of the variants that will be run."""
     from jointdreamer.testing import random_classifiers, random_image_priors, random_priors
 
+    alone = args.family == "sd"  # which shares its VAE and its text encoder with MVDream
     builders = {
         "tiny": {
-            "prior": random_priors.build_stable_diffusion,
-            "multiview": random_priors.build_mvdream,
+            "prior": random_priors.BUILDERS["tiny"][args.family],
+            "multiview": partial(random_priors.build_mvdream, with_vae=not alone),
             "translation": random_image_priors.build_wonder3d,
             "classifier": random_classifiers.build_pair_classifier,
         },
         "full": {
-            "prior": random_priors.build_full_size,
-            "multiview": partial(random_priors.build_full_size, multiview=True),
+            "prior": random_priors.BUILDERS["full"][args.family],
+            "multiview": partial(random_priors.build_full_size, multiview=True, whole=not alone),
             "translation": random_image_priors.build_full_size_wonder3d,
             "classifier": random_classifiers.build_full_size_pair_classifier,
         },
@@ -130,6 +136,8 @@ class Variant:
             cfg["energy"] = {"pretrained_model_name_or_path": getattr(args, model)}
             if model != "classifier":
                 cfg["energy"] |= {"noise": args.noise, "compile": args.compile}
+            if model == "multiview" and name != ADAPTER and args.family != "sd":
+                cfg["energy"]["text_encoder_name_or_path"] = args.multiview
             if model == "translation" or name == ADAPTER:
                 cfg["energy"]["elevation_tolerance"] = 30.0  # the second object is seen from 20
             if name == ADAPTER:
@@ -140,7 +148,10 @@ class Variant:
             self.guidance.prior.vae.set_attn_processor(AttnProcessor2_0())
         device, self.seed = self.guidance.device, args.seed
         width = self.guidance.prior.text_dim
-        prompts = RandomPrompts(args.seed, length=77 if width > 128 else 24, width=width)
+        more = {"sd": 0, "sdxl": 1, "sd3": 257}[args.family]  # a pooled embedding, T5's tokens
+        length, others = (77, 1024) if width > 128 else (24, 128)
+        mvdreams = RandomPrompts(args.seed, length, others)
+        prompts = RandomPrompts(args.seed, length + more, width, others=mvdreams)
         self.prompts = prompts.to(device)
         if self.guidance.energy.takes_image:
             self.prompts.image = torch.rand(4, 512, 512)
@@ -185,7 +196,8 @@ def main() -> None:
     about = {"device": device_name(), "torch": torch.__version__}
     about |= {"threads": torch.get_num_threads()}
     about |= {
-        key: getattr(args, key) for key in ("random", "views", "size", "noise", "compile", "seed")
+        key: getattr(args, key)
+        for key in ("random", "family", "views", "size", "noise", "compile", "seed")
     }
     if args.csv:
         from jointdreamer.csv_table import write_csv

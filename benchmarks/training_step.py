@@ -4,6 +4,7 @@
     python benchmarks/training_step.py --random full --csv outputs/training-step.csv   # on a GPU
     THREESTUDIO_ROOT=... python benchmarks/training_step.py --stages refine dmtet      # on a GPU
     python benchmarks/training_step.py --random full --config configs/gaussians.yaml --sizes 64 512
+    python benchmarks/training_step.py --random full --prior sd3 --sizes 64 256           # or sdxl
 
 The phases follow each other in one run of the real system, data module and trainer: SDS before the
 energy starts, JSD at the first resolution, JSD at the second. A phase's first steps are left out,
@@ -66,6 +67,7 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", help="default: configs/jointdreamer.yaml, or the tiny one")
     parser.add_argument("--random", choices=["full"], help="random weights of that size")
+    parser.add_argument("--prior", choices=["sd", "sdxl", "sd3"], default="sd", help="its family")
     parser.add_argument("--stages", nargs="+", choices=STAGES, help="these instead, at full size")
     parser.add_argument("--sizes", nargs="+", type=int, help="in pixels: JSD at these instead")
     parser.add_argument("--steps", type=int, default=14, help="of a phase")
@@ -83,14 +85,14 @@ def phase_overrides(args: argparse.Namespace, folder: Path) -> list[str]:
     ]
     if args.compile:
         overrides.append("system.guidance.energy.compile=true")
-    return overrides + (random_priors(folder) if args.random else [])
+    return overrides + (random_priors(folder, family=args.prior) if args.random else [])
 
 
 def size_overrides(size: int, args: argparse.Namespace, folder: Path) -> list[str]:
     """JSD on four views of one size."""
     data = [f"data.width={size}", f"data.height={size}", "data.batch_size=4"]
     data += ["data.resolution_milestones=[]", "system.guidance.energy_weight=1.0"]
-    return data + (random_priors(folder) if args.random else [])
+    return data + (random_priors(folder, family=args.prior) if args.random else [])
 
 
 def stage_overrides(stage: str, folder: Path) -> list[str]:
@@ -101,18 +103,21 @@ def stage_overrides(stage: str, folder: Path) -> list[str]:
     return [*random_priors(folder, multiview=False), f"system.weights={earlier}", BALL]
 
 
-def random_priors(folder: Path, multiview: bool = True) -> list[str]:
+def random_priors(folder: Path, multiview: bool = True, family: str = "sd") -> list[str]:
     """Writes priors of the published sizes, once; returns the overrides that name them."""
-    from jointdreamer.testing.random_priors import build_full_size
+    from jointdreamer.testing.random_priors import BUILDERS, build_full_size
 
-    guidance = folder / "stable-diffusion"
+    alone, guidance = family == "sd", folder / family
     names = {"system.guidance": guidance, "system.guidance.energy": folder / "mvdream"}
     if not multiview:
         del names["system.guidance.energy"]
     for seed, prior in enumerate(names.values()):
-        if not prior.is_dir():
-            build_full_size(prior, seed, multiview=prior != guidance)
-    return [
+        if prior == guidance and not prior.is_dir():
+            BUILDERS["full"][family](prior, seed)
+        elif not prior.is_dir():
+            build_full_size(prior, seed, multiview=True, whole=not alone)
+    encoder = [f"system.guidance.energy.text_encoder_name_or_path={folder / 'mvdream'}"]
+    return ([] if alone else encoder) + [
         f"system.prompt_processor.cache_dir={folder / 'cache'}",
         *(f"{key}.pretrained_model_name_or_path={prior}" for key, prior in names.items()),
     ]
@@ -204,7 +209,12 @@ def row_of(phase: str, clock: StepClock | None, index: int, args: argparse.Names
         row["peak_gib"] = round(clock.peaks[index], 1)
     size = "full" if args.stages else args.random or "none"
     row |= {"config": args.config or "", "device": device_name(), "compile": args.compile}
-    return row | {"torch": torch.__version__, "random": size, "host": args.host}
+    return row | {
+        "torch": torch.__version__,
+        "random": size,
+        "prior": args.prior,
+        "host": args.host,
+    }
 
 
 def main() -> None:

@@ -4,9 +4,20 @@ import torch
 
 
 class RandomPrompts:
-    """Plain embeddings [1, L, D], others for each azimuth, and two negatives per view."""
+    """Plain embeddings [1, L, D], others for each azimuth, and two negatives per view.
 
-    def __init__(self, seed: int = 0, length: int = 24, width: int = 128, perp_neg: bool = False):
+    `others` are the prompts that any other text encoder makes.
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        length: int = 24,
+        width: int = 128,
+        perp_neg: bool = False,
+        others: "RandomPrompts | None" = None,
+    ):
+        self.others = others
         generator = torch.Generator().manual_seed(seed)
         self.text_embeddings, self.uncond_text_embeddings, self.direction, *self.negatives = (
             torch.randn(1, length, width, generator=generator) for _ in range(5)
@@ -18,7 +29,12 @@ class RandomPrompts:
         for name in ("text_embeddings", "uncond_text_embeddings", "direction"):
             setattr(self, name, getattr(self, name).to(device))
         self.negatives = [negative.to(device) for negative in self.negatives]
+        if self.others is not None:
+            self.others.to(device)
         return self
+
+    def encoded_by(self, name_or_path: str) -> "RandomPrompts":
+        return self.others
 
     def get_text_embeddings(self, elevation, azimuth, camera_distances, view_dependent=True):
         text = self.text_embeddings.expand(len(azimuth), -1, -1)

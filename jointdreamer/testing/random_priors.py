@@ -51,12 +51,13 @@ def build_stable_diffusion(
 def build_mvdream(
     path: Path | str, seed: int = 0, width: int = 32, latent_size: int = 16, with_vae: bool = False
 ) -> Path:
-    """unet/ and scheduler/ of a tiny multi-view model, and vae/ where asked for."""
+    """unet/ and scheduler/ of a tiny multi-view model, and vae/ and text_encoder/ if asked for."""
     path = Path(path)
     torch.manual_seed(seed)
     tiny_unet(width, True, latent_size).save_pretrained(path / "unet")
     if with_vae:
         tiny_vae().save_pretrained(path / "vae")
+        _text_encoder(path)
     build_scheduler().save_pretrained(path / "scheduler")
     return path
 
@@ -162,10 +163,15 @@ def build_full_size_sd3(path: Path | str, seed: int = 0) -> Path:
     return path
 
 
-def build_full_size(path: Path | str, seed: int = 0, multiview: bool = False) -> Path:
+def build_full_size(
+    path: Path | str, seed: int = 0, multiview: bool = False, whole: bool = False
+) -> Path:
     """Stable Diffusion 2.1 base or MVDream, with random fp16 weights.
 
     Its text encoder is as wide as the original, but has one layer and the tiny models' tokenizer.
+
+    Args:
+        whole: MVDream too has a VAE and a text encoder.
     """
     path = Path(path)
     torch.manual_seed(seed)
@@ -178,10 +184,10 @@ def build_full_size(path: Path | str, seed: int = 0, multiview: bool = False) ->
             **(CAMERA if multiview else {}),
         )
         unet.half().save_pretrained(path / "unet")
-        if not multiview:
-            vae = full_size_vae(512)
+        if whole or not multiview:
+            vae = full_size_vae(256 if multiview else 512)
             vae.half().save_pretrained(path / "vae")
-    if not multiview:
+    if whole or not multiview:
         _text_encoder(path, width=1024)
     build_scheduler().save_pretrained(path / "scheduler")
     return path
@@ -249,3 +255,9 @@ def _text_encoder(
     if projection is not None:
         kind, sizes = CLIPTextModelWithProjection, sizes | {"projection_dim": projection}
     kind(CLIPTextConfig(**sizes)).save_pretrained(path / f"text_encoder{suffix}")
+
+
+BUILDERS = {  # of a 2D prior, by size and family
+    "tiny": {"sd": build_stable_diffusion, "sdxl": build_sdxl, "sd3": build_sd3},
+    "full": {"sd": build_full_size, "sdxl": build_full_size_sdxl, "sd3": build_full_size_sd3},
+}
