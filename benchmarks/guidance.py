@@ -76,7 +76,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--csv", help="where every round is written")
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     args = parser.parse_args()
-    if not (args.random or args.mv_adapter):
+    if not (args.random or args.mv_adapter) or args.prior == "sd3":  # which has no UNet
         args.variants = [name for name in args.variants if name != ADAPTER]
     if args.views % 4:
         parser.error(f"--views={args.views} is not a multiple of 4: use 4 or 8")

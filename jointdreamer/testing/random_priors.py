@@ -67,8 +67,13 @@ def build_sdxl(path: Path | str, seed: int = 0) -> Path:
     path = Path(path)
     torch.manual_seed(seed)
     pooled, time_width = 48, 8
-    tiny_unet(
-        32,
+    build_unet(
+        sample_size=16,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=(16, 32, 32),
+        attention_head_dim=2,
+        norm_num_groups=8,
         cross_attention_dim=96,
         addition_embed_type="text_time",
         addition_time_embed_dim=time_width,
@@ -240,7 +245,6 @@ def tiny_unet(
         block_out_channels=(width, 2 * width),
         attention_head_dim=2,
         norm_num_groups=8,
-        **changes,
     )
 
 
