@@ -5,6 +5,8 @@ import torch
 from safetensors.torch import save_file
 from threestudio_jointdreamer.priors.lora import FILE
 
+from jointdreamer.testing.random_priors import build_sd3, build_sdxl
+
 LAYER = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 DIFFUSERS = f"unet.{LAYER}.lora_A.weight", f"unet.{LAYER}.lora_B.weight"
 KOHYA = f"lora_unet_{LAYER.replace('.', '_')}"
@@ -86,4 +88,26 @@ def test_a_damaged_or_missing_file_is_named(make_guidance, lora, tmp_path):
         make_guidance(lora_name_or_path="someone/style")
     (tmp_path / FILE).write_bytes(b"nothing")
     with pytest.raises(ValueError, match=FILE):
+        make_guidance(lora_name_or_path=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("build", "layer", "part"),
+    [
+        (build_sdxl, "mid_block.attentions.0.transformer_blocks.0.attn1.to_q", "unet"),
+        (build_sd3, "transformer_blocks.0.attn.to_q", "transformer"),
+    ],
+)
+def test_sdxl_and_sd3_take_loras_of_their_own(make_guidance, lora, tmp_path, build, layer, part):
+    prior = str(build(tmp_path / "prior"))
+    plain = make_guidance(pretrained_model_name_or_path=prior)
+    weight = plain.prior.unet.get_submodule(layer).weight
+    a, b = torch.randn(2, weight.shape[1]), torch.randn(weight.shape[0], 2)
+    names = f"{part}.{layer}.lora_A.weight", f"{part}.{layer}.lora_B.weight"
+    save_file(dict(zip(names, (a, b), strict=True)), tmp_path / FILE)
+    lora = {"lora_name_or_path": str(tmp_path), "lora_scale": 0.5}
+    changed = make_guidance(pretrained_model_name_or_path=prior, **lora)
+    found = changed.prior.unet.get_submodule(layer).weight
+    torch.testing.assert_close(found, weight + 0.5 * b @ a)
+    with pytest.raises(ValueError, match="is no LoRA of this prior's UNet"):
         make_guidance(lora_name_or_path=str(tmp_path))

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
-from threestudio_jointdreamer.priors.schedule import NoiseSchedule
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
+from threestudio_jointdreamer.priors.schedule import NoiseSchedule, RectifiedFlow
 
 STABLE_DIFFUSION = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
@@ -48,3 +48,36 @@ def test_velocity_is_converted_to_noise(schedule, batch):
 def test_an_unknown_prediction_type_is_refused(schedule):
     with pytest.raises(ValueError, match="prediction_type='flow'.*epsilon, v_prediction"):
         NoiseSchedule(schedule.alphas_cumprod, "flow")
+
+
+@pytest.fixture
+def flow():
+    return RectifiedFlow(FlowMatchEulerDiscreteScheduler(shift=3.0).sigmas.flip(0))
+
+
+def test_a_flows_noise_and_times_are_diffusers(flow, batch):
+    (x, eps, _), scheduler = batch, FlowMatchEulerDiscreteScheduler(shift=3.0)
+    t = torch.tensor([0, 500, 990])
+    times = scheduler.timesteps.flip(0)[t]
+    torch.testing.assert_close(flow.model_time(t), times)
+    torch.testing.assert_close(flow.add_noise(x, eps, t), scheduler.scale_noise(x, times, eps))
+
+
+def test_a_flows_noise_says_what_its_velocity_says(flow, batch):
+    (x, eps, t), v = batch, torch.randn(3, 4, 8, 8)
+    x_t, sigma = flow.add_noise(x, eps, t), flow.sigma(t, x)
+    eps_hat = flow.to_epsilon(v, x_t, t)
+    torch.testing.assert_close(flow.denoise(x_t, eps_hat, t), x_t - sigma * v, rtol=0, atol=1e-3)
+    bracket = flow.weight("uniform", t, x) * (eps_hat - eps)
+    torch.testing.assert_close(bracket, v - (eps - x), rtol=0, atol=1e-3)  # 1 / (1 − σ) is 1000
+    torch.testing.assert_close(flow.to_epsilon(eps - x, x_t, t), eps)
+    torch.testing.assert_close(flow.to_noise(x_t, x, t), eps, rtol=0, atol=1e-3)
+
+
+def test_paths_meet_where_they_are_as_noisy(schedule, flow, batch):
+    (x, eps, _), t = batch, torch.tensor([20, 500, 980])
+    assert torch.equal(schedule.nearest(NoiseSchedule(schedule.alphas_cumprod), t), t)
+    assert torch.equal(schedule.restate(x, t, schedule), x)
+    noisy = flow.restate(schedule.add_noise(x, eps, t), t, schedule)
+    expected = flow.add_noise(x, eps, flow.nearest(schedule, t))
+    torch.testing.assert_close(noisy, expected, rtol=0, atol=0.02)

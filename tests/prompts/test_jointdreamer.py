@@ -221,3 +221,17 @@ def test_a_picture_is_handed_on_with_the_embeddings(make, tmp_path):
     assert output.image.shape[0] == 4 and output.text_embeddings.ndim == 3
     with pytest.raises(FileNotFoundError, match="system.prompt_processor.image='no.png'"):
         make(image="no.png")
+
+
+def test_another_text_encoder_is_asked_once_and_told_the_step(make, tmp_path, count_encodings):
+    other = build_stable_diffusion(tmp_path / "other", seed=1)
+    processor = make(start_neg=5)
+    encoded = len(count_encodings)
+    out = processor().encoded_by(str(other))
+    torch.testing.assert_close(out.text_embeddings, encode(other, PROMPT))
+    torch.testing.assert_close(out.uncond_text_embeddings, encode(other, ""))
+    assert len(count_encodings) == 2 * encoded
+    processor.do_update_step(0, 5)
+    late = processor().encoded_by(str(other)).uncond_text_embeddings
+    torch.testing.assert_close(late, encode(other, NEGATIVE))
+    assert len(count_encodings) == 2 * encoded
