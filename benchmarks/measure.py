@@ -19,8 +19,10 @@ def load_host() -> str:
     Returns:
         `threestudio`, that of THREESTUDIO_ROOT or an installed one, or `standalone`.
     """
+    from jointdreamer.host.allocator import set_allocator_default
     from jointdreamer.host.selection import STANDALONE, ensure_host, load_extension
 
+    set_allocator_default()
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     folder = ensure_host()
     load_extension()

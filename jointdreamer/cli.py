@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from .host import errors, selection
+from .host.allocator import set_allocator_default
 from .host.threads import set_thread_defaults
 
 # For each the module and its help. The module's `add_arguments(parser)`, or the function named
@@ -41,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = parse_arguments(list(sys.argv[1:] if argv is None else argv))
     set_thread_defaults()
+    set_allocator_default()
     with errors.reported(args.verbose) as outcome:
         selection.ensure_host()
         if args.command in MENDING:

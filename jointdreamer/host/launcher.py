@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import errors
+from .allocator import set_allocator_default
 from .options import choose_gpus, parse_arguments
 from .selection import ensure_host, load_extension, load_other_extensions
 from .threads import set_thread_defaults
@@ -50,6 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     set_thread_defaults()
+    set_allocator_default()
     with errors.reported(verbose="--verbose" in argv) as outcome:
         run(argv)
     return outcome.code
