@@ -34,6 +34,8 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", type=Path, help="this one, with its own priors")
     parser.add_argument("--gib", type=float, default=7.3, help="of the GPU; default: %(default)s")
+    parser.add_argument("--priors", type=Path, help="a folder that keeps them for other calls")
+    parser.add_argument("--only-low", action="store_true", help="not the default beside it")
     parser.add_argument("--steps", type=int, default=14, help="of a phase")
     parser.add_argument("--csv", type=Path)
     return parser.parse_known_args()
@@ -77,26 +79,34 @@ def row(part: str, settings: str, milliseconds: float) -> dict:
 def main() -> None:
     args, overrides = parse_arguments()
     host = load_host()
-    from jointdreamer.csv_table import write_csv
     from jointdreamer.host.launcher import run
 
     print(f"{device_name()}, torch {torch.__version__}, {host} host")
     with tempfile.TemporaryDirectory() as folder:
-        priors = [] if args.config else random_priors(Path(folder))
+        priors = [] if args.config else random_priors(args.priors or Path(folder))
         config = args.config or ROOT / "configs" / "jointdreamer.yaml"
         command = ["--config", str(config), PROMPT, f"exp_root_dir={folder}", *SHORT, *priors]
         command += overrides
-        rows, _ = train([*command, "name=default"], args.steps, "default")
+        rows = []
+        if not args.only_low:
+            rows, _ = train([*command, "name=default"], args.steps, "default")
         if torch.cuda.is_available():
             total = torch.cuda.get_device_properties(0).total_memory
             torch.cuda.set_per_process_memory_fraction(args.gib * 2**30 / total)
         low = [*command, *LOW, "name=low"]
         more, checkpoint = train(low, args.steps, "low")
         rows += more
+        save(rows, args, host)
         for action in ("--validate", "--test", "--export"):
             begin = time.perf_counter()
             run([*low, THIN, action, f"resume={checkpoint}"])
             rows.append(row(action.strip("-"), "low", 1000 * (time.perf_counter() - begin)))
+            save(rows, args, host)
+
+
+def save(rows: list[dict], args: argparse.Namespace, host: str) -> None:
+    from jointdreamer.csv_table import write_csv
+
     for entry in rows:
         entry |= {"limit_gib": args.gib if entry["settings"] == "low" else "", "host": host}
         entry |= {"device": device_name(), "torch": torch.__version__}

@@ -265,7 +265,7 @@ def run(case: str, setting: str, config: str, overrides: list[str], folder: Path
 
 
 def cosine(a: Tensor, b: Tensor) -> float:
-    a, b = a.double().flatten(), b.double().flatten()
+    a, b = a.detach().double().flatten(), b.detach().double().flatten()
     return float(torch.dot(a, b) / (a.norm() * b.norm()))
 
 
@@ -321,6 +321,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--random", choices=["full"], help="random weights of that size")
     parser.add_argument("--out", type=Path, required=True, help="a folder")
+    parser.add_argument("--priors", type=Path, help="a folder that keeps them for other calls")
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
     parser.add_argument("--budget", type=float, default=600, help="seconds, for what begins")
@@ -344,7 +345,8 @@ def main() -> None:
         folder = Path(folder)
         overrides = [PROMPT, "system.guidance_eval_step=0", f"exp_root_dir={folder}"]
         overrides += ["system.guidance.energy_weight=0.3125"]
-        overrides += random_priors(folder) if args.random else []
+        priors = args.priors or folder
+        overrides += random_priors(priors) if args.random else []
         for case, setting in runs:
             if time.perf_counter() - began > args.budget:
                 print(f"{case}, {setting}: no time left")
@@ -365,7 +367,7 @@ def main() -> None:
             if args.random and (case, setting) == runs[0]:
                 write(
                     args.out / "agreement.csv",
-                    agreement(system.guidance, folder / "stable-diffusion"),
+                    agreement(system.guidance, priors / "stable-diffusion"),
                 )
                 print((args.out / "agreement.csv").read_text(), flush=True)
             system = None
