@@ -72,7 +72,9 @@ def photograph(page: Path, picture: Path) -> None:
         browser.close()
 
 
-SD, MVDREAM, WONDER3D = (TINY / name for name in ("stable-diffusion", "mvdream", "wonder3d"))
+SD, MVDREAM, WONDER3D, IMAGEDREAM = (
+    TINY / name for name in ("stable-diffusion", "mvdream", "wonder3d", "imagedream")
+)
 WORLD = ROOT / "jointdreamer" / "tinyworld"
 SOURCES = (
     Source(
@@ -91,6 +93,11 @@ SOURCES = (
             for prior in ("stable-diffusion", "mvdream", "wonder3d")
         },
         (SD, MVDREAM, WONDER3D, WORLD / "captions.py"),
+    ),
+    Source(
+        "tinyworld samples --prior imagedream",
+        {"samples-imagedream.png": "samples-imagedream.png"},
+        (SD, IMAGEDREAM, WONDER3D / "image_encoder", WORLD / "captions.py"),
     ),
 )
 
