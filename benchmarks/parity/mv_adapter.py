@@ -123,7 +123,7 @@ def build_ours(state_dict: dict[str, Tensor], case: str, size: str) -> nn.Module
 
 def run_ours(module: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
     schedule = NoiseSchedule(torch.linspace(0.999, 0.001, 1000))
-    prior = MVAdapterPrior(LatentPrior(module, schedule), module.adapter, "ours")
+    prior = MVAdapterPrior(LatentPrior(module, schedule), "ours", module.adapter)
     eps = prior.predict_noise(
         inputs["sample"][None], inputs["timestep"][:1], inputs["text"][None], inputs["c2w"][None]
     )

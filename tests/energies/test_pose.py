@@ -75,7 +75,7 @@ def test_templates_are_drawn_once_and_read_the_same(make, views, mv_folder, batc
     assert torch.equal(torch.get_rng_state(), state)
     (file,) = first.templates.folder.glob("*.png")  # the two objects have one prompt
     assert Image.open(file).size == (4 * 64, (2 if multiview else 1) * 64)
-    calls = batch_sizes(again.multiview.prior.unet if multiview else views.prior.unet)
+    calls = batch_sizes(again.templates.multiview.prior.unet if multiview else views.prior.unet)
     assert torch.equal(again.poses(views), drawn) and not calls
     other = make(**cfg, template_seed=1).poses(views)
     assert not torch.allclose(other, drawn) and len(list(file.parent.iterdir())) == 2
@@ -87,20 +87,20 @@ def test_other_weights_or_another_prompt_have_templates_of_their_own(make, views
     energy.poses(views)
     energy.poses(replace(views, text_embeddings=views.text_embeddings + 0.1))
     other = make()
-    next(other.multiview.prior.unet.parameters()).data.add_(0.01)
+    next(other.templates.multiview.prior.unet.parameters()).data.add_(0.01)
     other.poses(views)
     assert len(list(energy.templates.folder.iterdir())) == 3
 
 
 def test_the_most_different_pictures_of_the_2d_prior_are_the_poses(make, views):
-    energy = make(template_model_name_or_path=None, template_samples=4, n_pose=2)
+    templates = make(template_model_name_or_path=None, n_pose=2).templates
     angle = torch.tensor([0.1, 0.0, 0.2, 1.0])
-    seen = torch.stack([angle.cos(), angle.sin()], dim=1)
+    templates.embed = lambda _: torch.stack([angle.cos(), angle.sin()], dim=1)
     pictures = torch.arange(4.0)[:, None, None, None]
-    chosen = energy.templates.least_alike(pictures, lambda _: seen)
-    assert chosen.flatten().tolist() == [2.0, 3.0]
+    assert templates.least_alike(pictures).flatten().tolist() == [2.0, 3.0]
+    templates.cfg.n_pose = 5
     with pytest.raises(ValueError, match="energy.template_samples=4 are too few .*n_pose=5"):
-        replace(energy.templates, n_pose=5).least_alike(pictures, lambda _: seen)
+        templates.least_alike(pictures)
 
 
 def test_the_ring_is_the_data_modules(make):

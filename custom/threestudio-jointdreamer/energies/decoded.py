@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..priors.gradient_range import within_half_range
+from ..priors.image_embedding import load_image_embedding
 from .base import Energy, Views
 
 PROBE = 4  # latent pixels along an edge of what is decoded once to learn the VAE's factor
@@ -71,3 +72,25 @@ class DecodedEnergy(Energy):
                 decoded = views.prior.decode(views.denoised[0, :1], PROBE)
             self._pixels_per_latent = decoded.shape[-1] / PROBE
         return math.ceil(self.image_size / self._pixels_per_latent)
+
+
+class EmbeddingEnergy(DecodedEnergy):
+    """What the model sees is an image embedding, a unit vector.
+
+    Config, beside what `DecodedEnergy` says:
+        pretrained_model_name_or_path: a CLIP or DINO, see `load_image_embedding`.
+    """
+
+    @dataclass
+    class Config(DecodedEnergy.Config):
+        pretrained_model_name_or_path: str = ""
+
+    cfg: Config
+
+    def configure(self) -> None:
+        name, key = self.cfg.pretrained_model_name_or_path, "energy.pretrained_model_name_or_path"
+        self.embed = load_image_embedding(name, self.device, self.cfg.half_precision_weights, key)
+        self.image_size = self.embed.image_size
+
+    def see(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
+        return self.embed(images)

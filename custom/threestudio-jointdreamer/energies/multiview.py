@@ -84,12 +84,12 @@ class MultiviewEnergy(ReconstructionEnergy):
         self.multiview = self._multiview(model, name)
         return model
 
-    def _multiview(self, model: LatentPrior, name: str) -> MultiviewPrior | MVAdapterPrior:
+    def _multiview(self, model: LatentPrior, name: str) -> MultiviewPrior:
         described, encoder = f"{KEY}={name!r}", self.cfg.image_encoder_name_or_path
         if self._adapts:
             adapter = load_model(MVAdapter, name, PART, self.device, model.dtype, KEY)
             tolerances = self.cfg.azimuth_tolerance, self.cfg.elevation_tolerance
-            return MVAdapterPrior(model, adapter, described, *tolerances)
+            return MVAdapterPrior(model, described, adapter, tolerances)
         if not isinstance(model.unet, ImageDreamUNet):
             return MultiviewPrior(model, described)
         key = "energy.image_encoder_name_or_path"

@@ -8,27 +8,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..priors.image_embedding import load_image_embedding
 from .base import Views
-from .decoded import DecodedEnergy
+from .decoded import EmbeddingEnergy
 from .reference import REFERENCES, from_front, reference_first, reorder
 
 
 @threestudio.register("jsd-order-energy")
-class OrderEnergy(DecodedEnergy):
+class OrderEnergy(EmbeddingEnergy):
     """C = −Σ_k relu(cos(f_0, f_{k+1}) − cos(f_0, f_k)) (ConsDreamer, arXiv 2504.02316).
 
-    f is an image embedding of the decoded x̂0. f_0 is the reference view's, and the others follow by
-    how far their azimuth is from it, left and right taken as equal: a second face behind looks more
-    like the front than the sides do. No 3D data are needed.
+    f is an image embedding of the decoded x̂0, in the paper a CLIP's. f_0 is the reference view's,
+    and the others follow by how far their azimuth is from it, left and right taken as equal: a
+    second face behind looks more like the front than the sides do. No 3D data are needed.
 
     Views that all look the same are in order too, so a `margin` may say how much the similarity is
     to fall. The paper has none, lets the gradient change the reference as well, and takes any view
     for it: `margin: 0, detach_reference: false, reference: random`.
 
-    Config, beside what `DecodedEnergy` says:
-        pretrained_model_name_or_path: a CLIP or DINO, see `load_image_embedding`; in the paper
-            CLIP ViT.
+    Config, beside what `EmbeddingEnergy` says:
         reference: the view that the others are compared with: the most `frontal` one, whose azimuth
             is nearest to 0; a `random` one; or the `first`.
         detach_reference: the gradient leaves the reference alone, which keeps its face.
@@ -36,31 +33,14 @@ class OrderEnergy(DecodedEnergy):
     """
 
     @dataclass
-    class Config(DecodedEnergy.Config):
-        pretrained_model_name_or_path: str = ""
+    class Config(EmbeddingEnergy.Config):
         reference: Annotated[str, REFERENCES] = "frontal"
         detach_reference: bool = True
         margin: Annotated[float, "[0, 2]"] = 0.0
 
     cfg: Config
 
-    def configure(self) -> None:
-        self.embed = load_image_embedding(
-            self.cfg.pretrained_model_name_or_path,
-            self.device,
-            self.cfg.half_precision_weights,
-            "energy.pretrained_model_name_or_path",
-        )
-        self.image_size = self.embed.image_size
-
-    def see(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
-        return self.embed(images)
-
     def __call__(self, views: Views) -> Float[Tensor, " N"]:
-        """
-        Raises:
-            ValueError: there are less than three views per object.
-        """
         if views.n_view < 3:
             raise ValueError(
                 f"jsd-order-energy puts views in order, but there are {views.n_view} per object: "

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPModel, Dinov2Model
 
 from ..weights.models import open_model
@@ -16,33 +17,24 @@ from .latent_prior import resize
 from .loading import HALF, KEY, precision
 
 
+@dataclass(frozen=True)
 class ImageEmbedding:
     """Pictures to unit vectors, differentiably.
 
-    Args:
-        embed: normalised pictures of `image_size` to vectors, in any precision.
-        image_size: height and width in pixels of what the model looks at.
-        mean, std: what its pictures are normalised with.
+    Attributes:
+        embed: pictures of `image_size` pixels, normalised with mean and std, to vectors.
     """
 
-    def __init__(
-        self,
-        embed: Callable[[Float[Tensor, "B 3 S S"]], Float[Tensor, "B D"]],
-        image_size: int,
-        mean: Sequence[float],
-        std: Sequence[float],
-    ) -> None:
-        self.image_size = image_size
-        self._embed, self._mean, self._std = embed, mean, std
+    embed: Callable[[Float[Tensor, "B 3 S S"]], Float[Tensor, "B D"]]
+    image_size: int
+    mean: Sequence[float]
+    std: Sequence[float]
 
     def __call__(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
-        """
-        Args:
-            images: in [0, 1], of any size; resized (bilinear, antialiased) first.
-        """
-        mean, std = (images.new_tensor(x)[:, None, None] for x in (self._mean, self._std))
+        """Of pictures in [0, 1] of any size, which are resized (bilinear, antialiased) first."""
+        mean, std = (images.new_tensor(x)[:, None, None] for x in (self.mean, self.std))
         images = resize((images - mean) / std, self.image_size, antialias=True)
-        return F.normalize(self._embed(images).to(images.dtype), dim=-1)
+        return F.normalize(self.embed(images).to(images.dtype), dim=-1)
 
 
 def load_image_embedding(
@@ -71,19 +63,12 @@ def load_image_embedding(
         embed, size = partial(cls_features, dino), dino.config.image_size
     elif kind == "dinov2":
         dino = model.load(Dinov2Model, "", device, dtype, contents)
-
-        def embed(images: Tensor) -> Tensor:
-            return dino(pixel_values=images.to(dtype)).pooler_output
-
         size = dino.config.image_size
+        embed = partial(_of_tower, dino, None)
     elif kind == "clip":
         clip = model.load(CLIPModel, "", device, dtype, contents)
-        vision, project = clip.vision_model, clip.visual_projection  # the text's half is let go
-
-        def embed(images: Tensor) -> Tensor:
-            return project(vision(pixel_values=images.to(dtype)).pooler_output)
-
         size, mean, std = clip.config.vision_config.image_size, [0.5] * 3, [0.5] * 3
+        embed = partial(_of_tower, clip.vision_model, clip.visual_projection)  # not the text's half
     else:
         raise ValueError(
             f"{model.described} holds a {kind}: give a CLIP, such as openai/clip-vit-base-patch32, "
@@ -93,3 +78,8 @@ def load_image_embedding(
     said = json.loads(path.read_text()) if path.is_file() else {}
     size = (said.get("crop_size") or {}).get("height", size)
     return ImageEmbedding(embed, size, said.get("image_mean", mean), said.get("image_std", std))
+
+
+def _of_tower(tower: nn.Module, project: nn.Module | None, images: Tensor) -> Tensor:
+    seen = tower(pixel_values=images.to(tower.dtype)).pooler_output
+    return seen if project is None else project(seen)

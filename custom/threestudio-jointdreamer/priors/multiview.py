@@ -1,6 +1,7 @@
 """Turns a stock UNet2DConditionModel into a multi-view one (MVDream, arXiv 2308.16512)."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -90,7 +91,12 @@ class MultiviewPrior:
     """
 
     def __init__(self, prior: LatentPrior, described: str) -> None:
-        config = prior.unet.config
+        self.prior = prior
+        self._n_view: int | None = None
+        self._prepare(described)
+
+    def _prepare(self, described: str) -> None:
+        config = self.prior.unet.config
         found = config.class_embed_type, config.projection_class_embeddings_input_dim
         if found != ("projection", CAMERA_DIM):
             raise ValueError(
@@ -98,8 +104,6 @@ class MultiviewPrior:
                 f"class_embed_type=projection with {CAMERA_DIM} inputs, not {found[0]} with "
                 f"{found[1]}."
             )
-        self.prior = prior
-        self._n_view: int | None = None
 
     def predict_noise(
         self,
@@ -108,10 +112,14 @@ class MultiviewPrior:
         text_embeddings: Float[Tensor, "N V L D"],
         c2w: Float[Tensor, "N V 4 4"],
     ) -> Float[Tensor, "N V C h w"]:
-        """ε of V views of each of N objects."""
+        """ε of V views of each of N objects.
+
+        Raises:
+            ValueError: views that the model does not serve.
+        """
         n_view = x_t.shape[1]
         if n_view != self._n_view:
-            use_cross_view_attention(self.prior.unet, n_view)
+            self._attend_across(n_view)
             if self.prior.graphs is not None:
                 self.prior.graphs.clear()
             self._n_view = n_view
@@ -119,17 +127,16 @@ class MultiviewPrior:
             x_t.flatten(0, 1),
             t.repeat_interleave(n_view),
             text_embeddings.flatten(0, 1),
-            class_labels=camera_condition(c2w.flatten(0, 1)),
+            **self._condition(c2w),
         )
         return eps.unflatten(0, x_t.shape[:2])
 
+    def _attend_across(self, n_view: int) -> None:
+        use_cross_view_attention(self.prior.unet, n_view)
 
-def elevation_and_azimuth(
-    c2w: Float[Tensor, "*B 4 4"],
-) -> tuple[Float[Tensor, "*B"], Float[Tensor, "*B"]]:
-    """Degrees, of where cameras stand around the origin; azimuth in (-180, 180]."""
-    x, y, z = F.normalize(c2w[..., :3, 3], dim=-1).unbind(dim=-1)
-    return z.clamp(-1, 1).asin().rad2deg(), torch.atan2(y, x).rad2deg()
+    def _condition(self, c2w: Float[Tensor, "N V 4 4"]) -> dict[str, Any]:
+        """What the UNet is told of the cameras, as arguments of `LatentPrior.predict_noise`."""
+        return {"class_labels": camera_condition(c2w.flatten(0, 1))}
 
 
 def camera_ring(n_view: int, elevation_deg: float = 15.0) -> Float[Tensor, "V 4 4"]:

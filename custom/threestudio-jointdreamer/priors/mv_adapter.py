@@ -6,20 +6,22 @@ make. The UNet's weights stay as they are. Seen orthographically from level came
 one row of a view stands in that row of every view.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin, T2IAdapter
 from diffusers.configuration_utils import register_to_config
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..weights.ldm.mv_adapter import RAY_NUMBERS, layer_name
+from .fixed_views import places
 from .latent_prior import LatentPrior
-from .multiview import elevation_and_azimuth
+from .multiview import MultiviewPrior
 from .schedule import NoiseSchedule
 
 PART = "mv_adapter"  # the folder that `jointdreamer convert` makes
-AZIMUTHS = (0.0, 45.0, 90.0, 180.0, 270.0, 315.0)  # degrees, of the views it was trained on
 SNR_SHIFT = 8.0  # at the noisy end of the schedule it was trained with
 
 
@@ -40,15 +42,8 @@ class RowAttention(nn.Module):
         )
         self.to_out_mv = nn.ModuleList([nn.Linear(width, width), nn.Dropout(0.0)])
 
-    def forward(
-        self,
-        attn,
-        hidden_states: Float[Tensor, "NV L D"],
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        **kwargs,
-    ) -> Float[Tensor, "NV L D"]:
-        batch, length, width = hidden_states.shape
+    def forward(self, attn, x: Float[Tensor, "NV L D"], **unused) -> Float[Tensor, "NV L D"]:
+        batch, length, width = x.shape
         side = round(length**0.5)
 
         def own(x: Tensor) -> Float[Tensor, "NV heads L d"]:
@@ -59,14 +54,10 @@ class RowAttention(nn.Module):
             x = x.reshape(-1, self.n_view * side, attn.heads, width // attn.heads)
             return x.transpose(1, 2)
 
-        x = hidden_states
-        single = F.scaled_dot_product_attention(
-            own(attn.to_q(x)), own(attn.to_k(x)), own(attn.to_v(x))
-        )
+        attend = F.scaled_dot_product_attention
+        single = attend(own(attn.to_q(x)), own(attn.to_k(x)), own(attn.to_v(x)))
         single = single.transpose(1, 2).reshape(batch, length, width)
-        joint = F.scaled_dot_product_attention(
-            rows(self.to_q_mv(x)), rows(self.to_k_mv(x)), rows(self.to_v_mv(x))
-        )
+        joint = attend(rows(self.to_q_mv(x)), rows(self.to_k_mv(x)), rows(self.to_v_mv(x)))
         joint = joint.transpose(1, 2).reshape(-1, side, self.n_view, side, width).transpose(1, 2)
         joint = joint.reshape(batch, length, width)
         out = attn.to_out[1](attn.to_out[0](single)) + self.to_out_mv[0](joint)
@@ -106,14 +97,13 @@ class MVAdapter(ModelMixin, ConfigMixin):
         )
 
 
-class MVAdapterPrior:
-    """A 2D prior with its UNet made a multi-view one; called as `MultiviewPrior` is.
+class MVAdapterPrior(MultiviewPrior):
+    """A 2D prior with its UNet made a multi-view one.
 
     Args:
         prior: of the model that the adapter was trained for; its UNet and schedule are changed.
         described: the config key and its value, for errors.
-        azimuth_tolerance, elevation_tolerance: degrees that a view may be away from one of
-            `AZIMUTHS`, and from level.
+        tolerances: degrees that a view may be away from one of `AZIMUTHS`, and from level.
 
     Raises:
         ValueError: the adapter is for another UNet.
@@ -122,91 +112,47 @@ class MVAdapterPrior:
     def __init__(
         self,
         prior: LatentPrior,
-        adapter: MVAdapter,
         described: str,
-        azimuth_tolerance: float = 15.0,
-        elevation_tolerance: float = 15.0,
+        adapter: MVAdapter,
+        tolerances: tuple[float, float] = (15.0, 15.0),
     ) -> None:
-        self.prior, self.encoder = prior, adapter.encoder
-        self.azimuth_tolerance, self.elevation_tolerance = azimuth_tolerance, elevation_tolerance
-        self.layers, self._n_view = dict(adapter.attention.items()), None
-        unet, processors = prior.unet, dict(prior.unet.attn_processors)
+        self.adapter, self.tolerances = adapter, tolerances
+        super().__init__(prior, described)
+
+    def _prepare(self, described: str) -> None:
+        unet, config = self.prior.unet, self.adapter.config
+        processors, channels = dict(unet.attn_processors), list(unet.config.block_out_channels)
         widths = {
             layer_name(name): unet.get_submodule(name.removesuffix(".processor")).inner_dim
             for name in processors
             if name.endswith("attn1.processor")
         }
-        channels, levels = list(unet.config.block_out_channels), len(unet.config.block_out_channels)
-        if (dict(adapter.config.layers), adapter.config.channels[:levels]) != (widths, channels):
+        if (dict(config.layers), config.channels[: len(channels)]) != (widths, channels):
             raise ValueError(
-                f"{described} is for a UNet of {len(adapter.config.layers)} self-attention layers "
-                f"and channels {adapter.config.channels}, but energy.base_model_name_or_path has "
-                f"{len(widths)} and {channels}: name the model that the adapter was trained for, "
-                "Stable Diffusion 2.1 base or SDXL."
+                f"{described} is for a UNet of {len(config.layers)} self-attention layers and "
+                f"channels {config.channels}, but energy.base_model_name_or_path has {len(widths)} "
+                f"and {channels}: name the model that the adapter was trained for, Stable "
+                "Diffusion 2.1 base or SDXL."
             )
+        layers = self.adapter.attention
         for name in processors:
-            processors[name] = self.layers.get(layer_name(name), processors[name])
+            if layer_name(name) in layers:
+                processors[name] = layers[layer_name(name)]
         unet.set_attn_processor(processors)
-        prior.schedule = shifted(prior.schedule)
+        self.prior.schedule = shifted(self.prior.schedule)
 
-    def predict_noise(
-        self,
-        x_t: Float[Tensor, "N V C h w"],
-        t: Int[Tensor, " N"],
-        text_embeddings: Float[Tensor, "N V L D"],
-        c2w: Float[Tensor, "N V 4 4"],
-    ) -> Float[Tensor, "N V C h w"]:
-        """ε of V views of each of N objects.
+    def _attend_across(self, n_view: int) -> None:
+        for layer in self.adapter.attention.values():
+            layer.n_view = n_view
 
-        Raises:
-            ValueError: views that the adapter was not trained for.
-        """
-        self._check(c2w)
-        n_view = x_t.shape[1]
-        if n_view != self._n_view:
-            for layer in self.layers.values():
-                layer.n_view = n_view
-            if self.prior.graphs is not None:
-                self.prior.graphs.clear()
-            self._n_view = n_view
+    def _condition(self, c2w: Float[Tensor, "N V 4 4"]) -> dict[str, Any]:
+        x, y, z = F.normalize(c2w[..., :3, 3], dim=-1).unbind(dim=-1)
+        elevation, azimuth = z.clamp(-1, 1).asin().rad2deg(), torch.atan2(y, x).rad2deg()
+        places(elevation, azimuth, *self.tolerances, "MV-Adapter", "the front")
         rays = camera_rays(c2w.flatten(0, 1)).to(self.prior.dtype)
         size = 8 * self.prior.latent_size  # pixels
-        eps = self.prior.predict_noise(
-            x_t.flatten(0, 1),
-            t.repeat_interleave(n_view),
-            text_embeddings.flatten(0, 1),
-            residuals=self.encoder(rays[..., None, None].expand(-1, -1, size, size)),
-        )
-        return eps.unflatten(0, x_t.shape[:2])
-
-    def _check(self, c2w: Float[Tensor, "N V 4 4"]) -> None:
-        elevation, azimuth = elevation_and_azimuth(c2w.cpu())
-        served = ", ".join(f"{angle:g}" for angle in AZIMUTHS)
-        steepest = elevation.abs().max().item()
-        if steepest > self.elevation_tolerance + 1e-3:
-            raise ValueError(
-                f"A view has elevation {steepest:.1f}°, but MV-Adapter's views are level and "
-                f"energy.elevation_tolerance={self.elevation_tolerance:g}: set "
-                "data.elevation_range, or raise the tolerance."
-            )
-        away = (azimuth[..., None] - azimuth.new_tensor(AZIMUTHS)) % 360
-        away, place = torch.minimum(away, 360 - away).min(dim=-1)
-        taken = place.sort(dim=-1).values
-        remedy = (
-            "Use data.n_view=4 and system.guidance.n_view=4, 90° apart, and data.azimuth_range="
-            f"[{-self.azimuth_tolerance:g}, {self.azimuth_tolerance:g}]."
-        )
-        if (away > self.azimuth_tolerance + 1e-3).any():
-            worst = azimuth.flatten()[away.argmax()].item()
-            raise ValueError(
-                f"A view is at azimuth {worst:.1f}°, but MV-Adapter's are at {served}° and "
-                f"energy.azimuth_tolerance={self.azimuth_tolerance:g}. {remedy}"
-            )
-        if (taken[:, 1:] == taken[:, :-1]).any():
-            raise ValueError(
-                f"{c2w.shape[1]} views of an object are too many or too close for MV-Adapter, "
-                f"which has one at each of {served}°. {remedy}"
-            )
+        rays = rays[..., None, None].expand(-1, -1, size, size)
+        return {"residuals": self.adapter.encoder(rays)}
 
 
 def camera_rays(c2w: Float[Tensor, "B 4 4"]) -> Float[Tensor, "B 6"]:

@@ -6,16 +6,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .fixed_views import places
 from .image_prior import Cameras, ImagePrior, Reference, register_image_prior, with_nothing
 from .latent_prior import resize
 from .multiview import use_cross_view_attention
 from .wonder3d_unet import PUBLISHED_CLASS, Wonder3DUNet
 
-# Front, front right, right, back, left and front left of the reference: azimuth offsets in degrees.
-# The cameras stand on a circle around the reference's own up axis, as its published poses do.
-FIXED_AZIMUTHS = (0.0, 45.0, 90.0, 180.0, 270.0, 315.0)
-# What the model is told of them: radians by which the polar angle and the azimuth differ from the
-# reference's, measured around an axis that leans by 15 degrees, in the precision of its training.
+# What the model is told of its six views, which stand around the reference's own up axis: radians
+# by which the polar angle and the azimuth differ from the reference's, measured around an axis that
+# leans by 15 degrees, in the precision of its training.
 EMBEDDED_ANGLES = (
     (0.0000, 0.0000),
     (-0.2362, 0.8125),
@@ -86,32 +85,14 @@ class Wonder3D(ImagePrior):
         Raises:
             ValueError: a view that is none of them, or two that are the same.
         """
-        elevation, offset = cameras.views[..., 0].cpu(), cameras.azimuth_offset.cpu()
-        tolerance = self.options.elevation_tolerance
-        steepest = elevation.flatten()[elevation.abs().argmax()].item()
-        if abs(steepest) > tolerance + 1e-3:
-            raise ValueError(
-                f"A view has elevation {steepest:.1f}°, but Wonder3D's six views stand on a level "
-                f"circle, and energy.elevation_tolerance={tolerance:g}: set data.elevation_range="
-                f"[{-tolerance:g}, {tolerance:g}], or raise the tolerance."
-            )
-        away = (offset[..., None] - offset.new_tensor(FIXED_AZIMUTHS)).abs()
-        away, place = torch.minimum(away, 360 - away).min(dim=-1)
-        served = ", ".join(f"{azimuth:g}" for azimuth in FIXED_AZIMUTHS)
-        remedy = "Use data.n_view=4 and system.guidance.n_view=4, views 90° apart"
-        if (away > self.options.azimuth_tolerance).any():
-            worst = offset.flatten()[away.argmax()].item()
-            raise ValueError(
-                f"A view is {worst:.1f}° of azimuth away from the reference, but Wonder3D's views "
-                f"are at {served}° and energy.azimuth_tolerance="
-                f"{self.options.azimuth_tolerance:g}. {remedy}."
-            )
-        taken = place.sort(dim=-1).values
-        if (taken[:, 1:] == taken[:, :-1]).any():
-            raise ValueError(
-                f"Two views of an object are both at one of Wonder3D's azimuths, {served}° away "
-                f"from the reference. {remedy}."
-            )
+        place = places(
+            cameras.views[..., 0],
+            cameras.azimuth_offset,
+            self.options.azimuth_tolerance,
+            self.options.elevation_tolerance,
+            "Wonder3D",
+            "the reference",
+        )
         return place.to(cameras.views.device)
 
     def _predict(

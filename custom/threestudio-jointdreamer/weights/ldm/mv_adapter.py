@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ...state_dicts import children, some
+from ...state_dicts import children
 
 LAYER = re.compile(r"(?P<layer>.+\.attn1)\.processor\.(?P<rest>to_(?:q|k|v|out)_mv\..+)")
 ENCODER = "adapter."  # the beginning of a T2IAdapter's names
@@ -30,7 +30,7 @@ def to_stock(weights: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, T
     """The config and weights of our `MVAdapter`; sizes are inferred from the shapes.
 
     Raises:
-        KeyError, ValueError: weights are missing or unknown.
+        KeyError, ValueError: weights are missing, or of the models that look at a picture.
     """
     if any(OF_IMAGES.fullmatch(name) for name in weights):
         raise ValueError(
@@ -43,17 +43,13 @@ def to_stock(weights: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, T
             layer = layer_name(match["layer"])
             stock[f"attention.{layer}.{match['rest']}"] = tensor
             layers.setdefault(layer, tensor.shape[0])
-        elif name.startswith(ENCODER):
+        else:  # what does not belong there, loading will refuse
             stock[f"encoder.{name}"] = tensor
-    if unknown := [name for name in weights if not (LAYER.fullmatch(name) or ENCODER in name)]:
-        raise ValueError(f"unknown {some(unknown)}")
     body = f"{ENCODER}body."
     blocks = sorted(children(weights, body), key=int)
     config = {
         "layers": layers,
-        "channels": [
-            weights[f"{body}{block}.resnets.0.block1.weight"].shape[0] for block in blocks
-        ],
+        "channels": [weights[f"{body}{i}.resnets.0.block1.weight"].shape[0] for i in blocks],
         "num_res_blocks": len(children(weights, f"{body}0.resnets.")),
         "downscale_factor": isqrt(weights[f"{ENCODER}conv_in.weight"].shape[1] // RAY_NUMBERS),
     }
