@@ -75,7 +75,7 @@ def _encodings() -> str:
         # an installed one, or a checkout's link to ours: ours gives way to one that works here
         module = _load("tinycudann", ours)
     if not hasattr(module, "why_not_other"):
-        return str(Path(module.__file__).parent)
+        return f"{Path(module.__file__).parent} (JOINTDREAMER_TINYCUDANN=0 takes ours)"
     return f"in PyTorch ({module.why_not_other})" if module.why_not_other else "in PyTorch"
 
 

@@ -62,6 +62,8 @@ class JSDGuidance(BaseObject):
         min_step_percent*, max_step_percent*: t is drawn evenly from this part of all timesteps.
         timestep_per: `object`, each object of a batch has a t of its own; `batch`, all share one,
             as in the authors' code.
+        samples_per_render: how many (t, ε) are drawn for one render and encoding; the gradient is
+            their mean (as CARV, arXiv 2605.21489, reuses renders), the scalars are of the first.
         weighting_strategy: w(t): `sds` σ_t², `uniform` 1, `fantasia3d` α_t σ_t²; for a flow of
             v̂ − (ε − x), which is (ε̂ − ε) / α_t.
         energy_type, energy: the energy's registered name and its config.
@@ -93,6 +95,7 @@ class JSDGuidance(BaseObject):
         min_step_percent: ScheduledFraction = 0.02
         max_step_percent: ScheduledFraction = 0.98
         timestep_per: Annotated[str, ("object", "batch")] = "object"
+        samples_per_render: Annotated[int, "[1, inf)"] = 1
         weighting_strategy: Annotated[str, WEIGHTINGS] = "sds"
         energy_type: str = "jsd-zero-energy"
         energy: dict = field(default_factory=dict)
@@ -229,20 +232,29 @@ class JSDGuidance(BaseObject):
         Args:
             cameras: `elevation`, `azimuth`, `camera_distances`, `c2w` and `fovy` of `__call__`.
         """
-        n_object, n_view = self._count_objects(len(rgb)), self.cfg.n_view
+        n_object = self._count_objects(len(rgb))
         self._check_image(getattr(prompt_utils, "image", None))
         x = self._encode(rgb, rgb_as_latents)
-        t = self._draw_timesteps(n_object)
         angles = (cameras[name] for name in ("elevation", "azimuth", "camera_distances"))
         prompts = Prompts.for_views(prompt_utils, *angles, self.cfg.view_dependent_prompting)
         rgb = None if rgb_as_latents else rgb
-        views_of = self._views(x, t, prompts, prompt_utils, cameras, rgb=rgb, opacity=opacity)
 
-        def energy(x0_hat: Tensor, x_t: Tensor, eps: Tensor) -> Float[Tensor, " N"]:
-            return self.energy.evaluate(views_of(x0_hat, x_t, eps))
+        def sample() -> tuple[Distilled, ViewsOf]:
+            t = self._draw_timesteps(n_object)
+            views_of = self._views(x, t, prompts, prompt_utils, cameras, rgb=rgb, opacity=opacity)
 
-        t = t.repeat_interleave(n_view)
-        return x, self.method(x, t, self.prior, prompts, energy), prompts, views_of
+            def energy(x0_hat: Tensor, x_t: Tensor, eps: Tensor) -> Float[Tensor, " N"]:
+                return self.energy.evaluate(views_of(x0_hat, x_t, eps))
+
+            t = t.repeat_interleave(self.cfg.n_view)
+            return self.method(x, t, self.prior, prompts, energy), views_of
+
+        distilled, views_of = sample()
+        if (count := self.cfg.samples_per_render) > 1:
+            for _ in range(count - 1):
+                distilled.grad = distilled.grad + sample()[0].grad
+            distilled.grad = distilled.grad / count
+        return x, distilled, prompts, views_of
 
     def loss_and_scalars(self, x: Float[Tensor, "B C h w"], distilled: Distilled) -> dict:
         """What `__call__` returns of these encoded views, or of a part of its batch."""

@@ -44,7 +44,7 @@ def _say_which() -> None:
 
     where = f"in PyTorch, from {Path(__file__).resolve().parent}"
     if _other is not None:
-        where = str(Path(_other.__file__).parent)
+        where = f"{Path(_other.__file__).parent} (JOINTDREAMER_TINYCUDANN=0 takes ours)"
     reason = f" ({why_not_other})" if why_not_other else ""
     rank_zero_info(f"tinycudann: {where}{reason}")
 

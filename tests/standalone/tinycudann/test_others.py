@@ -66,7 +66,7 @@ def test_another_that_is_installed_is_not_hidden(checkout, site):
     )
     real = site / "tinycudann"
     assert ask(checkout, site, code=code) == [
-        f"log: tinycudann: {real}",
+        f"log: tinycudann: {real} (JOINTDREAMER_TINYCUDANN=0 takes ours)",
         str(real / "__init__.py"),
         "tinycudann.modules",
         f"{real / 'modules.py'} True",
