@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 KEY = "SOURCE"  # how errors call the command's argument
 PROVENANCE = "provenance.json"
-MODELS = ("unet", "vae", "image_encoder", "cc_projection", "mv_adapter")
+MODELS = ("unet", "transformer", "vae", "image_encoder", "cc_projection", "mv_adapter")
 CONFIGS = {
     "scheduler": "scheduler_config.json",
     "feature_extractor": "preprocessor_config.json",
@@ -194,6 +194,7 @@ def _class_of(part: str, config: dict[str, Any], weights: dict[str, Any]) -> "ty
         kinds = (kind.unet_class for kind in KINDS if kind.recognises(config))
         return next(kinds, multiview_unet_class(config))
     return {
+        "transformer": SD3Transformer2DModel,
         "vae": AutoencoderKL,
         "image_encoder": image_encoder_class(weights),
         "cc_projection": zero123.CCProjection,

@@ -26,6 +26,7 @@ PARTS = {  # that a class must find; others are opened with all that they have
     "jointdreamer-prompt-processor": ("tokenizer", "text_encoder"),
     "stable-diffusion-prompt-processor": ("tokenizer", "text_encoder"),
 }
+ENCODERS = ("tokenizer_", "text_encoder_")  # of SDXL and Stable Diffusion 3
 # what `import threestudio` imports, see docs/threestudio.md
 OF_THREESTUDIO = (
     *("torchvision", "nerfacc", "tinycudann", "nvdiffrast.torch", "envlight", "igl", "cv2"),
@@ -176,18 +177,28 @@ def _models(path: Path, overrides: list[str]) -> dict[str, str]:
     for model in models:
         described = f"{model.key}={model.name!r}"
         parts = PARTS.get(model.owner, ())
+        flows = tuple(
+            part.replace("unet", "transformer") for part in parts
+        )  # of Stable Diffusion 3
         try:
-            source = find_here(model.name, parts)
+            source = find_here(model.name, parts) or find_here(model.name, flows)
             if source is None:
                 parse_hub_name(model.name, model.key)
                 command = shlex.join(["jointdreamer", "download", str(path), *overrides])
                 found[described] = f"not here yet: run {command}"
                 continue
             opened = NamedModel(described, open_files(source, model.half))
+            if opened.has("transformer") and not opened.has("unet"):
+                parts = flows
+            if "text_encoder" in parts:
+                parts += tuple(part for part in opened.files.parts if part.startswith(ENCODERS))
             if not (parts := parts or opened.files.parts):
                 raise FileNotFoundError(f"{source} has none of a model's folders, such as unet/.")
             for part in parts:
-                tokenizer_of(opened) if part == "tokenizer" else opened.read(part)
+                if part.startswith("tokenizer"):
+                    tokenizer_of(opened, part)
+                else:
+                    opened.read(part)
             found[described] = "here" if find_local(model.name) else "in the cache"
             models += backbone_of(model, source)
         except (OSError, ValueError) as error:

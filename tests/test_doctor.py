@@ -12,6 +12,7 @@ from helpers.tiny_run import write_tiny_config
 
 from jointdreamer import doctor as module
 from jointdreamer.cli import main
+from jointdreamer.testing.random_priors import build_sd3, build_sdxl
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ROOT / "configs" / "tiny" / "jointdreamer.yaml"
@@ -171,3 +172,14 @@ def test_the_text_ends_with_what_is_wrong_or_that_nothing_is(capsys, config, fol
     shutil.rmtree(folder / "vae")
     assert main(["doctor", str(config)]) == 1
     assert "\nProblem: system.guidance." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("build", [build_sdxl, build_sd3])
+def test_every_part_of_sdxl_and_sd3_is_looked_at(doctor, mv_folder, tmp_path, build):
+    folder = build(tmp_path / "model")
+    config = write_tiny_config(tmp_path / "config.yaml", folder, mv_folder)
+    assert doctor(config)[0] == 0
+    (folder / "text_encoder_2" / "model.safetensors").write_bytes(b"cut")
+    status, report = doctor(config)
+    assert status == 1
+    assert [said for said in report["models"].values() if "text_encoder_2" in said]

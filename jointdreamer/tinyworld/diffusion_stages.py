@@ -78,13 +78,17 @@ class DiffusionStage(Stage):
     def loss(self, batch: int) -> Tensor:
         device = self.latents.device
         rows = torch.randint(len(self.latents), (batch,), device=device)
-        t = torch.randint(self.schedule.num_train_timesteps, (batch,), device=device)
+        t = self.draw_times(batch)
         keep = torch.rand(batch, device=device) >= P_UNCONDITIONAL
         x = self.latents[rows].float()
         noise = torch.randn_like(x)
         noisy = self.schedule.add_noise(x, noise, t)
         predicted = self.predict_noise(noisy, t, rows, keep).float()
         return F.mse_loss(predicted, self.target(x, noise))
+
+    def draw_times(self, batch: int) -> Int[Tensor, " B"]:
+        steps = self.schedule.num_train_timesteps
+        return torch.randint(steps, (batch,), device=self.latents.device)
 
     def save(self, root: Path) -> dict[str, float]:
         model = self.model.to(memory_format=torch.contiguous_format).half()
@@ -157,8 +161,8 @@ class StableDiffusion3Stage(StableDiffusionStage):
     Stable Diffusion 3's transformer and path, with CLIP's text tower as the one text encoder.
     """
 
-    plan = TrainingPlan(steps=20_000, lr=1e-3, warmup=500, ema=0.9995)
-    pictures, batch = 250_000, 512
+    plan = TrainingPlan(steps=20_000, lr=1e-3, warmup=500, ema=0.999)
+    pictures, batch = 250_000, 256
     name, seed_offset = "stable-diffusion-3", 4
     part, text_from = "transformer", "stable-diffusion-3"
     target = staticmethod(lambda x, noise: noise - x)  # the velocity
@@ -178,6 +182,11 @@ class StableDiffusion3Stage(StableDiffusionStage):
 
     def build_model(self) -> nn.Module:
         return models.build_mmdit()
+
+    def draw_times(self, batch: int) -> Int[Tensor, " B"]:
+        """More often in the middle: logit-normal, as Stable Diffusion 3's."""
+        share = torch.randn(batch, device=self.latents.device).sigmoid()
+        return (share * self.schedule.num_train_timesteps).long()
 
     def predict_noise(self, noisy, t, rows, keep):
         text = torch.where(keep.view(-1, 1, 1), self.text[rows], self.no_text).float()

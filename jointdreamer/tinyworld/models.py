@@ -13,6 +13,7 @@ from threestudio_jointdreamer.priors import wonder3d_unet
 from threestudio_jointdreamer.priors.imagedream_unet import ImageDreamUNet
 from threestudio_jointdreamer.priors.multiview import CAMERA_DIM, use_cross_view_attention
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from torch import nn
 from transformers import (
     CLIPConfig,
     CLIPModel,
@@ -30,6 +31,7 @@ MAX_TOKENS = 24
 N_VIEW = 4
 CAMERA = {"class_embed_type": "projection", "projection_class_embeddings_input_dim": CAMERA_DIM}
 
+MODULATED = ("norm1", "norm1_context", "norm_out")  # by the timestep and the prompt, in an MMDiT
 _BOS, _EOS, _UNK = "<|startoftext|>", "<|endoftext|>", "<|unk|>"
 
 
@@ -118,8 +120,12 @@ def build_flow_scheduler(shift: float = 1.0) -> FlowMatchEulerDiscreteScheduler:
 
 
 def build_mmdit() -> SD3Transformer2DModel:
-    """The flow prior's transformer: Stable Diffusion 3's at small width, on patches of 2x2."""
-    return SD3Transformer2DModel(
+    """The flow prior's transformer: Stable Diffusion 3's at small width, on patches of 2x2.
+
+    Its blocks begin as the identity, and its output as 0 (DiT, Peebles and Xie 2022, arXiv
+    2212.09748), which diffusers leaves to who trains it.
+    """
+    model = SD3Transformer2DModel(
         sample_size=LATENT_SIZE,
         patch_size=2,
         in_channels=LATENT_CHANNELS,
@@ -133,6 +139,13 @@ def build_mmdit() -> SD3Transformer2DModel:
         pooled_projection_dim=TEXT_WIDTH,
         pos_embed_max_size=LATENT_SIZE // 2,
     )
+    modulations = (
+        layer.linear for name, layer in model.named_modules() if name.split(".")[-1] in MODULATED
+    )
+    for linear in (*modulations, model.proj_out):
+        nn.init.zeros_(linear.weight)
+        nn.init.zeros_(linear.bias)
+    return model
 
 
 def build_unet(multiview: bool = False, **changes) -> UNet2DConditionModel:
