@@ -179,7 +179,7 @@ def _write_feature_extractor(folder: Path, size: int) -> None:
 
 
 def _class_of(part: str, config: dict[str, Any], weights: dict[str, Any]) -> "type[nn.Module]":
-    from diffusers import AutoencoderKL
+    from diffusers import AutoencoderKL, SD3Transformer2DModel
     from threestudio_jointdreamer.priors import (
         mv_adapter,
         wonder3d,  # noqa: F401 - makes its kind known

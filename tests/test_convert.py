@@ -22,6 +22,7 @@ from transformers import CLIPImageProcessor
 from jointdreamer import convert as converting
 from jointdreamer.cli import main
 from jointdreamer.testing.random_image_priors import build_wonder3d, build_zero123
+from jointdreamer.testing.random_priors import build_sd3
 
 CPU = torch.device("cpu")
 
@@ -150,6 +151,15 @@ def test_a_wonder3d_folder_keeps_its_kind(tmp_path):
     assert ours.kind == theirs.kind == "wonder3d"
     assert_equal(ours.prior.unet, theirs.prior.unet, torch.float32)
     assert_equal(ours.image_encoder, theirs.image_encoder, torch.float32)
+
+
+def test_stable_diffusion_3_keeps_its_transformer_and_its_path(tmp_path):
+    source = build_sd3(tmp_path / "sd3")
+    made = converting.convert(str(source), tmp_path / "out")
+    assert made["parts"] == ["scheduler", "transformer", "vae"]
+    before, after = (load_prior(str(folder), CPU) for folder in (source, tmp_path / "out"))
+    assert_equal(after.unet, before.unet)
+    assert torch.equal(before.schedule.sigmas, after.schedule.sigmas)
 
 
 def test_a_repository_of_the_hub_is_converted_with_all_its_parts(tmp_path, monkeypatch):
