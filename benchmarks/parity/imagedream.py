@@ -1,14 +1,14 @@
 """ImageDream: bytedance/ImageDream's multi-view UNet with image tokens against ours.
 
-The checkout needs einops beside our own requirements; its resampler has a softmax in float32. Both
-published models are compared: the one whose views attend to a frame with the picture (`pixel`), and
-the one without (`local`).
+The checkout needs einops beside our own requirements. Both published models are compared: the one
+whose views attend to a frame with the picture (`pixel`), and the one without (`local`).
 """
 
 import io
 from contextlib import redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
@@ -89,15 +89,16 @@ def run_reference(module: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         of_views["text"] = torch.cat([of_views["text"], of_views["text"][:, -1:]], dim=1)
         camera = F.pad(camera, (0, 0, 0, 1))
         image["ip_img"] = inputs["latents"]
-    eps = module(
-        of_views["sample"].flatten(0, 1).clone(),  # into which it writes
-        inputs["timestep"].repeat_interleave(frames),
-        context=of_views["text"].flatten(0, 1),
-        camera=camera.flatten(0, 1),
-        num_frames=frames,
-        ip=inputs["hidden"].repeat_interleave(frames, dim=0),
-        **image,
-    )
+    with patch.object(Tensor, "float", _as_float):
+        eps = module(
+            of_views["sample"].flatten(0, 1).clone(),  # into which it writes
+            inputs["timestep"].repeat_interleave(frames),
+            context=of_views["text"].flatten(0, 1),
+            camera=camera.flatten(0, 1),
+            num_frames=frames,
+            ip=inputs["hidden"].repeat_interleave(frames, dim=0),
+            **image,
+        )
     return eps.unflatten(0, (objects, frames))[:, :N_VIEW]
 
 
@@ -116,6 +117,11 @@ def run_ours(module: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
     image = ImagePrompt(inputs["hidden"], inputs["latents"])
     given = (inputs[name] for name in ("sample", "timestep", "text", "c2w"))
     return model.predict_noise(*given, image)
+
+
+def _as_float(x: Tensor) -> Tensor:
+    """`Tensor.float` without the cast from double, which the resampler's softmax has."""
+    return x if x.is_floating_point() else x.to(torch.float32)
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, **_) -> Tensor:

@@ -69,7 +69,10 @@ def test_features_are_those_before_clips_last_layer(model):
     assert torch.equal(image.hidden, before_the_last["x"])
 
 
-def test_another_image_encoder_is_refused(model):
+def test_other_text_and_image_encoders_are_refused(model):
+    image = model.look_at(torch.rand(1, 3, 16, 16), model.prior)
+    with pytest.raises(ValueError, match="embeddings are 96 wide .* an energy's text_encoder_name"):
+        model.predict_noise(torch.randn(1, 4, 4, 16, 16), 0, torch.randn(1, 4, 24, 96), 0, image)
     model.image_encoder.config.hidden_size = 48
     with pytest.raises(ValueError, match="folder takes image features of 32 numbers, .* makes 48"):
         ImageDream(model.prior, "folder", model.image_encoder)

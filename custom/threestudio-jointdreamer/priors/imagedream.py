@@ -78,6 +78,7 @@ class ImageDream(MultiviewPrior):
         image: ImagePrompt,
     ) -> Float[Tensor, "N V C h w"]:
         n_view = x_t.shape[1]
+        self.prior.check_text(text_embeddings)
         if self.extra_frame:
             x_t = torch.cat([x_t, image.latents[:, None]], dim=1)
             text_embeddings = torch.cat([text_embeddings, text_embeddings[:, -1:]], dim=1)

@@ -176,12 +176,7 @@ class LatentPrior:
         Raises:
             ValueError: the text embeddings are not as wide as the model's cross-attention.
         """
-        if text_embeddings.shape[-1] != self.text_dim:
-            raise ValueError(
-                f"The text embeddings are {text_embeddings.shape[-1]} wide but the UNet attends to "
-                f"{self.text_dim}: set prompt_processor.pretrained_model_name_or_path to the text "
-                "encoder this UNet was trained with, or an energy's text_encoder_name_or_path."
-            )
+        self.check_text(text_embeddings)
         sample = latents if condition is None else torch.cat([latents, condition], dim=1)
         labels = None if class_labels is None else class_labels.to(self.dtype)
         time = self.schedule.model_time(t)
@@ -191,6 +186,15 @@ class LatentPrior:
         else:
             output = self.graphs(*inputs)
         return self.schedule.to_epsilon(output.to(latents.dtype), latents, t)
+
+    def check_text(self, text_embeddings: Float[Tensor, "... D"]) -> None:
+        """Raises a ValueError unless the model's cross-attention takes embeddings of this width."""
+        if text_embeddings.shape[-1] != self.text_dim:
+            raise ValueError(
+                f"The text embeddings are {text_embeddings.shape[-1]} wide but the UNet attends to "
+                f"{self.text_dim}: set prompt_processor.pretrained_model_name_or_path to the text "
+                "encoder this UNet was trained with, or an energy's text_encoder_name_or_path."
+            )
 
     def _predict(
         self,

@@ -1,7 +1,5 @@
 """An image as the prompt: one object, cut out of its background and centred in a square picture."""
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
@@ -61,7 +59,7 @@ def read_image_prompt(path: str, key: str) -> Float[Tensor, "4 S S"]:
 
 def _open(path: str, named: str) -> Image.Image:
     found = find_local(path)
-    if found is None or not Path(found).is_file():
+    if found is None or not found.is_file():
         raise FileNotFoundError(f"{named}: there is no such file. Check the path.")
     try:
         with Image.open(found) as image:
@@ -82,14 +80,9 @@ def _background(rgb: UInt8[np.ndarray, "H W 3"], named: str) -> Bool[np.ndarray,
             f"its edge has one colour. To remove the background, {CUT_OUT}."
         )
     alike = np.abs(rgb.astype(int) - colour).max(axis=2) <= PLAIN
-    outside = ndimage.binary_propagation(_frame(alike.shape) & alike, mask=alike)
-    return outside
-
-
-def _frame(shape: tuple[int, int]) -> Bool[np.ndarray, "H W"]:
-    frame = np.ones(shape, dtype=bool)
-    frame[1:-1, 1:-1] = False
-    return frame
+    parts, _ = ndimage.label(alike)
+    at_edge = np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]])
+    return alike & np.isin(parts, at_edge)
 
 
 def _one_object(covered: Bool[np.ndarray, "H W"], named: str) -> Bool[np.ndarray, "H W"]:
