@@ -8,12 +8,15 @@
 
 A step is the guidance's forward and the backward to the renders. Variants take turns, round by
 round, so that what else the machine does falls on all of them; ratios are medians of the rounds'
-own ratios. What it takes to build a variant, weights from the disk included, and its peak memory
-are those of a process that runs the one variant; on a GPU the memory is the GPU's, without the
-CUDA context, and on a CPU the resident size. Runs on a GPU if there is one.
+own ratios, to the first. With --random full and JOINTDREAMER_ROOT in the environment, a checkout
+of the authors' fork, that first one is theirs. What it takes to build a variant, weights from the
+disk included, and its peak memory are those of a process that runs the one variant; on a GPU the
+memory is the GPU's, without the CUDA context, and on a CPU the resident size. Runs on a GPU if
+there is one.
 """
 
 import argparse
+import os
 import resource
 import statistics
 import sys
@@ -49,7 +52,8 @@ VARIANTS = {
     "translation": {"energy_type": "jsd-translation-energy", "energy_weight": 0.3125},
     "classifier": {"energy_type": "jsd-classifier-energy", "energy_weight": 10.0},
 }
-ADAPTER = "jsd, MV-Adapter"
+ADAPTER, AUTHORS = "jsd, MV-Adapter", "the authors' fork"
+CHECKOUT = "JOINTDREAMER_ROOT"
 MODELS = {  # whose folder an energy loads
     "jsd-multiview-energy": "multiview",
     "jsd-translation-energy": "translation",
@@ -84,6 +88,8 @@ def parse_arguments() -> argparse.Namespace:
         parser.error(f"--prior={args.prior} is no family of random priors: use sd, sdxl or sd3")
     args.family = args.prior or "sd" if args.random else "sd"
     args.prior = args.prior or str(TINY / "stable-diffusion")
+    if args.random == "full" and args.family == "sd" and CHECKOUT in os.environ:
+        args.variants = [AUTHORS, *args.variants]
     return args
 
 
@@ -109,7 +115,8 @@ def build_random_priors(args: argparse.Namespace, folder: Path) -> None:
     if args.imagedream:
         builders["tiny"]["multiview"] = random_image_priors.build_imagedream
         builders["full"]["multiview"] = random_image_priors.build_full_size_imagedream
-    needed = {MODELS.get(VARIANTS[name]["energy_type"], "prior") for name in args.variants}
+    ours = [name for name in args.variants if name != AUTHORS]
+    needed = {MODELS.get(VARIANTS[name]["energy_type"], "prior") for name in ours}
     for seed, (model, build) in enumerate(builders[args.random].items(), args.seed):
         if model in {"prior", *needed}:
             setattr(args, model, str(build(folder / model, seed=seed)))
@@ -168,11 +175,48 @@ class Variant:
         self.guidance(self.rgb, self.prompts, **self.batch)["loss_sds"].backward()
 
 
+class AuthorsVariant(Variant):
+    """Theirs, for the same renders and cameras: MVDream in fp32 under autocast, as they run it."""
+
+    STEP = 1000  # their energy is on
+
+    def __init__(self, name: str, args: argparse.Namespace) -> None:
+        from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+
+        from benchmarks.parity.authors import Authors, Case
+
+        super().__init__("sds", args)
+        device = self.rgb.device
+        dtype = torch.float16 if device.type == "cuda" else torch.float32
+        unet, vae = (
+            model.from_pretrained(args.prior, subfolder=part, torch_dtype=dtype)
+            .to(device)
+            .eval()
+            .requires_grad_(False)
+            for model, part in ((UNet2DConditionModel, "unet"), (AutoencoderKL, "vae"))
+        )
+        scheduler = DDIMScheduler.from_pretrained(args.prior, subfolder="scheduler")
+        authors = Authors(os.environ[CHECKOUT], exact=False)
+        case = Case("", self.STEP, args.views, t=500)
+        self.guidance = authors.guidance(unet, vae, scheduler, case)
+
+    def step(self) -> None:
+        torch.manual_seed(self.seed)
+        self.rgb.grad = None
+        with torch.autocast(self.rgb.device.type, torch.float16, enabled=self.rgb.is_cuda):
+            out = self.guidance(self.rgb, self.prompts, **self.batch, global_step=self.STEP)
+        out["loss_sds"].backward()
+
+
+def make_variant(name: str, args: argparse.Namespace) -> Variant:
+    return (AuthorsVariant if name == AUTHORS else Variant)(name, args)
+
+
 def cost_of_one(name: str, args: argparse.Namespace) -> dict[str, float]:
     """Seconds to build this variant, and MiB of the process, which must have no other."""
     load_host()
     start = time.perf_counter()
-    variant = Variant(name, args)
+    variant = make_variant(name, args)
     build_s = time.perf_counter() - start
     for _ in range(3):
         variant.step()
@@ -190,7 +234,7 @@ def main() -> None:
         if args.random:
             build_random_priors(args, Path(folder))
         costs = {name: in_own_process(cost_of_one, name, args) for name in args.variants}
-        variants = {name: Variant(name, args) for name in args.variants}
+        variants = {name: make_variant(name, args) for name in args.variants}
         steps = {name: variant.step for name, variant in variants.items()}
         rounds = take_turns(steps, args.rounds, args.warmup)
     about = {"device": device_name(), "torch": torch.__version__}

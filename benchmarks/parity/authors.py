@@ -195,18 +195,26 @@ def run_ours(
 
 
 class Authors:
-    """The checkout's guidance, without what loads models from the hub."""
+    """The checkout's guidance, without what loads models from the hub.
 
-    def __init__(self, root: str | Path) -> None:
-        folder = Path(root) / "extern" / "MVDream"
-        self._mv_unet = mvdream.build_reference(folder, "mvdream-sd21", "reduced")
-        self._mv_vae = mvdream.build_reference(folder, "mvdream-vae", "reduced")
-        self.mv_unet, self.mv_vae = (fill_module(m, SEED) for m in (self._mv_unet, self._mv_vae))
+    Args:
+        exact: of reduced width and in float64, to be compared; else as the authors run it, at full
+            size and with random weights, to be timed.
+    """
+
+    def __init__(self, root: str | Path, exact: bool = True) -> None:
+        folder, size = Path(root) / "extern" / "MVDream", "reduced" if exact else "full"
+        self._mv_unet = mvdream.build_reference(folder, "mvdream-sd21", size, exact)
+        self._mv_vae = mvdream.build_reference(folder, "mvdream-vae", size, exact)
+        if exact:
+            models = self._mv_unet, self._mv_vae
+            self.mv_unet, self.mv_vae = (fill_module(model, SEED) for model in models)
         with importing_from(folder, bare=["mvdream"]):
             self._interface = importlib.import_module("mvdream.ldm.interface")
             self._cameras = importlib.import_module("mvdream.camera_utils")
         # the VAE was imported apart, and so was the class of what it returns
-        posterior = type(self._mv_vae.encode(torch.zeros(1, 3, 32, 32).double()))
+        dtype = torch.float64 if exact else torch.float32
+        posterior = type(self._mv_vae.encode(torch.zeros(1, 3, 32, 32, dtype=dtype)))
         self._interface.DiagonalGaussianDistribution = posterior
         packages = ["threestudio.models", "threestudio.models.guidance"]
         packages += ["threestudio.models.prompt_processors", "threestudio.utils"]
@@ -214,7 +222,8 @@ class Authors:
             self._module = importlib.import_module(
                 "threestudio.models.guidance.interview_diffusion_guidance_mvdream"
             )
-        self._module.F = SimpleNamespace(mse_loss=F.mse_loss, interpolate=_smaller)
+        if exact:
+            self._module.F = SimpleNamespace(mse_loss=F.mse_loss, interpolate=_smaller)
 
     def _stubs(self) -> dict[str, dict[str, Any]]:
         class BaseObject:
@@ -240,27 +249,36 @@ class Authors:
         }
 
     def run(self, case: Case) -> dict[str, Tensor]:
-        unet, vae, scheduler = stable_diffusion()
-        cfg = _authors_settings(case)
-        guidance = object.__new__(self._module.InterViewDiffusionGuidance)
-        vars(guidance).update(
-            cfg=cfg,
-            device=torch.device("cpu"),
-            weights_dtype=torch.float64,
-            unet=unet,
-            vae=vae,
-            scheduler=scheduler,
-            alphas=scheduler.alphas_cumprod.double(),
-            sigmas=(1 - scheduler.alphas_cumprod.double()) ** 0.5,
-            grad_clip_val=None,
-            min_step=case.t,
-            max_step=case.t,
-            guidance_model=self._multiview(scheduler),
-        )
+        guidance = self.guidance(*stable_diffusion(), case)
         with given_noise(self._interface.DiagonalGaussianDistribution):
             return distil(guidance, inputs(case), global_step=case.step)
 
-    def _multiview(self, scheduler: DDIMScheduler) -> nn.Module:
+    def guidance(
+        self, unet: UNet2DConditionModel, vae: AutoencoderKL, scheduler: DDIMScheduler, case: Case
+    ) -> Any:
+        """Their guidance with these models, on their device and in their precision."""
+        guidance = object.__new__(self._module.InterViewDiffusionGuidance)
+        alphas = scheduler.alphas_cumprod.to(unet.device)
+        alphas = alphas.double() if unet.dtype == torch.float64 else alphas
+        vars(guidance).update(
+            cfg=_authors_settings(case),
+            device=unet.device,
+            weights_dtype=unet.dtype,
+            unet=unet,
+            vae=vae,
+            scheduler=scheduler,
+            alphas=alphas,
+            sigmas=(1 - alphas) ** 0.5,
+            grad_clip_val=None,
+            min_step=case.t,
+            max_step=case.t,
+            guidance_model=self._multiview(scheduler, unet.device, unet.dtype),
+        )
+        return guidance
+
+    def _multiview(
+        self, scheduler: DDIMScheduler, device: torch.device, dtype: torch.dtype
+    ) -> nn.Module:
         model = self._module.MVDreamGuidance.__new__(self._module.MVDreamGuidance)
         nn.Module.__init__(model)
         identity = {"target": "torch.nn.Identity"}
@@ -276,11 +294,12 @@ class Authors:
         }
         for name, values in buffers.items():
             model.model.register_buffer(name, values)
-        model.device, model.weights_dtype = torch.device("cpu"), torch.float64
+        model.device = device
+        model.weights_dtype = dtype if dtype == torch.float64 else torch.float32
         model.cfg = SimpleNamespace(
             n_view=4, recon_std_rescale=0.5, camera_condition_type="rotation", guidance_scale=50.0
         )
-        return model.eval().requires_grad_(False)
+        return model.to(device).eval().requires_grad_(False)
 
 
 def _authors_settings(case: Case) -> SimpleNamespace:

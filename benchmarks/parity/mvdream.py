@@ -58,19 +58,21 @@ def _text_width(case: str, size: str) -> int:
     return SIZES[size]["text"] or CASES[case]["text"]
 
 
-def build_reference(root: str | Path, case: str, size: str) -> nn.Module:
-    """The checkout's MultiViewUNetModel, or its AutoencoderKL, in float64 throughout."""
+def build_reference(root: str | Path, case: str, size: str, exact: bool = True) -> nn.Module:
+    """The checkout's MultiViewUNetModel, or its AutoencoderKL; if `exact` in float64 throughout."""
     talk = redirect_stdout(io.StringIO())  # of its layers about themselves
     with talk, importing_from(root, bare=["mvdream"]):
         if case == "mvdream-vae":
-            return _reference_vae(SIZES[size]["vae"])
-        attention = importlib.import_module(f"{LAYERS}.attention")
-        attention._ATTN_PRECISION = "as it is"  # instead of float32
-        attention.XFORMERS_IS_AVAILBLE = False  # which has no float64
+            return _reference_vae(SIZES[size]["vae"], exact)
+        if exact:
+            attention = importlib.import_module(f"{LAYERS}.attention")
+            attention._ATTN_PRECISION = "as it is"  # instead of float32
+            attention.XFORMERS_IS_AVAILBLE = False  # which has no float64
         linear, head_dim = CASES[case]["linear"], SIZES[size]["head_dim"]
         return reference_unet(
             f"{LAYERS}.diffusionmodules",
             "MultiViewUNetModel",
+            exact,
             in_channels=4,
             model_channels=SIZES[size]["width"],
             context_dim=_text_width(case, size),
@@ -115,9 +117,10 @@ def run_ours(module: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
     ).sample
 
 
-def _reference_vae(width: int) -> nn.Module:
+def _reference_vae(width: int, exact: bool) -> nn.Module:
     autoencoder = importlib.import_module("mvdream.ldm.models.autoencoder")
-    importlib.import_module(f"{LAYERS}.diffusionmodules.model").XFORMERS_IS_AVAILBLE = False
+    if exact:
+        importlib.import_module(f"{LAYERS}.diffusionmodules.model").XFORMERS_IS_AVAILBLE = False
     config = {
         "double_z": True,
         "z_channels": 4,

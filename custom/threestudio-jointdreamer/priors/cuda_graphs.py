@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .free_memory import free_memory
 
-NEEDED = 6 * 2**30  # bytes free, for graphs of one or two UNets and what a step takes besides
+SPARE = 8  # times what a graph holds has to be free, for all that a step takes besides
 
 
 class GraphedCalls:
@@ -23,10 +23,11 @@ class GraphedCalls:
     Args:
         function: takes tensors or None and returns one tensor; it waits for nothing and depends on
             nothing else that changes, or `clear` is called when it did.
+        bytes_per_pixel: that it takes for each pixel of its first argument, about.
     """
 
-    def __init__(self, function: Callable[..., Tensor]) -> None:
-        self.function = function
+    def __init__(self, function: Callable[..., Tensor], bytes_per_pixel: int) -> None:
+        self.function, self.bytes_per_pixel = function, bytes_per_pixel
         self.clear()
 
     def clear(self) -> None:
@@ -39,7 +40,9 @@ class GraphedCalls:
             return self.function(*tensors)
         key = tuple(None if x is None else (x.shape, x.dtype) for x in tensors)
         if key not in self._graphs:
-            self._graphs[key] = None if free_memory(given[0].device) > NEEDED else ()
+            batch, _, height, width = given[0].shape
+            needed = SPARE * batch * height * width * self.bytes_per_pixel
+            self._graphs[key] = None if free_memory(given[0].device) > needed else ()
             return self.function(*tensors)
         if self._graphs[key] is None:
             try:

@@ -1,4 +1,4 @@
-"""diffusers' residual block for frozen weights: less memory traffic, and less kept for a gradient.
+"""diffusers' blocks for frozen weights: less memory traffic, and less kept for a gradient.
 
 `ResnetBlock2D` keeps some eight tensors of the size of its activations for the backward pass, of
 which frozen weights need two: the block's input and the first convolution's output. On a GPU where
@@ -12,6 +12,8 @@ from functools import cache
 
 import torch
 import torch.nn.functional as F
+from diffusers import Transformer2DModel
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.models.resnet import ResnetBlock2D
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -51,10 +53,9 @@ class _Resnet(torch.autograd.Function):
         fused = kernels_work(x.device)
         if fused:
             x = x.contiguous(memory_format=torch.channels_last)
-        zero = x.new_zeros(1, x.shape[1])
-        a, *of_x = _norm_silu(x, zero, block.norm1, fused)
+        a, of_x = _norm_silu(x, None, block.norm1, fused)
         h = F.conv2d(a, block.conv1.weight, padding=1)
-        a, *of_h = _norm_silu(h, shift, block.norm2, fused)
+        a, of_h = _norm_silu(h, shift, block.norm2, fused)
         out = F.conv2d(a, block.conv2.weight, padding=1)
         residual, bias = x, block.conv2.bias
         if block.conv_shortcut is not None:
@@ -62,7 +63,7 @@ class _Resnet(torch.autograd.Function):
             if block.conv_shortcut.bias is not None:
                 bias = bias + block.conv_shortcut.bias
         ctx.block, ctx.fused = block, fused
-        ctx.save_for_backward(x, zero, *of_x, h, shift, *of_h)
+        ctx.save_for_backward(x, None, of_x, h, shift, of_h)
         if fused:
             return group_norm.add_with_bias(out, residual, bias)
         return out + residual + bias[:, None, None]
@@ -70,8 +71,7 @@ class _Resnet(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
-        block, saved = ctx.block, ctx.saved_tensors
-        of_x, of_h = saved[: len(saved) // 2], saved[len(saved) // 2 :]
+        block, of_x, of_h = ctx.block, ctx.saved_tensors[:3], ctx.saved_tensors[3:]
         if ctx.fused:
             grad = grad.contiguous(memory_format=torch.channels_last)
         d = F.conv_transpose2d(grad, block.conv2.weight, padding=1)
@@ -82,31 +82,73 @@ class _Resnet(torch.autograd.Function):
         return _norm_silu_backward(d, of_x, block.norm1, ctx.fused, grad), None, None
 
 
-def _norm_silu(x: Tensor, shift: Tensor, norm: nn.GroupNorm, fused: bool) -> tuple[Tensor, ...]:
+def _norm_silu(
+    x: Tensor, shift: Tensor | None, norm: nn.GroupNorm, fused: bool
+) -> tuple[Tensor, Tensor | None]:
     """silu(norm(x + shift)), and what its gradient needs beside x and shift."""
     if not fused:
-        return (group_norm.norm_silu_plain(x, shift, norm),)
+        return group_norm.norm_silu_plain(x, shift, norm), None
     tables = group_norm.statistics(x, shift, norm)
-    return group_norm.norm_silu(x, *tables, norm), *tables
+    return group_norm.norm_silu(x, tables, norm), tables
 
 
 def _norm_silu_backward(
-    grad: Tensor, saved: tuple[Tensor, ...], norm: nn.GroupNorm, fused: bool, add=None
+    grad: Tensor, saved: tuple[Tensor | None, ...], norm: nn.GroupNorm, fused: bool, add=None
 ) -> Tensor:
-    x, shift, *tables = saved
+    x, shift, tables = saved
     if not fused:
         return group_norm.norm_silu_backward_plain(grad, x, shift, norm, add)
-    return group_norm.norm_silu_backward(grad, x, *tables, norm, add)
+    return group_norm.norm_silu_backward(grad, x, tables, norm, add)
 
 
-def fuse_resnet_blocks(model: nn.Module) -> int:
-    """Replaces every `ResnetBlock2D` of a frozen model that it can, in place; says how many."""
+class FusedTransformer(nn.Module):
+    """`Transformer2DModel` with linear projections, whose activations stay channels last.
+
+    diffusers' own makes them contiguous the other way on its way out, and its norm on its way in.
+    """
+
+    def __init__(self, model: Transformer2DModel) -> None:
+        super().__init__()
+        self.norm, self.proj_in, self.proj_out = model.norm, model.proj_in, model.proj_out
+        self.transformer_blocks = model.transformer_blocks
+
+    def forward(
+        self,
+        hidden_states: Float[Tensor, "B C H W"],
+        encoder_hidden_states: Float[Tensor, "B L D"] | None = None,
+        return_dict: bool = True,
+        **conditions,
+    ):
+        shape = hidden_states.shape
+        x = self._norm(hidden_states).permute(0, 2, 3, 1).reshape(shape[0], -1, shape[1])
+        x = self.proj_in(x)
+        for block in self.transformer_blocks:
+            x = block(x, encoder_hidden_states=encoder_hidden_states, **conditions)
+        x = self.proj_out(x).reshape(shape[0], *shape[2:], -1).permute(0, 3, 1, 2)
+        output = x + hidden_states
+        return Transformer2DModelOutput(sample=output) if return_dict else (output,)
+
+    def _norm(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        if (torch.is_grad_enabled() and x.requires_grad) or not kernels_work(x.device):
+            return self.norm(x)
+        x = x.contiguous(memory_format=torch.channels_last)
+        return group_norm.norm_silu(
+            x, group_norm.statistics(x, None, self.norm), self.norm, silu=False
+        )
+
+
+def fuse_blocks(model: nn.Module) -> int:
+    """Replaces every block of a frozen model that can be, in place; says how many."""
     count = 0
     for module in list(model.modules()):
-        for name, child in module.named_children():
+        for name, child in list(module.named_children()):
             if isinstance(child, ResnetBlock2D) and _plain(child):
                 setattr(module, name, FusedResnetBlock(child))
-                count += 1
+            elif type(child) is Transformer2DModel and child.config.use_linear_projection:
+                setattr(module, name, FusedTransformer(child))
+            else:
+                continue
+            count += 1
     return count
 
 
@@ -116,7 +158,7 @@ def fuse_on_gpu(model: nn.Module) -> nn.Module:
     JOINTDREAMER_TRITON=0 in the environment leaves a model as diffusers made it.
     """
     if kernels_work(next(model.parameters()).device) and os.environ.get(SWITCH) != "0":
-        fuse_resnet_blocks(model)
+        fuse_blocks(model)
         model.to(memory_format=torch.channels_last)
     return model
 
@@ -145,7 +187,7 @@ def kernels_work(device: torch.device) -> bool:
     x = x.contiguous(memory_format=torch.channels_last)
     try:
         tables = group_norm.statistics(x, x.new_zeros(1, 8), norm)
-        group_norm.norm_silu_backward(group_norm.norm_silu(x, *tables, norm), x, *tables, norm, x)
+        group_norm.norm_silu_backward(group_norm.norm_silu(x, tables, norm), x, tables, norm, x)
     except Exception as error:  # compilers, drivers and Triton raise all sorts
         reason = " ".join(str(error).split()) or type(error).__name__
         warnings.warn(

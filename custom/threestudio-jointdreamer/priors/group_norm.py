@@ -26,21 +26,21 @@ except ImportError:  # PyTorch serves, as on a CPU
 CHANNELS, ROWS = 64, 64  # of a tile
 MOST_PARTS = 64  # of an image's pixels, summed by programs of their own
 
-Table = Float[Tensor, "B C"]
+Tables = Float[Tensor, "2 B C"]
 
 
 def norm_silu_plain(
-    x: Float[Tensor, "B C H W"], shift: Float[Tensor, "b C"], norm: nn.GroupNorm
+    x: Float[Tensor, "B C H W"], shift: Float[Tensor, "b C"] | None, norm: nn.GroupNorm
 ) -> Float[Tensor, "B C H W"]:
     """silu(norm(x + shift)), in PyTorch: the specification."""
-    shifted = x + shift[:, :, None, None]
+    shifted = x if shift is None else x + shift[:, :, None, None]
     return F.silu(F.group_norm(shifted, norm.num_groups, norm.weight, norm.bias, norm.eps))
 
 
 def norm_silu_backward_plain(
     grad: Float[Tensor, "B C H W"],
     x: Float[Tensor, "B C H W"],
-    shift: Float[Tensor, "b C"],
+    shift: Float[Tensor, "b C"] | None,
     norm: nn.GroupNorm,
     add: Float[Tensor, "B C H W"] | None = None,
 ) -> Float[Tensor, "B C H W"]:
@@ -52,44 +52,47 @@ def norm_silu_backward_plain(
 
 
 def statistics(
-    x: Float[Tensor, "B C H W"], shift: Float[Tensor, "b C"], norm: nn.GroupNorm
-) -> tuple[Table, Table]:
-    """μ − e and r of every channel."""
+    x: Float[Tensor, "B C H W"], shift: Float[Tensor, "b C"] | None, norm: nn.GroupNorm
+) -> Tables:
+    """μ − e and r of every channel; no e is 0."""
     batch, channels, n_parts, rows = _sizes(x)
-    means, squares = x.new_empty(2, batch, n_parts, channels, dtype=torch.float32)
-    _over_parts(x)(_moments_kernel, x, means, squares)
-    each = (batch, n_parts, norm.num_groups, -1)
-    means = (means + shift.float()[:, None]).view(each)
-    mean = means.mean((1, 3), keepdim=True)
-    squares = squares.view(each).sum((1, 3)) + rows * (means - mean).square().sum((1, 3))
-    in_group = n_parts * rows * channels // norm.num_groups
-    r = (squares / in_group + norm.eps).rsqrt()
-    return _of_channels(mean.flatten(1), channels) - shift.float(), _of_channels(r, channels)
+    moments = x.new_empty(2, batch, n_parts, channels, dtype=torch.float32)
+    _over_parts(x)(_moments_kernel, x, moments[0], moments[1])
+    tables = moments.new_empty(2, batch, channels)
+    stride = channels if shift is not None and len(shift) > 1 else 0
+    _merge(
+        _merge_moments_kernel, moments, tables, norm.num_groups, rows,
+        x if shift is None else shift, stride, norm.eps, SHIFT=shift is not None,
+    )  # fmt: skip
+    return tables
 
 
-def norm_silu(x: Float[Tensor, "B C H W"], m: Table, r: Table, norm: nn.GroupNorm) -> Tensor:
+def norm_silu(
+    x: Float[Tensor, "B C H W"], tables: Tables, norm: nn.GroupNorm, silu: bool = True
+) -> Float[Tensor, "B C H W"]:
+    """silu(norm(x + e)), or without SiLU."""
     y = torch.empty_like(x)
-    _over_tiles(x)(_norm_silu_kernel, x, m, r, norm.weight, norm.bias, y)
+    about = (tables[0], tables[1], norm.weight, norm.bias)
+    _over_tiles(x)(_norm_silu_kernel, x, *about, y, SILU=silu)
     return y
 
 
 def norm_silu_backward(
     grad: Float[Tensor, "B C H W"],
     x: Float[Tensor, "B C H W"],
-    m: Table,
-    r: Table,
+    tables: Tables,
     norm: nn.GroupNorm,
     add: Float[Tensor, "B C H W"] | None = None,
 ) -> Float[Tensor, "B C H W"]:
     batch, channels, n_parts, rows = _sizes(x)
     sums = x.new_empty(2, batch, n_parts, channels, dtype=torch.float32)
-    about = (m, r, norm.weight, norm.bias)
+    about = (tables[0], tables[1], norm.weight, norm.bias)
     _over_parts(x)(_slopes_kernel, x, grad, *about, sums[0], sums[1])
-    means = sums.view(2 * batch, n_parts, norm.num_groups, -1).mean((1, 3)) / rows
-    d, dx = _of_channels(means, channels).view(2, batch, channels)
-    out = torch.empty_like(x)
-    plus = x if add is None else add
-    _over_tiles(x)(_gradient_kernel, x, grad, *about, d, dx, plus, out, ADD=add is not None)
+    means = torch.empty_like(tables)
+    _merge(_merge_slopes_kernel, sums, means, norm.num_groups, rows)
+    out, plus = torch.empty_like(x), x if add is None else add
+    means = (means[0], means[1])
+    _over_tiles(x)(_gradient_kernel, x, grad, *about, *means, plus, out, ADD=add is not None)
     return out
 
 
@@ -101,8 +104,15 @@ def add_with_bias(
     return x
 
 
-def _of_channels(values: Float[Tensor, "B G"], channels: int) -> Table:
-    return values.repeat_interleave(channels // values.shape[1], dim=1)
+def _merge(kernel, parts: Tensor, tables: Tables, groups: int, rows: int, *more, **flags) -> None:
+    """Starts a kernel that goes from the sums of parts, of two kinds, to two values of a group."""
+    _, batch, n_parts, channels = parts.shape
+    in_group = channels // groups
+    with torch.cuda.device_of(parts):
+        kernel[(batch, groups)](
+            parts[0], parts[1], tables[0], tables[1], rows, channels, in_group, *more,
+            PARTS=n_parts, WIDTH=triton.next_power_of_2(in_group), num_warps=1, **flags,
+        )  # fmt: skip
 
 
 def _sizes(x: Float[Tensor, "B C H W"]) -> tuple[int, int, int, int]:
@@ -167,6 +177,56 @@ if triton is not None:
         tl.store(squares + where, tl.maximum(square, 0.0), mask=channel < channels)
 
     @triton.jit
+    def _parts_of_group(
+        parts, channels, in_group, PARTS: tl.constexpr, WIDTH: tl.constexpr
+    ):  # fmt: skip
+        """Of this program's image and group, [PARTS, WIDTH]; beyond the group 0."""
+        lane = tl.arange(0, WIDTH)[None, :]
+        part = tl.program_id(0) * PARTS + tl.arange(0, PARTS)[:, None]
+        where = part * channels + tl.program_id(1) * in_group + lane
+        return tl.load(parts + where, mask=lane < in_group, other=0.0)
+
+    @triton.jit
+    def _sum(values):
+        return tl.sum(tl.sum(values, axis=1), axis=0)
+
+    @triton.jit
+    def _merge_moments_kernel(
+        means, squares, m, r, rows, channels, in_group, shift, stride, eps,
+        PARTS: tl.constexpr, WIDTH: tl.constexpr, SHIFT: tl.constexpr,
+    ):  # fmt: skip
+        lane = tl.arange(0, WIDTH)[None, :]
+        channel = tl.program_id(1) * in_group + lane
+        inside = lane < in_group
+        mean = _parts_of_group(means, channels, in_group, PARTS, WIDTH)
+        square = _sum(_parts_of_group(squares, channels, in_group, PARTS, WIDTH))
+        e = tl.zeros([1, WIDTH], tl.float32)
+        if SHIFT:
+            e += tl.load(shift + tl.program_id(0) * stride + channel, mask=inside, other=0.0)
+            mean += e
+        of_group = _sum(mean) / (PARTS * in_group)
+        difference = tl.where(inside, mean - of_group, 0.0)
+        square += rows * _sum(difference * difference)
+        r_of_group = 1.0 / tl.sqrt(square / (PARTS * in_group * rows) + eps)
+        where = tl.program_id(0) * channels + channel
+        tl.store(m + where, of_group - e, mask=inside)
+        tl.store(r + where, r_of_group + tl.zeros([1, WIDTH], tl.float32), mask=inside)
+
+    @triton.jit
+    def _merge_slopes_kernel(
+        sums, products, d_mean, dx_mean, rows, channels, in_group,
+        PARTS: tl.constexpr, WIDTH: tl.constexpr,
+    ):  # fmt: skip
+        lane = tl.arange(0, WIDTH)[None, :]
+        where = tl.program_id(0) * channels + tl.program_id(1) * in_group + lane
+        zero = tl.zeros([1, WIDTH], tl.float32)
+        count = PARTS * in_group * rows
+        d = _sum(_parts_of_group(sums, channels, in_group, PARTS, WIDTH)) / count
+        dx = _sum(_parts_of_group(products, channels, in_group, PARTS, WIDTH)) / count
+        tl.store(d_mean + where, d + zero, mask=lane < in_group)
+        tl.store(dx_mean + where, dx + zero, mask=lane < in_group)
+
+    @triton.jit
     def _of_channel(m, r, weight, bias, image, channel, channels):
         inside = channel < channels
         where = image * channels + channel
@@ -196,13 +256,16 @@ if triton is not None:
 
     @triton.jit
     def _norm_silu_kernel(
-        x, m, r, weight, bias, y, rows, channels, ROWS: tl.constexpr, CHANNELS: tl.constexpr
+        x, m, r, weight, bias, y, rows, channels,
+        ROWS: tl.constexpr, CHANNELS: tl.constexpr, SILU: tl.constexpr,
     ):  # fmt: skip
         image, channel, where, inside = _tile(rows, channels, ROWS, CHANNELS)
         m, r, weight, bias = _of_channel(m, r, weight, bias, image, channel, channels)
         value = tl.load(x + where, mask=inside, other=0.0).to(tl.float32)
         u = (value - m) * r * weight + bias
-        tl.store(y + where, u * tl.sigmoid(u), mask=inside)
+        if SILU:
+            u = u * tl.sigmoid(u)
+        tl.store(y + where, u, mask=inside)
 
     @triton.jit
     def _slopes_kernel(

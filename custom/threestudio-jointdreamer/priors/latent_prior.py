@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, AutoencoderTiny, ModelMixin, UNet2DConditionModel
 from diffusers.models.attention import BasicTransformerBlock, JointTransformerBlock
 from diffusers.models.attention_processor import AttnProcessor
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -19,7 +21,8 @@ from .schedule import GaussianPath
 # Channels of a head, above which PyTorch's fused attention has no fast backward: SD's VAE, with one
 # head of 512, takes less time with the plain product of matrices.
 WIDEST_FUSED_HEAD = 256
-USABLE = 0.55  # of the free memory for graphs; the backward pass and fragments take the rest
+USABLE = 0.7  # of the free memory for graphs; the backward pass and fragments take the rest
+UNET_BYTES, VAE_BYTES = 2**14, 2**10  # that a call takes for a latent's pixel, an image's; measured
 
 
 class LatentPrior:
@@ -66,6 +69,7 @@ class LatentPrior:
         self.latent_size: int = _square_size(unet.config.sample_size)
         self.text_dim: int = unet.config[self.text_dim_key]
         self.graphs: GraphedCalls | None = None  # see `use_cuda_graphs`
+        self.vae_graphs: GraphedCalls | None = None
         if vae is not None and vae.config.latent_channels != self.latent_channels:
             raise ValueError(
                 f"The UNet takes {self.latent_channels} latent channels but the VAE makes "
@@ -109,7 +113,7 @@ class LatentPrior:
 
         def encode(rgb: Tensor, noise: Tensor | None = None) -> Tensor:
             resized = resize(rgb, size * self.downsampling)
-            encoded = self.vae.encode((resized * 2 - 1).to(self.vae.dtype))
+            encoded = self._encoded((resized * 2 - 1).to(self.vae.dtype))
             if "latents" in encoded:  # an AutoencoderTiny's, which draws nothing
                 latents = encoded.latents
             elif not sample:
@@ -127,6 +131,12 @@ class LatentPrior:
         noise = torch.randn(shape, device=self.device, dtype=self.vae.dtype)  # as sample() draws it
         parts = zip(rgb.split(chunk), noise.split(chunk), strict=True)
         return torch.cat([checkpoint(encode, *part, use_reentrant=False) for part in parts])
+
+    def _encoded(self, images: Float[Tensor, "B 3 H W"]) -> AutoencoderKLOutput:
+        if self.vae_graphs is None or torch.is_grad_enabled():
+            return self.vae.encode(images)
+        moments = self.vae_graphs(images)
+        return AutoencoderKLOutput(latent_dist=DiagonalGaussianDistribution(moments))
 
     def views_that_fit(self, rgb: Float[Tensor, "B 3 H W"]) -> int:
         """How many views `encode` can keep the graph of in the free memory; one at least.
@@ -213,8 +223,14 @@ class LatentPrior:
         ).sample
 
     def use_cuda_graphs(self) -> None:
-        """Has the UNet's calls without gradients replayed as CUDA graphs, see `GraphedCalls`."""
-        self.graphs = GraphedCalls(self._predict)
+        """Has calls without gradients replayed as CUDA graphs, see `GraphedCalls`."""
+        self.graphs = GraphedCalls(self._predict, UNET_BYTES)
+        if isinstance(self.vae, AutoencoderKL):
+
+            def moments(images: Tensor) -> Tensor:
+                return self.vae.encode(images).latent_dist.parameters
+
+            self.vae_graphs = GraphedCalls(moments, VAE_BYTES)
 
     def compile(self) -> None:
         """Compiles the UNet's transformer blocks for the fixed shapes of training, in place.

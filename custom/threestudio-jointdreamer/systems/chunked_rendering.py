@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..priors.free_memory import free_memory
-from ..priors.latent_prior import USABLE
 
+USABLE = 0.6  # of the free memory for a graph; the backward pass and fragments take the rest
 FIRST = 16384  # rays at once, before it is known how much they take
 OF_SAMPLES = ("normal", "t_dirs", "weights")  # along rays, [M ...], for the losses
 PICTURES = ("comp_rgb", "opacity", "z_variance", "comp_normal")  # [B H W C]
@@ -109,7 +109,7 @@ class RaysThatFit:
         fit = free_memory(rays_d.device) / self.bytes_per_ray
         if n_rays < fit / 8:
             return 0
-        return min(n_rays // 2, 2 ** int(math.log2(max(fit * USABLE, 1))))
+        return n_rays // max(2, math.ceil(n_rays / max(fit * USABLE, 1)))
 
 
 class Deferred(torch.autograd.Function):
