@@ -4,11 +4,11 @@
     python benchmarks/step_profile.py --out outputs/profile                   # the tiny priors
 
 `steps.csv` has time and memory of a step of JSD at either resolution of the config: as it is, with
-`memory: low` in 7.3 GiB, SDS, each way left out or added by itself, and everything plain. `phases.csv` has a row a phase of the
-step as it is: milliseconds on the GPU (kernels and copies), milliseconds until the next phase began
-on the CPU, kernels launched, and how often and how long the CPU waited for the GPU.
-`kernels.csv` has the largest kernels of each phase. `agreement.csv` says how far fused blocks and
-chunks change results in half precision, as 1 - cosine.
+`memory: low` in 7.3 GiB, SDS, each way left out or added by itself, and everything plain.
+`phases.csv` has a row a phase of the step as it is: milliseconds on the GPU (kernels and copies),
+milliseconds until the next phase began on the CPU, kernels launched, and how often and how long the
+CPU waited for the GPU. `kernels.csv` has the largest kernels of each. `agreement.csv` says how
+far fused blocks and chunks change results in half precision, as 1 - cosine.
 """
 
 import argparse
