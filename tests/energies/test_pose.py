@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
+import threestudio
 import torch
 import torch.nn.functional as F
 from helpers.views import gradient, random_views, unchanged
@@ -108,3 +109,23 @@ def test_the_ring_is_the_data_modules(make):
     position = orbit(torch.full((4,), 15.0), azimuth, torch.ones(4))
     expected = look_at(position, torch.zeros(4, 3), torch.tensor([[0.0, 0.0, 1.0]]).expand(4, 3))
     torch.testing.assert_close(camera_ring(4), expected)
+
+
+@pytest.mark.parametrize("n_view", [3, 5])
+def test_order_and_pose_are_terms_of_a_sum_for_any_number_of_views(
+    make, make_energy, models, sd_prior, mv_folder, tmp_path, n_view
+):
+    views = random_views(sd_prior, n_object=2, n_view=n_view)
+    named = {"pretrained_model_name_or_path": str(models["pose"])}
+    drawn = {
+        "template_model_name_or_path": str(mv_folder),
+        "cache_dir": str(tmp_path / "templates"),
+    }
+    few = {"template_samples": 2, "template_steps": 2}
+    terms = {
+        "order": {"energy_type": "jsd-order-energy", "energy": named, "energy_weight": 2.0},
+        "pose": {"energy_type": "jsd-pose-energy", "energy": named | drawn | few},
+    }
+    total = threestudio.find("jsd-sum-energy")({"energies": terms})(views)
+    torch.testing.assert_close(total, 2 * make_energy("order")(views) + make()(views))
+    assert gradient(total, views).isfinite().all()
