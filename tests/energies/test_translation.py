@@ -74,7 +74,7 @@ def test_fresh_noise_is_added_to_the_renders_latents(make_energy, views, kind):
     torch.manual_seed(3)
     rgb = F.interpolate(views.rgb.flatten(0, 1).permute(0, 3, 1, 2), (64, 64), mode="bilinear")
     with torch.no_grad():
-        x = energy.model.vae.encode(rgb * 2 - 1).latent_dist.sample() * 0.5
+        x = energy.model.vae.encode(rgb * 2 - 1).latent_dist.sample().contiguous() * 0.5
     x_t = energy.model.schedule.add_noise(x, torch.randn_like(x), views.t.repeat_interleave(4))
     expected = predict_directly(energy, views, x_t.unflatten(0, (2, 4)), [0, 0], 3.0)
     torch.testing.assert_close(predicted[:, 1:], expected, rtol=1e-3, atol=1e-2)

@@ -6,7 +6,6 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, AutoencoderTiny, ModelMixin, UNet2DConditionModel
-from diffusers.models.attention import BasicTransformerBlock, JointTransformerBlock
 from diffusers.models.attention_processor import AttnProcessor
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
@@ -238,9 +237,10 @@ class LatentPrior:
         One graph of each size serves all blocks of it. A block that does not compile runs as it is.
         """
         torch._dynamo.config.suppress_errors = True
-        for block in self.unet.modules():
-            if isinstance(block, BasicTransformerBlock | JointTransformerBlock):
-                block.compile(dynamic=False)
+        for name, modules in self.unet.named_modules():
+            if name.endswith("transformer_blocks"):  # as every model of diffusers calls them
+                for block in modules:
+                    block.compile(dynamic=False)
 
 
 def resize(
