@@ -245,6 +245,6 @@ def test_a_disk_that_changes_numbers_is_noticed(mvdream_file, tmp_path, monkeypa
 def test_a_source_that_is_nothing_is_refused(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     assert convert(tmp_path / "empty", tmp_path / "out") == 2
-    assert "none of the folders unet, vae" in capsys.readouterr().err
+    assert "none of the folders unet, transformer, vae" in capsys.readouterr().err
     assert convert(tmp_path / "nowhere.ckpt", tmp_path / "out") == 2
     assert "nowhere.ckpt" in capsys.readouterr().err
