@@ -14,9 +14,15 @@ from threestudio_jointdreamer.priors.fused_resnet import (
     FusedTransformer,
     fuse_blocks,
 )
+from threestudio_jointdreamer.priors.latent_prior import LatentPrior
+from threestudio_jointdreamer.priors.schedule import NoiseSchedule
 from torch import Tensor, nn
 
 from jointdreamer.testing.random_priors import build_stable_diffusion, tiny_vae
+
+SMALL = {"block_out_channels": (32,), "down_block_types": ("DownBlock2D",)}
+SMALL |= {"up_block_types": ("UpBlock2D",), "cross_attention_dim": 8}
+SCHEDULE = NoiseSchedule(torch.linspace(0.999, 0.001, 1000))
 
 
 def encode(vae: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,6 +54,22 @@ def test_a_unet_predicts_as_diffusers(tmp_path, linear):
     transformers = sum(isinstance(module, FusedTransformer) for module in unet.modules())
     assert transformers == (4 if linear else 0)
     torch.testing.assert_close(unet(*inputs).sample, plain, rtol=1e-12, atol=1e-12)
+
+
+def test_a_checkpoint_gives_the_same_gradient():
+    torch.manual_seed(0)
+    vae = tiny_vae().double().requires_grad_(False).eval()
+    prior = LatentPrior(UNet2DConditionModel(sample_size=16, **SMALL), SCHEDULE, vae)
+    assert fuse_blocks(vae) > 0
+    rgb = torch.rand(3, 3, 64, 64, dtype=torch.double)
+
+    def gradient(chunk):
+        x = rgb.clone().requires_grad_()
+        torch.manual_seed(1)
+        return torch.autograd.grad(prior.encode(x, chunk=chunk).square().sum(), x)[0]
+
+    for chunk in (1, 2, 3):
+        torch.testing.assert_close(gradient(chunk), gradient(None), rtol=1e-9, atol=1e-12)
 
 
 def test_what_is_trained_or_changed_is_left_alone():

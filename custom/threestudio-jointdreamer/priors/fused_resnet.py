@@ -71,7 +71,8 @@ class _Resnet(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
-        block, of_x, of_h = ctx.block, ctx.saved_tensors[:3], ctx.saved_tensors[3:]
+        block, saved = ctx.block, ctx.saved_tensors  # once: a checkpoint unpacks them once
+        of_x, of_h = saved[:3], saved[3:]
         if ctx.fused:
             grad = grad.contiguous(memory_format=torch.channels_last)
         d = F.conv_transpose2d(grad, block.conv2.weight, padding=1)
