@@ -115,7 +115,7 @@ def build_random_priors(args: argparse.Namespace, folder: Path) -> None:
     if args.imagedream:
         builders["tiny"]["multiview"] = random_image_priors.build_imagedream
         builders["full"]["multiview"] = random_image_priors.build_full_size_imagedream
-    ours = [name for name in args.variants if name != AUTHORS]
+    ours = [name for name in args.variants if name not in (AUTHORS, ADAPTER)]
     needed = {MODELS.get(VARIANTS[name]["energy_type"], "prior") for name in ours}
     for seed, (model, build) in enumerate(builders[args.random].items(), args.seed):
         if model in {"prior", *needed}:
