@@ -1,7 +1,7 @@
 """diffusers' blocks for frozen weights: less memory traffic, and less kept for a gradient.
 
-`ResnetBlock2D` keeps some eight tensors of the size of its activations for the backward pass, of
-which frozen weights need two: the block's input and the first convolution's output. On a GPU where
+`ResnetBlock2D` keeps six tensors of the size of its activations for the backward pass, of which
+frozen weights need two: the block's input and the first convolution's output. On a GPU where
 Triton works, norm and SiLU are `group_norm`'s kernels, which also take up the biases, the timestep
 embedding and the sum with the block's input.
 """
