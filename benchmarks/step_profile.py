@@ -277,7 +277,7 @@ def cosine(a: Tensor, b: Tensor) -> float:
     return float(torch.dot(a, b) / (a.norm() * b.norm()))
 
 
-def agreement(guidance, prior_folder: Path) -> list[dict]:
+def agreement(guidance, prior_folder: Path) -> Iterator[dict]:
     """Fused blocks against diffusers' own, and `memory: low` against the default."""
     from threestudio_jointdreamer.priors import loading
 
@@ -309,11 +309,11 @@ def agreement(guidance, prior_folder: Path) -> list[dict]:
         loss = guidance(views, prompts, **cameras)["loss_sds"]
         return torch.autograd.grad(loss, views)[0]
 
-    pairs = {name: (value, of(plain)[name]) for name, value in of(guidance.prior).items()}
-    pairs["memory: low, gradient"] = distilled("low"), distilled("normal")
-    return [
-        {"what": name, "1 - cosine": f"{1 - cosine(*pair):.1e}"} for name, pair in pairs.items()
-    ]
+    expected = of(plain)
+    for name, value in of(guidance.prior).items():
+        yield {"what": name, "1 - cosine": f"{1 - cosine(value, expected[name]):.1e}"}
+    both = distilled("low"), distilled("normal")
+    yield {"what": "memory: low, gradient", "1 - cosine": f"{1 - cosine(*both):.1e}"}
 
 
 def write(path: Path, rows: list[dict]) -> None:
@@ -373,8 +373,11 @@ def main() -> None:
             for row in found[1]:
                 print("   ".join(str(value).rjust(9) for value in row.values()), flush=True)
             if args.random and setting == "as it is" and case == args.cases[-1]:
-                write(args.out / "agreement.csv", agreement(system.guidance, priors / "sd"))
-                print((args.out / "agreement.csv").read_text(), flush=True)
+                rows = []
+                for row in agreement(system.guidance, priors / "sd"):
+                    print(row, flush=True)
+                    rows.append(row)
+                    write(args.out / "agreement.csv", rows)
             system = None
             gc.collect()
             if CUDA:
