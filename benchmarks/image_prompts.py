@@ -61,6 +61,26 @@ def look_at(out: Path) -> list[dict]:
     return rows
 
 
+def sheet(out: Path) -> Image.Image:
+    """The picture, and four sides of the asset, of each tested run."""
+    from threestudio_jointdreamer.prompts.image import read_image_prompt
+    from threestudio_jointdreamer.systems.picture_grid import picture_grid, to_tile
+    from threestudio_jointdreamer.systems.turntable import nearest_views
+
+    from jointdreamer.runs import CONFIG, Run, read_picture, turntable
+
+    rows, labels = [], []
+    for config in sorted(out.glob(f"*/*/{CONFIG}")):
+        prompt = OmegaConf.load(config).system.prompt_processor
+        views = turntable(Run(config.parents[1]).newest("test"))
+        sides = nearest_views(views.azimuths_deg, (0, 90, 180, 270))
+        image = read_image_prompt(str(PICTURES / f"{prompt.prompt.replace(' ', '_')}.png"), "image")
+        seen = to_tile((image[:3] * image[3:] + 1 - image[3:]).permute(1, 2, 0))
+        rows.append([seen, *(read_picture(views.paths[side], views.aspect) for side in sides)])
+        labels.append(f"{config.parents[2].name.rpartition('-')[0]}: {prompt.prompt}")
+    return picture_grid(rows, labels, ["the picture", "0°", "90°", "180°", "270°"], tile_size=128)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("outputs/sweeps/image"))
@@ -69,10 +89,13 @@ def main() -> None:
     draw_pictures()
     sweep = ["sweep", str(ROOT / "configs/sweeps/image.yaml"), "--out", str(args.out), *of_sweep]
     subprocess.run([sys.executable, "-m", "jointdreamer.cli", *sweep], check=True)
+    from threestudio_jointdreamer.systems.picture_grid import save_picture
+
     from jointdreamer.csv_table import write_csv
 
     rows = look_at(args.out)
     write_csv(args.out / "image-prompts.csv", rows)
+    print(save_picture(args.out / "image-prompts.png", sheet(args.out)))
     print(as_text(rows))
     for method in dict.fromkeys(row["method"] for row in rows):
         own = [row for row in rows if row["method"] == method]
