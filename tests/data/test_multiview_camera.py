@@ -1,6 +1,7 @@
 """Groups of views: geometry against closed forms, batches as functions of (seed, index)."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -261,3 +262,13 @@ def test_validation_and_test_views_are_threestudios_turntables():
 def test_mistakes_are_named_when_the_module_is_made(changes, message):
     with pytest.raises(ValueError, match=message):
         module(**changes)
+
+
+def test_rays_are_made_on_the_trainers_device():
+    data = module(height=6, width=6)
+    expected = data.train_dataset.collate(3)
+    data.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("meta")))
+    made = data.train_dataset.collate(3)
+    assert {k for k, v in made.items() if torch.is_tensor(v) and v.is_meta} == {"rays_o", "rays_d"}
+    assert made["rays_d"].shape == expected["rays_d"].shape
+    assert torch.equal(made["mvp_mtx"], expected["mvp_mtx"])

@@ -58,8 +58,17 @@ def look_at(
     return c2w
 
 
-def camera_batch(cameras: Cameras, height: int, width: int, normalize: bool) -> dict[str, Any]:
+def camera_batch(
+    cameras: Cameras,
+    height: int,
+    width: int,
+    normalize: bool,
+    device: torch.device | str = "cpu",
+) -> dict[str, Any]:
     """threestudio's batch for `cameras`.
+
+    Args:
+        device: that makes the rays, the one large part of a batch, and keeps them.
 
     Returns:
         `rays_o`, `rays_d` [B H W 3], `mvp_mtx`, `proj_mtx`, `c2w` [B 4 4], `camera_positions`,
@@ -68,10 +77,10 @@ def camera_batch(cameras: Cameras, height: int, width: int, normalize: bool) -> 
     """
     c2w = look_at(cameras.position, cameras.center, cameras.up)
     focal = 0.5 * height / torch.tan(0.5 * cameras.fovy)
-    directions = get_ray_directions(H=height, W=width, focal=1.0)
+    directions = get_ray_directions(H=height, W=width, focal=1.0).to(device)
     directions = directions.repeat(len(focal), 1, 1, 1)
-    directions[..., :2] = directions[..., :2] / focal[:, None, None, None]
-    rays_o, rays_d = get_rays(directions, c2w, keepdim=True, normalize=normalize)
+    directions[..., :2] = directions[..., :2] / focal.to(device)[:, None, None, None]
+    rays_o, rays_d = get_rays(directions, c2w.to(device), keepdim=True, normalize=normalize)
     proj_mtx = get_projection_matrix(cameras.fovy, width / height, NEAR, FAR)
     return {
         "rays_o": rays_o,

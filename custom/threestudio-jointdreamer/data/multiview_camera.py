@@ -144,16 +144,21 @@ class MultiviewCameraDataset(IterableDataset):
         cfg: checked by `MultiviewCameraDataModule`.
         seed: of the run.
         first_index: called when an iteration begins; the index of its first batch.
+        device: called for each batch; what makes its rays.
     """
 
     def __init__(
-        self, cfg: MultiviewCameraConfig, seed: int, first_index: Callable[[], int] = lambda: 0
+        self,
+        cfg: MultiviewCameraConfig,
+        seed: int,
+        first_index: Callable[[], int] = lambda: 0,
+        device: Callable[[], torch.device | str] = lambda: "cpu",
     ) -> None:
         super().__init__()
         self.cfg = cfg
         self.seed = seed
         self.resolution = ResolutionSchedule(cfg)
-        self._first_index = first_index
+        self._first_index, self._device = first_index, device
 
     def __iter__(self) -> Iterator[int]:
         index = self._first_index()
@@ -165,7 +170,9 @@ class MultiviewCameraDataset(IterableDataset):
         """Batch `index`, see `camera_batch`; views of one object are consecutive."""
         size = self.resolution(index)
         cameras = sample_cameras(self.cfg, size.batch_size // self.cfg.n_view, self.seed, index)
-        return camera_batch(cameras, size.height, size.width, self.cfg.rays_d_normalize)
+        return camera_batch(
+            cameras, size.height, size.width, self.cfg.rays_d_normalize, self._device()
+        )
 
 
 @register("jointdreamer-multiview-camera-datamodule")
@@ -187,7 +194,9 @@ class MultiviewCameraDataModule(pl.LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         if stage in (None, "fit"):
-            self.train_dataset = MultiviewCameraDataset(self.cfg, self.seed, self._batches_trained)
+            self.train_dataset = MultiviewCameraDataset(
+                self.cfg, self.seed, self._batches_trained, self._device
+            )
         if stage in (None, "fit", "validate"):
             self.val_dataset = RandomCameraDataset(self.cfg, "val")
         if stage in (None, "test", "predict"):
@@ -199,6 +208,9 @@ class MultiviewCameraDataModule(pl.LightningDataModule):
         if self.trainer is None:
             return 0
         return self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
+
+    def _device(self) -> torch.device | str:
+        return "cpu" if self.trainer is None else self.trainer.strategy.root_device
 
     def train_dataloader(self) -> DataLoader:
         return DataLoader(
