@@ -28,7 +28,7 @@ def energy(folder):
 
 @pytest.fixture
 def views(sd_prior):
-    image = torch.rand(4, 40, 40)
+    image = torch.rand(4, 40, 40, generator=torch.Generator().manual_seed(0))
     return level_views(sd_prior, prompt_utils=SimpleNamespace(image=image))
 
 
@@ -56,6 +56,9 @@ def test_the_guided_views_are_of_the_picture_and_of_none(energy, views):
     deviations = [x.std(dim=(1, 2, 3, 4), keepdim=True) for x in (plain, x0)]
     wanted = 0.5 * x0 * deviations[0] / deviations[1] + 0.5 * x0
     expected = -(wanted - views.denoised).square().sum(dim=(1, 2, 3, 4))
+    made = {"hidden": image.hidden, "latents": image.latents, "with": with_it, "without": without}
+    for name, tensor in (made | {"expected": expected, "C": C}).items():
+        assert tensor.isfinite().all(), name
     torch.testing.assert_close(C, expected, rtol=1e-4, atol=0)
     assert gradient(C, views).isfinite().all()
 
