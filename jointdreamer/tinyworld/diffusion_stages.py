@@ -115,7 +115,7 @@ class StableDiffusionStage(DiffusionStage):
     plan = TrainingPlan(steps=14695, lr=1e-3, warmup=500, ema=0.9995)
     pictures, batch = 250_000, 256
     name, seed_offset = "stable-diffusion", 1
-    text_from = "stable-diffusion"
+    text_from, captured = "stable-diffusion", True
     render, multiview = staticmethod(single_pictures), False
 
     def __init__(self, root: Path, n_pictures: int, seed: int, device: str) -> None:
@@ -161,7 +161,7 @@ class StableDiffusion3Stage(StableDiffusionStage):
     Stable Diffusion 3's transformer and path, with CLIP's text tower as the one text encoder.
     """
 
-    plan = TrainingPlan(steps=20_000, lr=1e-3, warmup=500, ema=0.999)
+    plan = TrainingPlan(steps=60_000, lr=1e-3, warmup=500, ema=0.9995)
     pictures, batch = 250_000, 256
     name, seed_offset = "stable-diffusion-3", 4
     part, text_from = "transformer", "stable-diffusion-3"

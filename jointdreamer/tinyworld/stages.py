@@ -141,7 +141,8 @@ def train(
     pictures, batch = pictures or kind.pictures, batch or kind.batch
     stage = kind(root, pictures, seed, device)
     stage.model.train()
-    trainer = Trainer(stage.model, lambda: stage.loss(batch), plan, root / f".{name}.state")
+    state = root / f".{name}.state"
+    trainer = Trainer(stage.model, lambda: stage.loss(batch), plan, state, kind.captured)
     report = {"plan": asdict(plan), "pictures": pictures, "batch": batch, "device": device}
     report |= trainer.run(name)
     stage.model.eval()

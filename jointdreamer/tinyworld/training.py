@@ -19,6 +19,7 @@ from ..progress import progress
 
 TIMED_STEPS = 300  # that `max_seconds` judges the speed by
 LOOK_EVERY = 50  # steps; to read the loss is to wait for the GPU
+WARM_UP = 3  # steps before one is captured
 
 
 def autocast_on_gpu(device: torch.device) -> torch.autocast:
@@ -48,7 +49,7 @@ class TrainingPlan:
             return ramp * 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps)))
 
         for group in optimizer.param_groups:
-            group.setdefault("initial_lr", group["lr"])
+            group.setdefault("initial_lr", float(group["lr"]))
         return LambdaLR(optimizer, share, last_epoch=step - 1)
 
 
@@ -62,6 +63,7 @@ class Stage(ABC):
     plan: ClassVar[TrainingPlan]
     pictures: ClassVar[int]  # rendered, if nobody says how many
     batch: ClassVar[int]
+    captured: ClassVar[bool] = False  # as a CUDA graph: the loss waits for nothing
     model: nn.Module
 
     @abstractmethod
@@ -81,24 +83,35 @@ class Trainer:
         loss: makes one batch and returns its scalar loss.
         plan: steps, rates, seed.
         state_path: where the state of an interrupted training is kept.
+        captured: on a GPU, replay a step as a CUDA graph: one launch in place of thousands, which
+            take small models longer than the work. The loss may not wait for the GPU.
     """
 
     def __init__(
-        self, model: nn.Module, loss: Callable[[], Tensor], plan: TrainingPlan, state_path: Path
+        self,
+        model: nn.Module,
+        loss: Callable[[], Tensor],
+        plan: TrainingPlan,
+        state_path: Path,
+        captured: bool = False,
     ) -> None:
         self.model, self.loss, self.plan, self.state_path = model, loss, plan, state_path
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
+        on_gpu = self.device.type == "cuda"
         self.optimizer = torch.optim.AdamW(
             self.parameters,
-            lr=plan.lr,
+            lr=torch.tensor(plan.lr, device=self.device),  # a graph reads it anew at every step
             betas=(0.9, 0.99),
             weight_decay=plan.weight_decay,
-            fused=self.device.type == "cuda",
+            fused=on_gpu,
+            capturable=on_gpu,
         )
         self.average = EMAModel(self.parameters, decay=plan.ema, foreach=True)
         self.recent_loss = torch.zeros((), device=self.device)
         self.step = 0
+        self.captured, self.warm, self.graph = captured and on_gpu, 0, None
+        self.stream = torch.cuda.Stream() if self.captured else None
 
     def run(self, name: str) -> dict[str, float]:
         """Trains to the end and leaves the averaged weights in the model.
@@ -141,13 +154,29 @@ class Trainer:
                     torch.manual_seed(self.plan.seed + self.step)
 
     def _train_step(self) -> None:
+        if self.captured and self.graph is None and self.warm == WARM_UP:
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph, stream=self.stream):
+                self._minimise()
+        if self.graph is not None:
+            self.graph.replay()
+        elif self.captured:  # on a stream of its own, as what is captured later
+            self.stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.stream):
+                self._minimise()
+            torch.cuda.current_stream().wait_stream(self.stream)
+            self.warm += 1
+        else:
+            self._minimise()
+        self.average.step(self.parameters)
+
+    def _minimise(self) -> None:
+        self.optimizer.zero_grad()
         with autocast_on_gpu(self.device):
             loss = self.loss()
-        self.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters, self.plan.clip)
         self.optimizer.step()
-        self.average.step(self.parameters)
         self.recent_loss.lerp_(loss.detach().float(), 0.02)
 
     def _save(self) -> None:
