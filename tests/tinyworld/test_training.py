@@ -59,6 +59,22 @@ def test_training_learns_and_leaves_averaged_weights(tmp_path):
     assert all(torch.equal(p, a) for p, a in zip(layer.parameters(), averages, strict=True))
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+def test_captured_steps_are_the_plain_ones(tmp_path):
+    def trained(captured: bool) -> torch.Tensor:
+        torch.manual_seed(0)
+        layer = torch.nn.Linear(3, 1).cuda()
+
+        def loss():
+            x = torch.randn(8, 3, device="cuda")
+            return (layer(x) - x.sum(1, keepdim=True)).square().mean()
+
+        Trainer(layer, loss, PLAN, tmp_path / "state", captured).run("learn")
+        return layer.weight
+
+    torch.testing.assert_close(trained(True), trained(False))
+
+
 def test_the_rate_warms_up_and_falls_to_zero():
     plan = TrainingPlan(steps=100, lr=2.0, warmup=10)
 
