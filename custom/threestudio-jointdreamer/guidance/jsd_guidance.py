@@ -33,6 +33,7 @@ from .pictures import captions, guidance_pictures
 
 ViewsOf = Callable[[Tensor, Tensor, Tensor], Views]  # of x̂0, x_t and ε
 METHOD_KEYS = ("weighting_strategy", "denoised_from", "energy_gradient", "denoised_clamp")
+LOW_SPARE = 2  # as `cuda_graphs.SPARE`: with `memory: low` the rest is divided into chunks anyway
 SCHEDULES = (  # the numbers that a schedule may move
     "guidance_scale",
     "energy_weight",
@@ -137,7 +138,7 @@ class JSDGuidance(BaseObject):
         if self.cfg.compile:
             self.prior.compile()
         if self.cfg.cuda_graphs:
-            self.prior.use_cuda_graphs()
+            self.prior.use_cuda_graphs(*([LOW_SPARE] if self.cfg.memory == "low" else []))
         self.energy: Energy = energy_class(self.cfg.energy)
         self.finite_check = FiniteCheck()
         self._chunks: dict[torch.Size, int] = {}  # of `memory: low`, by the renders' shape

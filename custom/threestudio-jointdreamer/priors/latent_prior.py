@@ -1,6 +1,6 @@
 """Makes any latent diffusion model look the same to the guidance and to the energies."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch
@@ -8,20 +8,23 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, AutoencoderTiny, ModelMixin, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
-from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 
-from .cuda_graphs import GraphedCalls
+from .cuda_graphs import SPARE, GraphedCalls
 from .free_memory import free_memory
 from .schedule import GaussianPath
 
 # Channels of a head, above which PyTorch's fused attention has no fast backward: SD's VAE, with one
 # head of 512, takes less time with the plain product of matrices.
 WIDEST_FUSED_HEAD = 256
-USABLE = 0.7  # of the free memory for graphs; the backward pass and fragments take the rest
-UNET_BYTES, VAE_BYTES = 2**14, 2**10  # that a call takes for a latent's pixel, an image's; measured
+# Bytes that a call takes for a pixel of the latents, or of the images, about. For a gradient Stable
+# Diffusion's encoder, with fused blocks in fp16, keeps 696 MiB of a view of 512 px: 320 at 512 px,
+# 144 at a half, 72 at a quarter and 160 at an eighth of it, of which attention takes 112. That is
+# 2.7 KiB a pixel (6.3 with diffusers' blocks); what comes and goes meanwhile is the rest.
+UNET_BYTES, VAE_BYTES, VAE_GRAPH_BYTES = 2**14, 2**10, 2**12
+USABLE = 0.4  # of the free memory for graphs of views; the rest is for what comes after them
 
 
 class LatentPrior:
@@ -68,7 +71,8 @@ class LatentPrior:
         self.latent_size: int = _square_size(unet.config.sample_size)
         self.text_dim: int = unet.config[self.text_dim_key]
         self.graphs: GraphedCalls | None = None  # see `use_cuda_graphs`
-        self.vae_graphs: GraphedCalls | None = None
+        self.features: Callable[..., Tensor] = self._features
+        self.features_gradient: Callable[..., Tensor] = self._features_gradient
         if vae is not None and vae.config.latent_channels != self.latent_channels:
             raise ValueError(
                 f"The UNet takes {self.latent_channels} latent channels but the VAE makes "
@@ -109,33 +113,31 @@ class LatentPrior:
             sample: false gives the mean, for which nothing is drawn.
         """
         size = latent_size or self.latent_size
-
-        def encode(rgb: Tensor, noise: Tensor | None = None) -> Tensor:
-            resized = resize(rgb, size * self.downsampling)
-            encoded = self._encoded((resized * 2 - 1).to(self.vae.dtype))
-            if "latents" in encoded:  # an AutoencoderTiny's, which draws nothing
-                latents = encoded.latents
-            elif not sample:
-                latents = encoded.latent_dist.mean
-            elif noise is None:
-                latents = encoded.latent_dist.sample()
-            else:
-                latents = encoded.latent_dist.mean + encoded.latent_dist.std * noise
-            scaled = ((latents - self._shift) * self.vae.config.scaling_factor).to(rgb.dtype)
-            return scaled.contiguous()  # noise like it would depend on the layout
-
+        images = (resize(rgb, size * self.downsampling) * 2 - 1).to(self.vae.dtype)
         if chunk is None:
-            return encode(rgb)
-        shape = len(rgb), self.latent_channels, size, size
-        noise = torch.randn(shape, device=self.device, dtype=self.vae.dtype)  # as sample() draws it
-        parts = zip(rgb.split(chunk), noise.split(chunk), strict=True)
-        return torch.cat([checkpoint(encode, *part, use_reentrant=False) for part in parts])
+            features = self.features(images)
+        else:
+            features = torch.cat([_Again.apply(part, self) for part in images.split(chunk)])
+        if isinstance(self.vae, AutoencoderTiny):  # which draws nothing
+            latents = features
+        else:
+            distribution = DiagonalGaussianDistribution(features)
+            latents = distribution.sample() if sample else distribution.mean
+        scaled = ((latents - self._shift) * self.vae.config.scaling_factor).to(rgb.dtype)
+        return scaled.contiguous()  # noise like it would depend on the layout
 
-    def _encoded(self, images: Float[Tensor, "B 3 H W"]) -> AutoencoderKLOutput:
-        if self.vae_graphs is None or torch.is_grad_enabled():
-            return self.vae.encode(images)
-        moments = self.vae_graphs(images)
-        return AutoencoderKLOutput(latent_dist=DiagonalGaussianDistribution(moments))
+    def _features(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B c h w"]:
+        """Means and log variances of unscaled latents; from an AutoencoderTiny the latents."""
+        encoded = self.vae.encode(images)
+        return encoded.latents if "latents" in encoded else encoded.latent_dist.parameters
+
+    def _features_gradient(
+        self, images: Float[Tensor, "B 3 H W"], grad: Float[Tensor, "B c h w"]
+    ) -> Float[Tensor, "B 3 H W"]:
+        """The gradient in the images, from that in their features."""
+        with torch.enable_grad():
+            images = images.detach().requires_grad_()
+            return torch.autograd.grad(self._features(images), images, grad)[0]
 
     def views_that_fit(self, rgb: Float[Tensor, "B 3 H W"]) -> int:
         """How many views `encode` can keep the graph of in the free memory; one at least.
@@ -221,15 +223,12 @@ class LatentPrior:
             sample, time, encoder_hidden_states=text, class_labels=class_labels, **more
         ).sample
 
-    def use_cuda_graphs(self) -> None:
+    def use_cuda_graphs(self, spare: float = SPARE) -> None:
         """Has calls without gradients replayed as CUDA graphs, see `GraphedCalls`."""
-        self.graphs = GraphedCalls(self._predict, UNET_BYTES)
+        self.graphs = GraphedCalls(self._predict, UNET_BYTES, spare)
         if isinstance(self.vae, AutoencoderKL):
-
-            def moments(images: Tensor) -> Tensor:
-                return self.vae.encode(images).latent_dist.parameters
-
-            self.vae_graphs = GraphedCalls(moments, VAE_BYTES)
+            self.features = GraphedCalls(self._features, VAE_BYTES, spare)
+            self.features_gradient = GraphedCalls(self._features_gradient, VAE_GRAPH_BYTES, spare)
 
     def compile(self) -> None:
         """Compiles the UNet's transformer blocks for the fixed shapes of training, in place.
@@ -241,6 +240,22 @@ class LatentPrior:
             if name.endswith("transformer_blocks"):  # as every model of diffusers calls them
                 for block in modules:
                     block.compile(dynamic=False)
+
+
+class _Again(torch.autograd.Function):
+    """A prior's features of images, without a graph: the backward pass encodes them once more."""
+
+    @staticmethod
+    def forward(ctx, images: Tensor, prior: LatentPrior) -> Tensor:
+        ctx.prior = prior
+        ctx.save_for_backward(images)
+        return prior.features(images)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        (images,) = ctx.saved_tensors
+        return ctx.prior.features_gradient(images, grad), None
 
 
 def resize(
