@@ -7,6 +7,7 @@ import threestudio
 import torch
 from helpers.tiny_run import tiny_config
 from omegaconf import OmegaConf
+from threestudio.models.renderers import nerf_volume_renderer
 from threestudio_jointdreamer.systems.chunked_rendering import render_in_chunks
 from threestudio_jointdreamer.systems.losses import opaque, orientation, sparsity, z_variance
 
@@ -91,3 +92,15 @@ def test_a_renderer_of_whole_pictures_is_refused(system):
             system.batch,
             16,
         )
+
+
+def test_rays_are_marched_once(system, monkeypatch):
+    march, calls = nerf_volume_renderer.sample_rays, []
+
+    def count(*args, **options):
+        calls.append(len(args[1]))
+        return march(*args, **options)
+
+    monkeypatch.setattr(nerf_volume_renderer, "sample_rays", count)
+    gradients(system, 48)
+    assert len(calls) > 1 and sum(calls) == system.batch["rays_d"][..., 0].numel()

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from ..priors.free_memory import free_memory
 
-USABLE = 0.6  # of the free memory for a graph; the backward pass and fragments take the rest
+USABLE = 0.65  # of the free memory for a graph; the backward pass and fragments take the rest
 FIRST = 16384  # rays at once, before it is known how much they take
 OF_SAMPLES = ("normal", "t_dirs", "weights")  # along rays, [M ...], for the losses
+SAMPLES = ("ray_indices", "t_points", "t_intervals")  # where a renderer looked, if it says so
 PICTURES = ("comp_rgb", "opacity", "z_variance", "comp_normal")  # [B H W C]
 
 
@@ -34,7 +35,8 @@ def render_in_chunks(
     """What `renderer(**batch)` returns; of several parts, `PICTURES`, `OF_SAMPLES`, `comp_rgb_bg`.
 
     The background is drawn once, and every part gets the same of Python's random numbers: one
-    colour and one shading for all views, as in one piece. Where rays are sampled is drawn anew.
+    colour and one shading for all views, as in one piece. A renderer that says where it sampled the
+    rays is told it the second time, as `samples`, and need not find it out again.
 
     Args:
         parameters: that get gradients.
@@ -61,11 +63,13 @@ def render_in_chunks(
     seeds = torch.randint(2**62, (n_parts,)).tolist()
     drawn = random.getstate()
     names: list[str] = []
+    marched: dict[int, dict[str, Tensor]] = {}  # of a part: its samples, for the second time
 
     def render(rows: slice, behind: Tensor) -> tuple[Tensor, ...]:
         """The same again at every call."""
         random.setstate(drawn)
         rays = {key: batch[key][:, rows] for key in ("rays_o", "rays_d")}
+        rays["samples"] = marched.pop(rows.start, None)
         with torch.random.fork_rng([behind.device] if behind.is_cuda else []):
             torch.manual_seed(seeds[rows.start])
             out = with_measure(**{**batch, **rays, "bg_color": behind})
@@ -74,6 +78,8 @@ def render_in_chunks(
                 f"system.render_chunk={n_rays} is for nerf-volume-renderer: "
                 f"{type(renderer).__name__} renders whole pictures, so set it to 0."
             )
+        if out.keys() >= set(SAMPLES) and not torch.is_grad_enabled():
+            marched[rows.start] = {name: out[name] for name in SAMPLES}
         names[:] = [name for name in (*PICTURES, *OF_SAMPLES) if name in out]
         return tuple(out[name] for name in names)
 
@@ -106,10 +112,8 @@ class RaysThatFit:
             return 0
         if self.bytes_per_ray == 0:
             return min(n_rays // 2, FIRST)
-        fit = free_memory(rays_d.device) / self.bytes_per_ray
-        if n_rays < fit / 8:
-            return 0
-        return n_rays // max(2, math.ceil(n_rays / max(fit * USABLE, 1)))
+        fit = USABLE * free_memory(rays_d.device) / self.bytes_per_ray
+        return 0 if n_rays <= fit else max(1, int(fit))
 
 
 class Deferred(torch.autograd.Function):

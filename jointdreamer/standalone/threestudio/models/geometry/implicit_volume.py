@@ -119,10 +119,11 @@ class ImplicitVolume(BaseImplicitGeometry):
             _, density = self.get_activated_density(points, raw)
             output = {"density": density}
             if self.cfg.n_feature_dims > 0:
-                output["features"] = self._network(self.feature_network, enc, points)
+                with torch.set_grad_enabled(with_gradient):
+                    output["features"] = self._network(self.feature_network, enc, points)
             if output_normal:
                 if by_parts:
-                    normal = -self._gradient_by_parts(points, enc, raw, density)
+                    normal = -self._gradient_by_parts(points, enc, raw, density, with_gradient)
                 else:
                     normal = self._normal(points, enc, density)
                 normal = F.normalize(normal, dim=-1)
@@ -152,14 +153,19 @@ class ImplicitVolume(BaseImplicitGeometry):
         return out.view(*points.shape[:-1], out.shape[-1])
 
     def _gradient_by_parts(
-        self, points: Float[Tensor, "*N 3"], enc: Tensor, raw: Tensor, density: Tensor
+        self,
+        points: Float[Tensor, "*N 3"],
+        enc: Tensor,
+        raw: Tensor,
+        density: Tensor,
+        with_gradient: bool,
     ) -> Float[Tensor, "*N 3"]:
         """The density's gradient, by the chain rule through the encoding and through the bias.
 
         Autograd would find the same from points that require a gradient, and with it, unused, the
         encoding's gradient in its parameters on the way and in the points on the way back.
         """
-        in_enc, in_raw = torch.autograd.grad(density.sum(), [enc, raw], create_graph=True)
+        in_enc, in_raw = torch.autograd.grad(density.sum(), [enc, raw], create_graph=with_gradient)
         unit = scale_tensor(points, self.bbox, (0, 1)).reshape(-1, self.cfg.n_input_dims)
         gradient = self.encoding.input_gradient(unit, in_enc).view(points.shape)
         gradient = gradient / (self.bbox[1] - self.bbox[0])

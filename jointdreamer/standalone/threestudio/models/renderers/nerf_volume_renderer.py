@@ -1,5 +1,6 @@
 """Volume rendering of a density field, with an occupancy grid that skips empty space."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -73,6 +74,7 @@ class NeRFVolumeRenderer(Renderer):
         rays_d: Float[Tensor, "B H W 3"],
         light_positions: Float[Tensor, "B 3"],
         bg_color: Tensor | None = None,
+        samples: Mapping[str, Tensor] | None = None,
         **kwargs: Any,
     ) -> dict[str, Float[Tensor, "..."]]:
         """Render rays.
@@ -81,6 +83,8 @@ class NeRFVolumeRenderer(Renderer):
             rays_d: unit vectors.
             light_positions: for the material.
             bg_color: [B C], [B H W C] or [C], in place of the background's colours.
+            samples: ray_indices, t_points and t_intervals that an earlier call returned for these
+                rays, which then are not marched again.
             kwargs: the rest of the batch, passed to the material in training.
 
         Returns:
@@ -93,8 +97,14 @@ class NeRFVolumeRenderer(Renderer):
         batch_shape = rays_o.shape[:3]
         origins, dirs = rays_o.reshape(-1, 3), rays_d.reshape(-1, 3)
         n_rays = origins.shape[0]
-        ray_indices, t_starts, t_ends = self._sample(origins, dirs)
-        t_points = ((t_starts + t_ends) / 2.0)[:, None]
+        if samples is None:
+            ray_indices, t_starts, t_ends = self._sample(origins, dirs)
+            t_points = ((t_starts + t_ends) / 2.0)[:, None]
+            t_intervals = (t_ends - t_starts)[:, None]
+        else:
+            ray_indices, t_points, t_intervals = (
+                samples[name] for name in ("ray_indices", "t_points", "t_intervals")
+            )
         t_dirs = dirs[ray_indices]
         points = origins[ray_indices] + t_dirs * t_points
         n_rays_each = batch_shape[1] * batch_shape[2]
@@ -103,6 +113,8 @@ class NeRFVolumeRenderer(Renderer):
         geo_out, rgb = self._evaluate(points, t_dirs, sample_lights, kwargs)
         comp_rgb_bg = self.background(dirs=rays_d)
         density = geo_out["density"][:, 0]
+        t_ends = t_intervals[:, 0]  # as if all began at 0: the lengths are what counts
+        t_starts = torch.zeros_like(t_ends)
         if self._use_kernels(rays_o):
             weights, _, _ = nerfacc.render_weight_from_density(
                 t_starts, t_ends, density, ray_indices=ray_indices, n_rays=n_rays
@@ -139,7 +151,7 @@ class NeRFVolumeRenderer(Renderer):
             out |= {
                 "weights": weights[:, None],
                 "t_points": t_points,
-                "t_intervals": (t_ends - t_starts)[:, None],
+                "t_intervals": t_intervals,
                 "t_dirs": t_dirs,
                 "ray_indices": ray_indices,
                 "points": points,
