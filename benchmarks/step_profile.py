@@ -5,10 +5,11 @@
 
 `steps.csv` has time and memory of a step of JSD at either resolution of the config: as it is, with
 `memory: low` in 7.3 GiB, SDS, each way left out or added by itself, and everything plain.
-`phases.csv` has a row a phase of the step as it is: milliseconds on the GPU (kernels and copies),
-milliseconds until the next phase began on the CPU, kernels launched, and how often and how long the
-CPU waited for the GPU. `kernels.csv` has the largest kernels of each. `agreement.csv` says how
-far fused blocks and chunks change results in half precision, as 1 - cosine.
+`phases.csv` has a row a phase of the step as it is, and with `memory: low`: milliseconds on the GPU
+(kernels and copies), milliseconds until the next phase began on the CPU, kernels launched, and how
+often and how long the CPU waited for the GPU. `kernels.csv` has the largest kernels of each.
+`agreement.csv` says how far fused blocks and `memory: low` change latents, predictions and
+gradients, in the renders and in all parameters, in half precision, as 1 - cosine.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import gc
 import json
 import logging
 import os
+import random
 import sys
 import tempfile
 import time
@@ -46,7 +48,9 @@ CASES = {"8 x 64 px": (8, 64), "4 x 256 px": (4, 256)}
 NO_GRAPHS = ["system.guidance.cuda_graphs=false", "system.guidance.energy.cuda_graphs=false"]
 NOT_FUSED = ["system.optimizer.args.fused=false"]
 COMPILE = ["system.guidance.compile=true", "system.guidance.energy.compile=true"]
+LOSS_SCALE = 2.0**16 if CUDA else 1.0  # as the trainer begins with
 LOW, LOW_GIB = "memory: low", 7.3
+TABLES = ("as it is", LOW)  # have their phases taken apart
 FIXED = "fixed memory segments"  # of PyTorch's allocator, which a process chooses once
 SETTINGS = {  # overrides, in the order in which they run
     "as it is": [],
@@ -120,6 +124,7 @@ class Phases(pl.Callback):
         activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * CUDA
         self.profiler = profile(activities=activities)
         self.ms = self.began = 0.0
+        self.in_backward = False
 
     def on_train_start(self, trainer, system) -> None:
         if self.trace is None:
@@ -129,11 +134,12 @@ class Phases(pl.Callback):
             marked(renderer, "_sample", "renderer: march, visibility", "renderer: forward")
         marked(guidance.prior, "encode", "VAE: forward", "guidance: other")
         marked(guidance.prior, "predict_noise", "UNet", "guidance: other")
+        marked(guidance.prior, "features_gradient", "VAE: again, backward", "losses: backward")
         if hasattr(guidance.energy, "model"):
             energy = guidance.energy
             marked(energy, "_encode", "multi-view: VAE", "guidance: other")
             marked(energy.model, "predict_noise", "multi-view: UNet", "guidance: other")
-        distil, forward = guidance.distil, system.forward
+        distil, forward, render = guidance.distil, system.forward, renderer.forward
 
         def distilled(*args, **kwargs):
             x, *others = distil(*args, **kwargs)
@@ -147,7 +153,16 @@ class Phases(pl.Callback):
             mark("guidance: other")
             return out
 
+        def again(**batch):
+            if not self.in_backward:
+                return render(**batch)
+            mark("renderer: again")
+            out = render(**batch)
+            mark("renderer: backward")
+            return out
+
         guidance.distil, system.forward = distilled, rendered
+        object.__setattr__(renderer, "forward", again)
 
     def on_train_batch_start(self, trainer, system, batch, index) -> None:
         if index == WARM_UP:
@@ -159,9 +174,11 @@ class Phases(pl.Callback):
         mark("step: update, data")
 
     def on_before_backward(self, *args) -> None:
+        self.in_backward = True
         mark("losses: backward")
 
     def on_after_backward(self, *args) -> None:
+        self.in_backward = False
         mark("optimizer")
 
     def _take_time(self) -> None:
@@ -227,7 +244,7 @@ def read_phases(trace: Path, case: dict) -> tuple[list[dict], list[dict]]:
 
 
 def run(case: str, setting: str, config: str, overrides: list[str], folder: Path):
-    """The system after it, a row of steps.csv, and with `as it is` rows of the other tables."""
+    """The system after it, a row of steps.csv, and for `TABLES` rows of the other two."""
     import threestudio
     from threestudio.utils.config import load_config
 
@@ -244,7 +261,7 @@ def run(case: str, setting: str, config: str, overrides: list[str], folder: Path
     logging.getLogger("pytorch_lightning").setLevel(level)  # which says the chunks
     cfg = load_config(config, cli_args=overrides, n_gpus=int(CUDA))
     pl.seed_everything(cfg.seed)
-    phases = Phases(folder / "trace.json" if setting == "as it is" else None)
+    phases = Phases(folder / "trace.json" if setting in TABLES else None)
     trainer = pl.Trainer(
         max_steps=WARM_UP + TIMED + PROFILED * (phases.trace is not None),
         accelerator="gpu" if CUDA else "cpu",
@@ -277,15 +294,13 @@ def cosine(a: Tensor, b: Tensor) -> float:
     return float(torch.dot(a, b) / (a.norm() * b.norm()))
 
 
-def agreement(guidance, prior_folder: Path) -> Iterator[dict]:
+def agreement(system) -> Iterator[dict]:
     """Fused blocks against diffusers' own, and `memory: low` against the default."""
     from threestudio_jointdreamer.priors import loading
 
-    from jointdreamer.testing.cameras import camera_ring
-    from jointdreamer.testing.prompts import RandomPrompts
-
+    guidance, name = system.guidance, system.guidance.cfg.pretrained_model_name_or_path
     with patch.object(loading, "fuse_on_gpu", lambda model: model):
-        plain = loading.load_prior(str(prior_folder), guidance.device, vae_from=str(prior_folder))
+        plain = loading.load_prior(name, guidance.device, vae_from=name)
     draw = {"device": guidance.device, "generator": torch.Generator(guidance.device).manual_seed(0)}
     rgb = torch.rand(4, 3, 64, 64, **draw).requires_grad_()
     weights, latents = (torch.randn(4, 4, *[plain.latent_size] * 2, **draw) for _ in range(2))
@@ -299,21 +314,49 @@ def agreement(guidance, prior_folder: Path) -> Iterator[dict]:
             eps = prior.predict_noise(latents, torch.full((4,), 500, device=rgb.device), text)
         return {"VAE: latents": x, "VAE: gradient": gradient, "UNet": eps}
 
-    prompts = RandomPrompts(0, length=77, width=plain.text_dim).to(guidance.device)
-    cameras = {name: value.to(guidance.device) for name, value in camera_ring(1, 4).items()}
+    found = of(guidance.prior)
+    for name, expected in of(plain).items():
+        yield {"what": name, "1 - cosine": f"{1 - cosine(found[name], expected):.1e}"}
+    system.renderer.cfg.randomized = False  # so that chunks march the same rays
+    fused = step_gradients(system)
+    own, guidance.prior = guidance.prior, plain
+    plain = step_gradients(system)
+    guidance.prior = own
+    guidance.cfg.memory, guidance.cfg.encode_chunk, system.cfg.render_chunk = "low", 1, 2**14
+    for what, other in (("fused blocks", plain), (LOW, step_gradients(system))):
+        for name, value in fused.items():
+            difference = f"{1 - cosine(other[name], value):.1e}"
+            yield {"what": f"{what}: gradient in {name}", "1 - cosine": difference}
 
-    def distilled(memory: str) -> Tensor:
-        guidance.cfg.memory, guidance.cfg.encode_chunk = memory, 1
-        torch.manual_seed(0)
-        views = rgb.detach().permute(0, 2, 3, 1).requires_grad_()
-        loss = guidance(views, prompts, **cameras)["loss_sds"]
-        return torch.autograd.grad(loss, views)[0]
 
-    expected = of(plain)
-    for name, value in of(guidance.prior).items():
-        yield {"what": name, "1 - cosine": f"{1 - cosine(value, expected[name]):.1e}"}
-    both = distilled("low"), distilled("normal")
-    yield {"what": "memory: low, gradient", "1 - cosine": f"{1 - cosine(*both):.1e}"}
+def step_gradients(system) -> dict[str, Tensor]:
+    """Of a training step's loss, in the renders and in all parameters, from one random state."""
+    gradients = {}
+    forward = type(system).forward
+
+    def rendered(batch):
+        out = forward(system, batch)
+        out["comp_rgb"].register_hook(lambda grad: gradients.update({"the renders": grad}))
+        return out
+
+    system.zero_grad()
+    seed_all()
+    batch = next(iter(system.trainer.train_dataloader))
+    batch = system.transfer_batch_to_device(batch, system.device, 0)
+    seed_all()
+    with (
+        patch.object(system, "forward", rendered),
+        torch.autocast(system.device.type, torch.float16, enabled=CUDA),
+    ):
+        loss = system.training_step(batch, 0)["loss"]
+    (loss * LOSS_SCALE).backward()
+    trained = [p.grad.flatten() for p in system.parameters() if p.grad is not None]
+    return gradients | {"all parameters": torch.cat(trained)}
+
+
+def seed_all() -> None:
+    random.seed(0)
+    torch.manual_seed(0)
 
 
 def write(path: Path, rows: list[dict]) -> None:
@@ -372,9 +415,9 @@ def main() -> None:
             print(f"{time.perf_counter() - began:5.0f} s  {found[0]}", flush=True)
             for row in found[1]:
                 print("   ".join(str(value).rjust(9) for value in row.values()), flush=True)
-            if args.random and setting == "as it is" and case == args.cases[-1]:
+            if setting == "as it is" and case == args.cases[-1]:
                 rows = []
-                for row in agreement(system.guidance, priors / "sd"):
+                for row in agreement(system):
                     print(row, flush=True)
                     rows.append(row)
                     write(args.out / "agreement.csv", rows)
