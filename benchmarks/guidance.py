@@ -31,6 +31,7 @@ if not __package__:
 import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
 
+from benchmarks import authors_guidance
 from benchmarks.measure import (
     as_text,
     device_name,
@@ -53,7 +54,6 @@ VARIANTS = {
     "classifier": {"energy_type": "jsd-classifier-energy", "energy_weight": 10.0},
 }
 ADAPTER, AUTHORS = "jsd, MV-Adapter", "the authors' fork"
-CHECKOUT = "JOINTDREAMER_ROOT"
 MODELS = {  # whose folder an energy loads
     "jsd-multiview-energy": "multiview",
     "jsd-translation-energy": "translation",
@@ -88,7 +88,7 @@ def parse_arguments() -> argparse.Namespace:
         parser.error(f"--prior={args.prior} is no family of random priors: use sd, sdxl or sd3")
     args.family = args.prior or "sd" if args.random else "sd"
     args.prior = args.prior or str(TINY / "stable-diffusion")
-    if args.random == "full" and args.family == "sd" and CHECKOUT in os.environ:
+    if args.random == "full" and args.family == "sd" and authors_guidance.CHECKOUT in os.environ:
         args.variants = [AUTHORS, *args.variants]
     return args
 
@@ -178,33 +178,15 @@ class Variant:
 class AuthorsVariant(Variant):
     """Theirs, for the same renders and cameras: MVDream in fp32 under autocast, as they run it."""
 
-    STEP = 1000  # their energy is on
-
     def __init__(self, name: str, args: argparse.Namespace) -> None:
-        from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-
-        from benchmarks.parity.authors import Authors, Case
-
         super().__init__("sds", args)
-        device = self.rgb.device
-        dtype = torch.float16 if device.type == "cuda" else torch.float32
-        unet, vae = (
-            model.from_pretrained(args.prior, subfolder=part, torch_dtype=dtype)
-            .to(device)
-            .eval()
-            .requires_grad_(False)
-            for model, part in ((UNet2DConditionModel, "unet"), (AutoencoderKL, "vae"))
-        )
-        scheduler = DDIMScheduler.from_pretrained(args.prior, subfolder="scheduler")
-        authors = Authors(os.environ[CHECKOUT], exact=False)
-        case = Case("", self.STEP, args.views, t=500)
-        self.guidance = authors.guidance(unet, vae, scheduler, case)
+        self.guidance = authors_guidance.build(args.prior, args.views, self.rgb.device)
 
     def step(self) -> None:
         torch.manual_seed(self.seed)
         self.rgb.grad = None
         with torch.autocast(self.rgb.device.type, torch.float16, enabled=self.rgb.is_cuda):
-            out = self.guidance(self.rgb, self.prompts, **self.batch, global_step=self.STEP)
+            out = self.guidance(self.rgb, self.prompts, **self.batch, global_step=authors_guidance.STEP)
         out["loss_sds"].backward()
 
 

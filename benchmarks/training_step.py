@@ -13,10 +13,15 @@ runs configs/jointdreamer.yaml, or `--config`, with random weights of the publis
 runs JSD on four views of each size, each as one phase. `--stages` runs the later stages at full
 size, also with random weights, each as one phase. They start from an opaque ball of 0.4 to 0.5 of
 the box's radius. A size or a stage that does not fit into the GPU's memory says so.
+
+With --random full and JOINTDREAMER_ROOT in the environment, a checkout of the authors' fork, their
+guidance's phases come first, in the threestudio of THREESTUDIO_ROOT if it is set, and then ours in
+the standalone host, each in a process of its own; `ratio` is to theirs.
 """
 
 import argparse
 import gc
+import os
 import statistics
 import sys
 import tempfile
@@ -31,7 +36,8 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
 
-from benchmarks.measure import device_name, load_host, synchronize
+from benchmarks import authors_guidance
+from benchmarks.measure import device_name, in_own_process, load_host, synchronize
 
 ROOT = Path(__file__).resolve().parents[1]
 PHASES = ("SDS", "JSD", "JSD, second resolution")
@@ -85,6 +91,9 @@ def phase_overrides(args: argparse.Namespace, folder: Path) -> list[str]:
     ]
     if args.compile:
         overrides.append("system.guidance.energy.compile=true")
+    if args.authors:
+        overrides += [f"system.guidance_type={authors_guidance.TYPE}"]
+        overrides += ["system.optimizer.args.fused=false"]
     return overrides + (random_priors(folder, family=args.prior) if args.random else [])
 
 
@@ -202,7 +211,8 @@ def measure(
 
 def row_of(phase: str, clock: StepClock | None, index: int, args: argparse.Namespace) -> dict:
     """What the phase with this index cost; `clock` is None if it ran out of memory."""
-    row = {"phase": phase, "ms": "out of memory", "peak_gib": ""}
+    code = "authors" if args.authors else "ours"
+    row = {"phase": phase, "code": code, "ms": "out of memory", "peak_gib": "", "ratio": ""}
     if clock is not None:
         own = clock.seconds[index * args.steps + WARM_UP : (index + 1) * args.steps]
         row["ms"] = round(1000 * statistics.median(own), 1)
@@ -217,25 +227,49 @@ def row_of(phase: str, clock: StepClock | None, index: int, args: argparse.Names
     }
 
 
-def main() -> None:
-    args, overrides = parse_arguments()
+def measure_all(args: argparse.Namespace, overrides: list[str]) -> list[dict]:
+    """All rows of a process; prints each, and writes them after each stage."""
     warnings.filterwarnings("ignore", ".*")
     args.host = load_host()
+    import threestudio
+
     from jointdreamer.csv_table import write_csv
     from jointdreamer.host.selection import load_other_extensions
 
     load_other_extensions()  # those in custom/, whose configs can be timed too
+    if args.authors:
+        threestudio.register(authors_guidance.TYPE)(authors_guidance.AuthorsGuidance)
 
     print(f"{device_name()}, torch {torch.__version__}, {args.host} host")
-    print(f"{'phase':26}{'ms a step':>14}{'GiB':>7}")
+    print(f"{'phase':26}{'code':9}{'ms a step':>14}{'GiB':>7}{'ratio':>7}")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for stage in args.stages or args.sizes or [None]:
             for row in measure(args, stage, overrides, Path(folder)):
-                print(f"{row['phase']!s:26}{row['ms']:>14}{row['peak_gib']:>7}", flush=True)
+                if row["phase"] in args.theirs:
+                    row["ratio"] = round(row["ms"] / args.theirs[row["phase"]], 3)
+                print(
+                    f"{row['phase']!s:26}{row['code']:9}{row['ms']:>14}{row['peak_gib']:>7}"
+                    f"{row['ratio']:>7}",
+                    flush=True,
+                )
                 rows.append(row)
             if args.csv:
-                write_csv(args.csv, rows)
+                write_csv(args.csv, args.before + rows)
+    return rows
+
+
+def main() -> None:
+    args, overrides = parse_arguments()
+    args.theirs, args.before, args.authors = {}, [], False
+    whole = args.random == "full" and args.prior == "sd" and not (args.stages or args.sizes)
+    if whole and authors_guidance.CHECKOUT in os.environ:
+        args.authors = True
+        args.before = in_own_process(measure_all, args, overrides)
+        args.theirs = {row["phase"]: row["ms"] for row in args.before}
+        args.authors = False
+        os.environ.pop("THREESTUDIO_ROOT", None)
+    measure_all(args, overrides)
 
 
 if __name__ == "__main__":
