@@ -1,4 +1,4 @@
-"""The authors' guidance, from a checkout of their fork, as a guidance of threestudio's: to be timed.
+"""The authors' guidance as a guidance of threestudio's, to be timed.
 
 JOINTDREAMER_ROOT names the checkout, of github.com/chanyn/JointDreamer at 8cca276. MVDream has
 random weights in single precision and runs under autocast, as they run it. In threestudio with

@@ -186,7 +186,9 @@ class AuthorsVariant(Variant):
         torch.manual_seed(self.seed)
         self.rgb.grad = None
         with torch.autocast(self.rgb.device.type, torch.float16, enabled=self.rgb.is_cuda):
-            out = self.guidance(self.rgb, self.prompts, **self.batch, global_step=authors_guidance.STEP)
+            out = self.guidance(
+                self.rgb, self.prompts, **self.batch, global_step=authors_guidance.STEP
+            )
         out["loss_sds"].backward()
 
 

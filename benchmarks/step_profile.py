@@ -61,6 +61,7 @@ SETTINGS = {  # overrides, in the order in which they run
     "normals by autograd": [],
     "all of the box marched": [],
     "grid levels one by one": [],
+    "grid gradients apart": [],
     "AdamW not fused": NOT_FUSED,
     "cudnn.benchmark": [],
     "plain": [*NO_GRAPHS, *NOT_FUSED],
@@ -86,8 +87,12 @@ def patched(setting: str) -> Iterator[None]:
         ),
     }
     if CUDA:
-        from tinycudann import grid_triton
+        from tinycudann import encoding, grid_fast, grid_triton
 
+        def apart(grad, x, params, layout, encoded):
+            return grid_fast.grid_input_gradient(grad, x, params, layout)
+
+        patches["grid gradients apart"] = (encoding, "grid_input_gradient", apart)
         patches["grid levels one by one"] = (grid_triton, "_TOGETHER", 1)
     with ExitStack() as stack:
         for name, (owner, attribute, value) in patches.items():

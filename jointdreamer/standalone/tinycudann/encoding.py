@@ -78,10 +78,10 @@ class Encoding(nn.Module):
         self.params = nn.Parameter(initial)
 
     def input_gradient(
-        self, x: Float[Tensor, "N 3"], grad: Float[Tensor, "N F"]
+        self, x: Float[Tensor, "N 3"], grad: Float[Tensor, "N F"], encoded: Float[Tensor, "N F"]
     ) -> Float[Tensor, "N 3"]:
         """A grid's `grid_input_gradient`; tiny-cuda-nn has no such function."""
-        return grid_input_gradient(grad, x.to(self.params.dtype), self.params, self.layout)
+        return grid_input_gradient(grad, x.to(self.params.dtype), self.params, self.layout, encoded)
 
     def forward(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N F"]:
         x = x.to(self.params.dtype)

@@ -41,13 +41,21 @@ def grid_input_gradient(
     x: Float[Tensor, "N 3"],
     params: Float[Tensor, "P"],
     layout: GridLayout,
+    encoded: Float[Tensor, "N F"] | None = None,
 ) -> Float[Tensor, "N 3"]:
     """The gradient in x of <grad, encoding>, differentiable once more.
 
     What autograd finds from `grid_encode` with an x that requires a gradient, without the gradient
     in `params` that it would find on the way, and without that in x on the way back.
+
+    Args:
+        encoded: what `grid_encode` returned for the same points. Both gradients in `params` are
+            then found together, in one pass of Triton's.
     """
-    return _InputGradient.apply(grad, x, params, layout.on(x.device))
+    encode = None if encoded is None else encoded.grad_fn
+    if not getattr(encode, "takes_slopes", False):
+        encoded = None
+    return _InputGradient.apply(grad, x, params, layout.on(x.device), encoded)
 
 
 class _Encode(Function):
@@ -55,16 +63,23 @@ class _Encode(Function):
     def forward(ctx, x, params, layout):
         ctx.save_for_backward(x, params)
         ctx.layout = layout
-        return _operations(x, params, layout).encode(x, params, layout)
+        operations = _operations(x, params, layout)
+        # an `_InputGradient` may leave its part of the gradient in params here, before `backward`
+        ctx.takes_slopes, ctx.slopes = hasattr(operations, "param_gradients"), None
+        return operations.encode(x, params, layout)
 
     @staticmethod
     def backward(ctx, grad_output):
         x, params = ctx.saved_tensors
+        slopes, ctx.slopes = ctx.slopes, None
         grad_x = grad_params = None
         if ctx.needs_input_grad[0]:
-            grad_x = _InputGradient.apply(grad_output, x, params, ctx.layout)
-        if ctx.needs_input_grad[1]:
+            grad_x = _InputGradient.apply(grad_output, x, params, ctx.layout, None)
+        if ctx.needs_input_grad[1] and slopes is None:
             grad_params = _ParamGradient.apply(grad_output, x, params, ctx.layout)
+        elif ctx.needs_input_grad[1]:
+            operations = _operations(x, params, ctx.layout)
+            grad_params = operations.param_gradients(grad_output, *slopes, x, params, ctx.layout)
         return grad_x, grad_params, None
 
 
@@ -85,17 +100,23 @@ class _ParamGradient(Function):
         if ctx.needs_input_grad[0]:
             grad_grad_output = _Encode.apply(x, cotangent, ctx.layout)
         if ctx.needs_input_grad[1]:
-            grad_x = _InputGradient.apply(grad_output, x, cotangent, ctx.layout)
+            grad_x = _InputGradient.apply(grad_output, x, cotangent, ctx.layout, None)
         return grad_grad_output, grad_x, None, None
 
 
 class _InputGradient(Function):
-    """The gradient for the points."""
+    """The gradient for the points.
+
+    `encoded` is an input so that autograd goes on to its `_Encode` after this, whatever else does.
+    """
 
     @staticmethod
-    def forward(ctx, grad_output, x, params, layout):
+    def forward(ctx, grad_output, x, params, layout, encoded):
         ctx.save_for_backward(grad_output, x, params)
         ctx.layout = layout
+        ctx.encode = None if encoded is None else encoded.grad_fn
+        if ctx.encode is not None:
+            ctx.encode.takes_slopes = False  # of others
         return _operations(x, params, layout).input_gradient(grad_output, x, params, layout)
 
     @staticmethod
@@ -103,11 +124,14 @@ class _InputGradient(Function):
     def backward(ctx, cotangent):
         grad_output, x, params = ctx.saved_tensors
         operations = _operations(x, params, ctx.layout)
-        with_x = ctx.needs_input_grad[1]
+        options = {"with_x": ctx.needs_input_grad[1]}
+        if ctx.encode is not None:
+            options["with_params"] = False
+            ctx.encode.slopes = cotangent, grad_output
         gradients = operations.input_gradient_backward(
-            cotangent, grad_output, x, params, ctx.layout, with_x
+            cotangent, grad_output, x, params, ctx.layout, **options
         )
-        return *gradients, None
+        return *gradients, None, None
 
 
 def _operations(x: Tensor, params: Tensor, layout: GridLayout) -> ModuleType:

@@ -36,6 +36,26 @@ def param_gradient(
     return grad_params
 
 
+def param_gradients(
+    grad_output: Tensor,
+    cotangent: Tensor,
+    grad_input: Tensor,
+    x: Tensor,
+    params: Tensor,
+    layout: GridLayout,
+) -> Float[Tensor, "P"]:
+    """`param_gradient`, plus what `input_gradient_backward` has for the parameters.
+
+    The two add to the same entries, and adding is what takes their time.
+
+    Args:
+        cotangent, grad_input: of `input_gradient`, whose `grad_output` is `grad_input`.
+    """
+    grad_params = x.new_zeros(params.shape)
+    _launch(_param_gradients_kernel, x, layout, cotangent, grad_output, grad_input, x, grad_params)
+    return grad_params
+
+
 def input_gradient(
     grad_output: Tensor, x: Tensor, params: Tensor, layout: GridLayout
 ) -> Float[Tensor, "N 3"]:
@@ -51,13 +71,16 @@ def input_gradient_backward(
     params: Tensor,
     layout: GridLayout,
     with_x: bool = True,
-) -> tuple[Float[Tensor, "N F"], Float[Tensor, "N 3"] | None, Float[Tensor, "P"]]:
+    with_params: bool = True,
+) -> tuple[Float[Tensor, "N F"], Float[Tensor, "N 3"] | None, Float[Tensor, "P"] | None]:
     grad_grad_output = x.new_empty(x.shape[0], layout.n_output_dims)
     grad_x = x.new_empty(_groups(layout), *(x.shape if with_x else ()))
-    grad_params = x.new_zeros(params.shape)
+    grad_params = x.new_zeros(params.shape if with_params else 1)
     given, wanted = (cotangent, grad_output, x, params), (grad_grad_output, grad_x, grad_params)
-    _launch(_input_gradient_backward_kernel, x, layout, *given, *wanted, WITH_X=with_x)
-    return grad_grad_output, grad_x.sum(dim=0) if with_x else None, grad_params
+    flags = {"WITH_X": with_x, "WITH_PARAMS": with_params}
+    _launch(_input_gradient_backward_kernel, x, layout, *given, *wanted, **flags)
+    grad_x = grad_x.sum(dim=0) if with_x else None
+    return grad_grad_output, grad_x, grad_params if with_params else None
 
 
 def _groups(layout: GridLayout) -> int:
@@ -254,7 +277,7 @@ def _input_gradient_backward_kernel(
     cotangent, grad_output, x, entries, grad_grad_output, grad_x, grad_params,
     scales, integers, n_points,
     LEVELS: tl.constexpr, TOGETHER: tl.constexpr, F: tl.constexpr, BLOCK: tl.constexpr,
-    WITH_X: tl.constexpr,
+    WITH_X: tl.constexpr, WITH_PARAMS: tl.constexpr,
 ):  # fmt: skip
     point = (tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK))[:, None]
     feature = tl.arange(0, F)[None, :]
@@ -300,8 +323,9 @@ def _input_gradient_backward_kernel(
                 curve0 += _signed(along12, corner, 0) * value
                 curve1 += _signed(along02, corner, 1) * value
                 curve2 += _signed(along01, corner, 2) * value
-            target = grad_params + start + feature
-            tl.atomic_add(target, weight * grad, mask=inside, sem="relaxed")
+            if WITH_PARAMS:
+                target = grad_params + start + feature
+                tl.atomic_add(target, weight * grad, mask=inside, sem="relaxed")
         tl.store(grad_grad_output + column, slope, mask=inside)
         scaled = grad * scale
         total0 += curve0 * scaled
@@ -310,6 +334,42 @@ def _input_gradient_backward_kernel(
     if WITH_X:
         row = tl.program_id(1).to(tl.int64) * n_points + point
         _store_point(grad_x, total0, total1, total2, row, inside)
+
+
+@triton.jit(do_not_specialize=["n_points"])
+def _param_gradients_kernel(
+    cotangent, grad_output, grad_input, x, grad_params, scales, integers, n_points,
+    LEVELS: tl.constexpr, TOGETHER: tl.constexpr, F: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    point = (tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK))[:, None]
+    feature = tl.arange(0, F)[None, :]
+    inside = point < n_points
+
+    x0, x1, x2 = _coordinates(x, point, inside)
+    direction0, direction1, direction2 = _coordinates(cotangent, point, inside)
+    first = tl.program_id(1) * TOGETHER
+    for level in range(first, tl.minimum(first + TOGETHER, LEVELS)):
+        scale, offset, n_entries, hashed, stride1, stride2 = _level(scales, integers, level)
+        low0, fraction0 = _cell(x0, scale)
+        low1, fraction1 = _cell(x1, scale)
+        low2, fraction2 = _cell(x2, scale)
+        step0 = direction0 * scale
+        step1 = direction1 * scale
+        step2 = direction2 * scale
+        column = (point * LEVELS + level) * F + feature
+        value = tl.load(grad_output + column, mask=inside, other=0.0)
+        slope = tl.load(grad_input + column, mask=inside, other=0.0)
+        for corner in tl.static_range(8):
+            start = _corner(
+                low0, low1, low2, offset, n_entries, hashed, stride1, stride2, corner, F
+            )  # fmt: skip
+            side0 = _side(fraction0, corner, 0)
+            side1 = _side(fraction1, corner, 1)
+            side2 = _side(fraction2, corner, 2)
+            along01 = _signed(step0, corner, 0) * side1 + side0 * _signed(step1, corner, 1)
+            along = along01 * side2 + side0 * side1 * _signed(step2, corner, 2)
+            change = side0 * side1 * side2 * value + along * slope
+            tl.atomic_add(grad_params + start + feature, change, mask=inside, sem="relaxed")
 
 
 @triton.jit

@@ -118,6 +118,33 @@ def test_the_input_gradient_by_itself_is_autograds(fast):
         torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
 
 
+@pytest.mark.parametrize("uses", ["both", "the encoding", "its gradient in the points"])
+def test_both_gradients_in_the_parameters_are_found_together(uses, fast):
+    layout = GridLayout.from_config(HASH)
+    points, params = points_and_params(layout, fast)
+    weights = torch.randn(layout.n_output_dims, layout.n_output_dims).to(points)
+
+    def gradients(together):
+        p = params.clone().requires_grad_()
+        encoded = grid_encode(points, p, layout)
+        grad = (encoded @ weights).sin()  # of a network
+        slope = grid_input_gradient(grad, points, p, layout, encoded if together else None)
+        again = grid_input_gradient(grad, points, p, layout, encoded if together else None)
+        loss = 0.0
+        if uses != "its gradient in the points":
+            loss = loss + encoded.cos().sum()
+        if uses != "the encoding":
+            loss = loss + slope.square().sum() + again.sum()
+        first = torch.autograd.grad(loss, p, retain_graph=True)[0]
+        loss.backward()
+        torch.testing.assert_close(p.grad, first, rtol=1e-4, atol=1e-4)
+        return first
+
+    expected = gradients(False)
+    tolerance = fast.tolerance * expected.abs().max().item()
+    torch.testing.assert_close(gradients(True), expected, rtol=0, atol=tolerance)
+
+
 @pytest.mark.parametrize("config", [HASH, DENSE], ids=["hash", "dense"])
 def test_points_outside_the_box_wrap_around_as_unsigned_integers(config, fast):
     layout = GridLayout.from_config(config)

@@ -76,11 +76,12 @@ class CompositeEncoding(nn.Module):
         return getattr(self.encoding.encoding, "layout", None) is not None
 
     def input_gradient(
-        self, x: Float[Tensor, "N D"], grad: Float[Tensor, "N F"]
+        self, x: Float[Tensor, "N D"], grad: Float[Tensor, "N F"], encoded: Float[Tensor, "N F"]
     ) -> Float[Tensor, "N D"]:
-        """The gradient in x of <grad, encoding>, for which x needs none."""
+        """The gradient in x of <grad, encoded>, for which x needs none."""
         n_own = self.encoding.n_output_dims
-        gradient = self.encoding.encoding.input_gradient(x, grad[:, grad.shape[1] - n_own :])
+        grid, own = self.encoding.encoding, grad[:, grad.shape[1] - n_own :]
+        gradient = grid.input_gradient(x, own, encoded)
         return gradient + 2.0 * grad[:, : self.n_input_dims] if self.include_xyz else gradient
 
     def forward(self, x: Float[Tensor, "N D"], *args) -> Float[Tensor, "N F"]:

@@ -167,7 +167,7 @@ class ImplicitVolume(BaseImplicitGeometry):
         """
         in_enc, in_raw = torch.autograd.grad(density.sum(), [enc, raw], create_graph=with_gradient)
         unit = scale_tensor(points, self.bbox, (0, 1)).reshape(-1, self.cfg.n_input_dims)
-        gradient = self.encoding.input_gradient(unit, in_enc).view(points.shape)
+        gradient = self.encoding.input_gradient(unit, in_enc, enc).view(points.shape)
         gradient = gradient / (self.bbox[1] - self.bbox[0])
         x = points.detach().requires_grad_(True)
         biased, _ = self.get_activated_density(x, torch.zeros_like(raw))
