@@ -239,6 +239,10 @@ class JointPrompts:
         images = [getattr(prompt, "image", None) for prompt in prompts]
         given = images[0] is not None
         self.image = torch.stack(images).repeat_interleave(n_object, dim=0) if given else None
+        if hasattr(prompts[0], "encoded_by"):
+            self.encoded_by = lambda name: JointPrompts(
+                [prompt.encoded_by(name) for prompt in prompts], n_object
+            )
 
     def get_text_embeddings(self, *cameras: Any) -> Float[Tensor, "BB L D"]:
         return _by_kind(p.get_text_embeddings(*own).chunk(2) for p, own in self._split(*cameras))

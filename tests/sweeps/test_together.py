@@ -111,6 +111,14 @@ def test_joint_prompts_have_the_picture_of_every_object():
     assert torch.equal(image, torch.stack([prompts[i].image for i in (0, 0, 1, 1)]))
 
 
+def test_joint_prompts_ask_another_text_encoder_for_every_run():
+    prompts, others = ([RandomPrompts(seed) for seed in seeds] for seeds in ((0, 1), (2, 3)))
+    for prompt, other in zip(prompts, others, strict=True):
+        prompt.encoded_by = {"another": other}.__getitem__
+    found = JointPrompts(prompts, n_object=2).encoded_by("another").text_embeddings
+    assert torch.equal(found, torch.cat([others[i].text_embeddings for i in (0, 0, 1, 1)]))
+
+
 def request(step, *shape):
     return SimpleNamespace(step=step, views={"rgb": torch.zeros(shape)})
 
