@@ -126,10 +126,14 @@ class Trainer:
         torch.manual_seed(self.plan.seed + self.step)
         begin = time.perf_counter()
         if self.plan.max_seconds:
-            self._train_to(min(self.step + TIMED_STEPS, self.plan.steps), name)
-            possible = self.plan.max_seconds / (time.perf_counter() - begin) * TIMED_STEPS
-            steps = max(self.step, min(self.plan.steps, int(possible)))
-            self.plan = replace(self.plan, steps=steps)
+            end = min(self.step + TIMED_STEPS, self.plan.steps)
+            self._train_to(min(self.step + TIMED_STEPS // 5, end), name)  # they prepare, too
+            timed, since = self.step, time.perf_counter()
+            self._train_to(end, name)
+            step_seconds = (time.perf_counter() - since) / max(1, self.step - timed)
+            left = self.plan.max_seconds - (time.perf_counter() - begin)
+            possible = self.step + max(0, int(left / step_seconds))
+            self.plan = replace(self.plan, steps=min(self.plan.steps, possible))
         self._train_to(self.plan.steps, name)
         self.average.copy_to(self.parameters)
         self.state_path.unlink(missing_ok=True)
