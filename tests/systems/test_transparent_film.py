@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers.tiny_run import write_tiny_config
 from PIL import Image
+from threestudio_jointdreamer.systems import viewing
 from threestudio_jointdreamer.systems.viewing import without_background
 
 from jointdreamer.host.launcher import run
@@ -34,7 +35,7 @@ def decoded(path) -> np.ndarray:
 
 
 def test_a_test_along_a_path_leaves_its_own_films_beside_the_turntable(
-    tmp_path, sd_folder, mv_folder
+    tmp_path, sd_folder, mv_folder, monkeypatch
 ):
     (tmp_path / "path.json").write_text('[{"azimuth": 0}, {"azimuth": 90, "elevation": 60}]')
     config = write_tiny_config(tmp_path / "config.yaml", sd_folder, mv_folder)
@@ -51,3 +52,9 @@ def test_a_test_along_a_path_leaves_its_own_films_beside_the_turntable(
     alpha = decoded(save / "it1-path.webm").reshape(films.shape)[..., 3].astype(int)
     assert np.abs(alpha.mean(axis=0) - films[..., 3].mean(axis=0)).max() < 16
     assert alpha.min() < 64 < 192 < alpha.max()
+
+    monkeypatch.setitem(viewing.VP9, "codec", "libnope")  # as of an ffmpeg without VP9
+    kept = (save / "it1-path.webm").read_bytes()
+    with pytest.raises(OSError, match=r"system\.transparent_film: .* libvpx-vp9; the frames are in"):
+        run(["--test", f"resume={trial}", *more])
+    assert (save / "it1-path.webm").read_bytes() == kept

@@ -117,18 +117,25 @@ class ViewingMixin:
             name="test",
             step=self.true_global_step,
         )
+        if self._turntable.endswith("-test"):
+            azimuths = [float(views[index]["azimuth"]) for index in range(len(views))]
+            chosen = nearest_views(azimuths, SHEET_AZIMUTHS)
+            tiles = [self._test_render(index, views[index]["width"]) for index in chosen]
+            sheet = contact_sheet(tiles, [azimuths[index] for index in chosen])
+            save_picture(self.get_save_path(f"{self._turntable}-contact-sheet.png"), sheet)
         if self.cfg.transparent_film:
             folder = Path(self.get_save_path(f"{self._turntable}-transparent"))
             frames = [np.asarray(Image.open(folder / f"{i}.png")) for i in range(len(views))]
-            with replacing(self.get_save_path(f"{self._turntable}.webm")) as path:
-                imageio.mimwrite(path, frames, fps=fps, **VP9)
-        if not self._turntable.endswith("-test"):
-            return
-        azimuths = [float(views[index]["azimuth"]) for index in range(len(views))]
-        chosen = nearest_views(azimuths, SHEET_AZIMUTHS)
-        tiles = [self._test_render(index, views[index]["width"]) for index in chosen]
-        sheet = contact_sheet(tiles, [azimuths[index] for index in chosen])
-        save_picture(self.get_save_path(f"{self._turntable}-contact-sheet.png"), sheet)
+            try:
+                with replacing(self.get_save_path(f"{self._turntable}.webm")) as path:
+                    imageio.mimwrite(path, frames, fps=fps, **VP9)
+            except OSError as error:
+                reason = str(error).partition("\n")[0]
+                raise OSError(
+                    f"system.transparent_film: ffmpeg wrote no VP9 ({reason}). Give it "
+                    "room on the disk, or set IMAGEIO_FFMPEG_EXE to an ffmpeg with libvpx-vp9; the "
+                    f"frames are in {folder}."
+                ) from error
 
     @rank_zero_only
     def save_bytes(self, filename: str, data: bytes) -> None:
