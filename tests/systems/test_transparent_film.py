@@ -55,6 +55,6 @@ def test_a_test_along_a_path_leaves_its_own_films_beside_the_turntable(
 
     monkeypatch.setitem(viewing.VP9, "codec", "libnope")  # as of an ffmpeg without VP9
     kept = (save / "it1-path.webm").read_bytes()
-    with pytest.raises(OSError, match=r"system\.transparent_film: .* libvpx-vp9; the frames are in"):
+    with pytest.raises(OSError, match="libvpx-vp9; the frames are in"):
         run(["--test", f"resume={trial}", *more])
     assert (save / "it1-path.webm").read_bytes() == kept
