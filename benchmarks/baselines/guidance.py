@@ -48,5 +48,5 @@ class MultiviewDistillationGuidance(JSDGuidance):
             )
         path, like = self.prior.schedule, (distilled.t, distilled.g)
         sigma, w = path.sigma(*like), path.weight(self.cfg.weighting_strategy, *like)
-        own = -w * self.method.energy_weight * sigma * distilled.g
+        own = -w * distilled.energy_weight * sigma * distilled.g
         return super()._gradient(replace(distilled, grad=own))

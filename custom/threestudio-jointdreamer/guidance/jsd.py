@@ -41,7 +41,7 @@ ENERGY_GRADIENTS = ("denoised", "unet")
 
 @dataclass
 class Distilled:
-    """The gradient, and what it was made of; the last three are None where λ = 0.
+    """The gradient, and what it was made of; the three before the last are None where λ = 0.
 
     Attributes:
         grad: ∂L/∂x.
@@ -49,6 +49,7 @@ class Distilled:
         energy: C, one per object.
         g: of (4).
         x0_hat: of (3).
+        energy_weight: λ.
     """
 
     grad: Float[Tensor, "B C h w"]
@@ -59,13 +60,14 @@ class Distilled:
     energy: Float[Tensor, " N"] | None = None
     g: Float[Tensor, "B C h w"] | None = None
     x0_hat: Float[Tensor, "B C h w"] | None = None
+    energy_weight: Float[Tensor, "B 1 1 1"] | float = 0.0
 
     def part(self, views: slice, objects: slice) -> "Distilled":
         """Of some objects of the batch, and of their views."""
         rows = {"energy": objects}
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return Distilled(
-            **{k: None if v is None else v[rows.get(k, views)] for k, v in values.items()}
+            **{k: v[rows.get(k, views)] if isinstance(v, Tensor) else v for k, v in values.items()}
         )
 
 
@@ -75,7 +77,8 @@ class JointScoreDistillation:
 
     Attributes:
         guidance_scale: s.
-        energy_weight: λ; where it is 0 the energy is not evaluated and no graph is built.
+        energy_weight: λ, or what makes it of ε̂ − ε, g, α_t and σ_t, such as `BalancedWeight`; where
+            it is 0 the energy is not evaluated and no graph is built.
         weighting_strategy: w(t), one of `WEIGHTINGS`.
         denoised_from: the noise in (3), a key of `DENOISED_FROM`.
         energy_gradient: `denoised` takes the noise in (3) as a constant, so that
@@ -85,7 +88,7 @@ class JointScoreDistillation:
     """
 
     guidance_scale: float = 30.0
-    energy_weight: float = 0.3125
+    energy_weight: float | Callable[..., Float[Tensor, "B 1 1 1"]] = 0.3125
     weighting_strategy: str = "sds"
     denoised_from: str = "uncond"
     energy_gradient: str = "denoised"
@@ -127,5 +130,7 @@ class JointScoreDistillation:
                 x0_hat = x0_hat.clamp(-self.denoised_clamp, self.denoised_clamp)
             C = energy(x0_hat, x_t, eps)
             g = torch.autograd.grad(C.sum(), x_t)[0]  # (4)
+        if callable(lam):
+            lam = lam(eps_hat - eps, g, path.alpha(t, x), sigma)
         grad = w * (eps_hat - lam * sigma * g - eps)  # (5)
-        return Distilled(grad, x_t.detach(), eps, eps_hat, t, C.detach(), g, x0_hat.detach())
+        return Distilled(grad, x_t.detach(), eps, eps_hat, t, C.detach(), g, x0_hat.detach(), lam)

@@ -22,6 +22,7 @@ from ..priors.loading import load_prior
 from ..priors.lora import fuse_lora
 from ..priors.schedule import WEIGHTINGS
 from ..step_schedule import Scheduled, ScheduledFraction, StepSchedule
+from .balance import BalancedWeight, EnergyWeight
 from .classifier_free import Prompts, predict_noise
 from .jsd import (
     DENOISED_FROM,
@@ -36,7 +37,6 @@ METHOD_KEYS = ("weighting_strategy", "denoised_from", "energy_gradient", "denois
 LOW_SPARE = 2  # as `cuda_graphs.SPARE`: with `memory: low` the rest is divided into chunks anyway
 SCHEDULES = (  # the numbers that a schedule may move
     "guidance_scale",
-    "energy_weight",
     "cfg_rescale",
     "min_step_percent",
     "max_step_percent",
@@ -68,7 +68,8 @@ class JSDGuidance(BaseObject):
         weighting_strategy: w(t): `sds` σ_t², `uniform` 1, `fantasia3d` α_t σ_t²; for a flow of
             v̂ − (ε − x), which is (ε̂ − ε) / α_t.
         energy_type, energy: the energy's registered name and its config.
-        energy_weight*: λ; while it is 0 the energy is not evaluated.
+        energy_weight*: λ; while it is 0 the energy is not evaluated. `auto`, or `{auto: ρ}` with
+            ρ*, balances it with the guidance, see `balance`.
         denoised_from: the noise prediction that x̂0 is made with: `uncond`, `text`, or `cfg`.
         denoised_clamp: clamps x̂0 to ±this before the energy sees it; helps with weak priors.
         energy_gradient: `denoised` takes that prediction as a constant, ∂x̂0/∂x_t = 1/√ᾱ_t, or 1
@@ -100,7 +101,7 @@ class JSDGuidance(BaseObject):
         weighting_strategy: Annotated[str, WEIGHTINGS] = "sds"
         energy_type: str = "jsd-zero-energy"
         energy: dict = field(default_factory=dict)
-        energy_weight: Scheduled = 0.3125
+        energy_weight: Annotated[Any, EnergyWeight] = 0.3125
         denoised_from: Annotated[str, tuple(DENOISED_FROM)] = "uncond"
         denoised_clamp: Annotated[float | None, "(0, inf)"] = None
         energy_gradient: Annotated[str, ENERGY_GRADIENTS] = "denoised"
@@ -125,6 +126,8 @@ class JSDGuidance(BaseObject):
             for key in SCHEDULES
             if self.cfg[key] is not None
         }
+        key = "energy_weight"
+        self.schedules[key] = EnergyWeight(self.cfg[key], f"system.guidance.{key}")
         energy_class = find_energy(self.cfg.energy_type, "system.guidance.energy_type")
         self.prior = load_prior(
             self.cfg.pretrained_model_name_or_path,
@@ -152,9 +155,12 @@ class JSDGuidance(BaseObject):
     def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
         now = {key: schedule(epoch, global_step) for key, schedule in self.schedules.items()}
         self._step = global_step
+        weight = now["energy_weight"]
+        if self.schedules["energy_weight"].is_auto and weight != 0:
+            weight = BalancedWeight(weight, self.cfg.n_view)
         self.method = JointScoreDistillation(
             guidance_scale=now["guidance_scale"],
-            energy_weight=now["energy_weight"],
+            energy_weight=weight,
             cfg_rescale=now["cfg_rescale"],
             **{key: self.cfg[key] for key in METHOD_KEYS},
         )
@@ -400,7 +406,7 @@ class JSDGuidance(BaseObject):
             "max_step": self.max_step,
             "timestep": distilled.t.float().mean(),
             "guidance_scale": float(self.method.guidance_scale),
-            "energy_weight": float(self.method.energy_weight),
+            "energy_weight": torch.as_tensor(distilled.energy_weight, dtype=torch.float32).mean(),
         }
         if distilled.energy is not None:
             out |= {"energy": distilled.energy.mean(), "energy_grad_norm": distilled.g.norm()}
