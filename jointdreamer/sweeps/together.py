@@ -139,13 +139,17 @@ class Scheduler:
 
 
 def next_batch(waiting: Sequence[RunThread]) -> Sequence[RunThread]:
-    """Those at the lowest step, so that all come to one, whose renders are of one size."""
+    """Those at the lowest step, so that all come to one, with renders of one size and one method.
+
+    Numbers of the method may differ where `guidance_scale` waits for each shape to settle.
+    """
     if not waiting:
         return []
     step = min(run.request.step for run in waiting)
     batch = [run for run in waiting if run.request.step == step]
-    size = batch[0].request.views["rgb"].shape
+    size, method = batch[0].request.views["rgb"].shape, batch[0].request.guidance.method
     batch = [run for run in batch if run.request.views["rgb"].shape == size]
+    batch = [run for run in batch if run.request.guidance.method == method]
     batch[0].batch = batch
     return batch
 
@@ -161,6 +165,9 @@ class BatchedGuidance(Updateable):
 
     def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
         self._step = global_step
+
+    def tell_settled(self, settled: bool) -> None:
+        self.guidance.tell_settled(settled)
 
     def __call__(
         self,

@@ -15,6 +15,7 @@ import threestudio
 import torch
 from helpers.sweeps import write_sweep
 from helpers.tiny_run import tiny_config, write_tiny_config
+from threestudio_jointdreamer.guidance.jsd import JointScoreDistillation
 
 from jointdreamer.cli import main
 from jointdreamer.host import launcher
@@ -119,12 +120,14 @@ def test_joint_prompts_ask_another_text_encoder_for_every_run():
     assert torch.equal(found, torch.cat([others[i].text_embeddings for i in (0, 0, 1, 1)]))
 
 
-def request(step, *shape):
-    return SimpleNamespace(step=step, views={"rgb": torch.zeros(shape)})
+def request(step, size=1, scale=5.0):
+    guidance = SimpleNamespace(method=JointScoreDistillation(guidance_scale=scale))
+    return SimpleNamespace(step=step, views={"rgb": torch.zeros(size)}, guidance=guidance)
 
 
 def test_runs_that_are_behind_come_first_and_other_guidances_are_refused():
-    runs = [SimpleNamespace(request=request(*of)) for of in ((8, 2), (6, 2), (6, 2), (6, 3))]
+    calls = ((8, 2), (6, 2), (6, 2), (6, 3), (6, 2, 6.0))  # a larger render, another scale
+    runs = [SimpleNamespace(request=request(*of)) for of in calls]
     assert next_batch(runs) == runs[1:3] == runs[1].batch
     with pytest.raises(ValueError, match="leave --together out"):
         BatchedGuidance(None, None)

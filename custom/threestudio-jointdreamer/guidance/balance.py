@@ -16,13 +16,12 @@ the two at all levels would be another method. (6) has no state that a resumed r
 no unit: an energy that is a thousand times as large gets a thousandth of λ.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from omegaconf import OmegaConf
+from omegaconf import ListConfig
 from torch import Tensor
 
 from ..step_schedule import StepSchedule
@@ -49,11 +48,7 @@ class BalancedWeight:
         alpha: Float[Tensor, "B 1 1 1"],
         sigma: Float[Tensor, "B 1 1 1"],
     ) -> Float[Tensor, "B 1 1 1"]:
-        """
-        Args:
-            residual: ε̂ − ε.
-            g: ∂C/∂x_t; where it is 0 so is λ.
-        """
+        """Of the residual ε̂ − ε; 0 where g = ∂C/∂x_t is."""
 
         def norms(x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 1 1 1"]:
             of_objects = x.unflatten(0, (-1, self.n_view)).flatten(1).norm(dim=1)
@@ -65,27 +60,22 @@ class BalancedWeight:
 
 
 class EnergyWeight:
-    """`energy_weight`: λ as a schedule, or `auto`, which is `{auto: 1.0}`, or `{auto: ρ}`.
+    """`energy_weight`: λ as a schedule, or `auto`, or `[auto, ρ]`.
 
-    Called with epoch and step it gives λ or ρ, which may be a schedule as well.
+    Called with epoch and step it gives λ, or with `auto` ρ, which is 1 by default, and may be a
+    schedule: `[auto, 600, 0., 1., 601]`.
 
     Raises:
         ValueError: it is none of these, or ρ is negative.
     """
 
     def __init__(self, value: Any, key: str) -> None:
-        value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-        value = {AUTO: 1.0} if isinstance(value, str) and value == AUTO else value
-        self.is_auto = isinstance(value, Mapping)
-        if self.is_auto and [*value] != [AUTO] or isinstance(value, str):
-            raise ValueError(
-                f"{key}={value!r} is no schedule, nor auto, nor {{auto: SHARE}} with a share of 0 "
-                "or more beside the guidance's 1."
-            )
+        words = [*value] if isinstance(value, list | ListConfig) else [value]
+        self.is_auto = words[:1] == [AUTO]
         if self.is_auto:
-            self._schedule = StepSchedule(value[AUTO], f"{key}.{AUTO}", within="[0, inf)")
-        else:
-            self._schedule = StepSchedule(value, key)
+            share = words[1:] or [1.0]
+            value = share[0] if len(share) == 1 else share
+        self._schedule = StepSchedule(value, key, "[0, inf)" if self.is_auto else "(-inf, inf)")
         self._key = key
 
     def __call__(self, epoch: int, global_step: int) -> float:
@@ -94,9 +84,11 @@ class EnergyWeight:
     @property
     def value(self) -> Any:
         """As it is written in a config."""
-        return {AUTO: self._schedule.value} if self.is_auto else self._schedule.value
+        value = self._schedule.value
+        share = value if isinstance(value, ListConfig) else [value]
+        return [AUTO, *share] if self.is_auto else value
 
     def held_from(self, step: int, value: float) -> "EnergyWeight":
         """As `StepSchedule.held_from`, of λ or of ρ."""
         held = self._schedule.held_from(step, value).value
-        return EnergyWeight({AUTO: held} if self.is_auto else held, self._key)
+        return EnergyWeight([AUTO, *held] if self.is_auto else held, self._key)

@@ -21,7 +21,7 @@ from ..priors.latent_prior import resize
 from ..priors.loading import load_prior
 from ..priors.lora import fuse_lora
 from ..priors.schedule import WEIGHTINGS
-from ..step_schedule import Scheduled, ScheduledFraction, StepSchedule
+from ..step_schedule import ScheduledFraction, StepSchedule
 from .balance import BalancedWeight, EnergyWeight
 from .classifier_free import Prompts, predict_noise
 from .jsd import (
@@ -31,17 +31,19 @@ from .jsd import (
     JointScoreDistillation,
 )
 from .pictures import captions, guidance_pictures
+from .settling import ScaleSchedule
 
 ViewsOf = Callable[[Tensor, Tensor, Tensor], Views]  # of x̂0, x_t and ε
 METHOD_KEYS = ("weighting_strategy", "denoised_from", "energy_gradient", "denoised_clamp")
 LOW_SPARE = 2  # as `cuda_graphs.SPARE`: with `memory: low` the rest is divided into chunks anyway
-SCHEDULES = (  # the numbers that a schedule may move
-    "guidance_scale",
-    "cfg_rescale",
-    "min_step_percent",
-    "max_step_percent",
-    "grad_clip",
-)
+SCHEDULES = {  # the numbers that a schedule may move
+    "guidance_scale": ScaleSchedule,
+    "energy_weight": EnergyWeight,
+    "cfg_rescale": StepSchedule,
+    "min_step_percent": StepSchedule,
+    "max_step_percent": StepSchedule,
+    "grad_clip": StepSchedule,
+}
 
 
 @threestudio.register("jsd-guidance")
@@ -58,7 +60,8 @@ class JSDGuidance(BaseObject):
         lora_name_or_path, lora_scale: a LoRA for the UNet, as a file, here or on the hub, or in a
             folder; and how much of it.
         guidance_scale*: s; 0 is the plain text-conditioned prediction. CFG switching is
-            [5000, 30., 50., 5001]. With Perp-Neg s counts from 1, see `predict_noise`.
+            [5000, 30., 50., 5001], or [settled, 30., 50.], see `settling`. With Perp-Neg s counts
+            from 1, see `predict_noise`.
         n_view: V; views of one object are consecutive in a batch.
         min_step_percent*, max_step_percent*: t is drawn evenly from this part of all timesteps.
         timestep_per: `object`, each object of a batch has a t of its own; `batch`, all share one,
@@ -68,8 +71,8 @@ class JSDGuidance(BaseObject):
         weighting_strategy: w(t): `sds` σ_t², `uniform` 1, `fantasia3d` α_t σ_t²; for a flow of
             v̂ − (ε − x), which is (ε̂ − ε) / α_t.
         energy_type, energy: the energy's registered name and its config.
-        energy_weight*: λ; while it is 0 the energy is not evaluated. `auto`, or `{auto: ρ}` with
-            ρ*, balances it with the guidance, see `balance`.
+        energy_weight*: λ; while it is 0 the energy is not evaluated. `auto`, or `[auto, ρ*]`,
+            balances it with the guidance, see `balance`.
         denoised_from: the noise prediction that x̂0 is made with: `uncond`, `text`, or `cfg`.
         denoised_clamp: clamps x̂0 to ±this before the energy sees it; helps with weak priors.
         energy_gradient: `denoised` takes that prediction as a constant, ∂x̂0/∂x_t = 1/√ᾱ_t, or 1
@@ -92,7 +95,7 @@ class JSDGuidance(BaseObject):
         vae_name_or_path: str | None = None
         lora_name_or_path: str | None = None
         lora_scale: float = 1.0
-        guidance_scale: Scheduled = 30.0
+        guidance_scale: Annotated[Any, ScaleSchedule] = 30.0
         n_view: Annotated[int, "[1, inf)"] = 4
         min_step_percent: ScheduledFraction = 0.02
         max_step_percent: ScheduledFraction = 0.98
@@ -122,12 +125,10 @@ class JSDGuidance(BaseObject):
 
     def configure(self) -> None:
         self.schedules = {
-            key: StepSchedule(self.cfg[key], f"system.guidance.{key}")
-            for key in SCHEDULES
+            key: schedule(self.cfg[key], f"system.guidance.{key}")
+            for key, schedule in SCHEDULES.items()
             if self.cfg[key] is not None
         }
-        key = "energy_weight"
-        self.schedules[key] = EnergyWeight(self.cfg[key], f"system.guidance.{key}")
         energy_class = find_energy(self.cfg.energy_type, "system.guidance.energy_type")
         self.prior = load_prior(
             self.cfg.pretrained_model_name_or_path,
@@ -174,6 +175,10 @@ class JSDGuidance(BaseObject):
                 f"system.guidance.max_step_percent={now['max_step_percent']:g} at step "
                 f"{global_step}: choose schedules that do not cross."
             )
+
+    def tell_settled(self, settled: bool) -> None:
+        """Whether the shape has settled, for a `guidance_scale` that waits for it."""
+        self.schedules["guidance_scale"].settled = settled
 
     def __call__(
         self,
@@ -239,6 +244,12 @@ class JSDGuidance(BaseObject):
         Args:
             cameras: `elevation`, `azimuth`, `camera_distances`, `c2w` and `fovy` of `__call__`.
         """
+        scale = self.schedules["guidance_scale"]
+        if scale.waits and scale.settled is None:
+            raise ValueError(
+                f"system.guidance.guidance_scale={scale.value}: nobody tells when the shape has "
+                "settled. Set system_type=jointdreamer-system, or give a number or a schedule."
+            )
         n_object = self._count_objects(len(rgb))
         self._check_image(getattr(prompt_utils, "image", None))
         x = self._encode(rgb, rgb_as_latents)

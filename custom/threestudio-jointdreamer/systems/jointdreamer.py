@@ -2,9 +2,10 @@
 
 CFG switching and time annealing are schedules of the guidance (`guidance_scale`,
 `min_step_percent`, `max_step_percent`), the late energy one of `energy_weight`; geometry fading is
-a block of this system. All follow the global step alone, so one config is one run, and a run
-resumed on either side of a switch continues as if it had never stopped. A stage that starts from
-another run's weights or geometry is a run of its own and counts from step 0.
+a block of this system. All follow the global step alone, but for a guidance scale that waits for
+the shape, whose state is in the checkpoints: one config is one run, and a run resumed on either
+side of a switch continues as if it had never stopped. A stage that starts from another run's
+weights or geometry is a run of its own and counts from step 0.
 """
 
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from threestudio.utils.config import parse_structured
 from torch import Tensor
 
 from ..config_values import parse_fields
+from ..guidance.settling import WINDOWS, SettlingShape, waits
 from ..step_schedule import StepSchedule
 from .chunked_rendering import RaysThatFit, render_in_chunks
 from .geometry_fading import GeometryFading, GeometryFadingConfig, stepping_with
@@ -64,6 +66,8 @@ class JointDreamer(ViewingMixin, BaseLift3DSystem):
         self.fading = self._parse_fading()
         self._rays_that_fit = RaysThatFit()
         self._rates: dict[str, float] = {}  # of the parameter groups that fade, at this step
+        scale = self.cfg.guidance.get("guidance_scale")
+        self._shape = SettlingShape() if waits(scale) else None
         super().configure()
 
     def _parse_fading(self) -> GeometryFading | None:
@@ -84,7 +88,14 @@ class JointDreamer(ViewingMixin, BaseLift3DSystem):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
+        if self._shape is not None:
+            checkpoint["settling_shape"] = vars(self._shape).copy()
         make_plain(checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        if self._shape is not None:
+            self._shape = SettlingShape(checkpoint.get("settling_shape"))
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
@@ -94,10 +105,31 @@ class JointDreamer(ViewingMixin, BaseLift3DSystem):
         self.guidance = threestudio.find(self.cfg.guidance_type)(self.cfg.guidance)
 
     def on_train_batch_start(self, batch: dict, batch_idx: int, unused: int = 0) -> None:
+        if self._shape is not None:
+            self.guidance.tell_settled(self._shape.settled)
         self._seed_step(self.true_global_step)  # first: what follows may draw random numbers
         super().on_train_batch_start(batch, batch_idx, unused)
         if self.fading is not None:
             self._rates = self.fading.rates(self.trainer.optimizers[0], self.true_global_step)
+        if self._shape is not None:
+            self._watch_shape(batch)
+
+    def _watch_shape(self, batch: dict[str, Any]) -> None:
+        """Looks whether the shape has settled, where that is due; the next step will know."""
+        if (steps := self.trainer.max_steps) < 1:
+            raise ValueError(
+                "system.guidance.guidance_scale=[settled, ...] needs trainer.max_steps."
+            )
+        if self.true_global_step % max(1, steps // WINDOWS) == 0:
+            mean = self.trainer.strategy.reduce
+            self._shape.look(self.true_global_step, batch, self._opacity_now, mean)
+
+    @torch.no_grad()
+    def _opacity_now(self, batch: dict[str, Any]) -> Float[Tensor, "B H W 1"]:
+        self.eval()  # without random numbers
+        opacity = self(self.transfer_batch_to_device(batch, self.device, 0))["opacity"]
+        self.train()
+        return opacity
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
         chunk = self.cfg.render_chunk or 0
@@ -170,6 +202,8 @@ class JointDreamer(ViewingMixin, BaseLift3DSystem):
     def _parameters_now(self) -> dict[str, float]:
         now = {key: self._weight(key.removeprefix("lambda_")) for key in self._lambdas}
         now |= {f"lr_{name}": rate for name, rate in self._rates.items()}
+        if self._shape is not None:
+            now |= {"shape_change": self._shape.change, "settled": float(self._shape.settled)}
         return now
 
     def _log_scalars(self, group: str, values: dict[str, Any]) -> None:
