@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..priors.free_memory import free_memory
 
-USABLE = 0.65  # of the free memory for a graph; the backward pass and fragments take the rest
+USABLE = 0.55  # of the free memory for a graph; the backward pass and fragments take the rest
 FIRST = 16384  # rays at once, before it is known how much they take
 OF_SAMPLES = ("normal", "t_dirs", "weights")  # along rays, [M ...], for the losses
 SAMPLES = ("ray_indices", "t_points", "t_intervals")  # where a renderer looked, if it says so
