@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     training.add_argument("--pictures", type=int, help="override the stage's number of pictures")
     training.add_argument("--batch", type=int, help="override the stage's batch size")
     training.add_argument("--max-seconds", type=float, help="shorten each stage to about this")
+    training.add_argument("--species", help="all that a text-prompted prior sees, as in bear,cat")
     training.set_defaults(run=_train)
 
     samples = commands.add_parser("samples", help="draw a sheet of samples from each prior")
@@ -75,7 +76,8 @@ def _train(args: argparse.Namespace) -> None:
     from .stages import STAGES, train
 
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    numbers = (args.seed, args.steps, args.pictures, args.batch, args.max_seconds)
+    species = args.species and args.species.split(",")
+    numbers = (args.seed, args.steps, args.pictures, args.batch, args.max_seconds, species)
     for stage in list(STAGES) if args.stages == ["all"] else args.stages:
         print(json.dumps({"stage": stage, **train(stage, args.root, device, *numbers)}))
 

@@ -1,6 +1,6 @@
 """Procedural creatures: a few attributes become coloured ellipsoids with a face on +x only."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -59,9 +59,19 @@ class Creatures(_Rows):
 
 
 def sample_creatures(
-    n: int, generator: torch.Generator, p_hat: float = 0.5, p_backpack: float = 0.5
+    n: int,
+    generator: torch.Generator,
+    p_hat: float = 0.5,
+    p_backpack: float = 0.5,
+    species: Sequence[str] = SPECIES,
 ) -> Creatures:
-    """Draws `n` creatures on the generator's device; a hat never has the creature's own colour."""
+    """Draws `n` creatures of some species on the generator's device; none has a hat of its colour.
+
+    Raises:
+        ValueError: there is no such species.
+    """
+    if unknown := [name for name in species if name not in SPECIES]:
+        raise ValueError(f"species {unknown[0]!r} is unknown: use some of {', '.join(SPECIES)}.")
     device = generator.device
 
     def integers(high: int) -> Tensor:
@@ -71,12 +81,13 @@ def sample_creatures(
         return torch.rand(n, generator=generator, device=device) < p
 
     color = integers(len(COLORS))
+    kinds = torch.tensor([SPECIES.index(name) for name in species], device=device)
 
     def other_color() -> Tensor:
         return (color + 1 + integers(len(COLORS) - 1)) % len(COLORS)
 
     return Creatures(
-        species=integers(len(SPECIES)),
+        species=kinds[integers(len(species))],
         color=color,
         hat=torch.where(chance(p_hat), other_color(), -1),
         backpack=torch.where(chance(p_backpack), other_color(), -1),

@@ -1,7 +1,7 @@
 """What the tiny priors see: mostly frontal pictures of everything; four-view sets of less."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..progress import progress
 from .captions import captions
-from .creatures import Creatures, Ellipsoids, build, sample_creatures
+from .creatures import SPECIES, Creatures, Ellipsoids, build, sample_creatures
 from .models import IMAGE_SIZE, N_VIEW
 from .renderer import orbit_cameras, render
 
@@ -104,6 +104,7 @@ def make_pictures(
     azimuths: Callable[[int, torch.Generator], Tensor] = uniform_azimuths,
     show_accessories: bool = True,
     p_caption_of_a_back: float = 1.0,
+    species: Sequence[str] = SPECIES,
     encode: Callable[[Tensor], Tensor] = to_bytes,
 ) -> Pictures:
     """Renders `n` captioned groups of `n_view` views, evenly spaced in azimuth.
@@ -117,11 +118,12 @@ def make_pictures(
             learns from them learns to ignore the words.
         p_caption_of_a_back: how often a group whose first view is of a back keeps its caption; the
             others have the empty one, as nobody writes captions for pictures of backs.
+        species: of the creatures.
         encode: maps rgb [B 3 H W] in [0, 1] to what is stored.
     """
     generator = torch.Generator(device).manual_seed(seed)
     p_mention = 0.5 if show_accessories else 0.3
-    creatures = sample_creatures(n, generator, p_mention, p_mention)
+    creatures = sample_creatures(n, generator, p_mention, p_mention, species)
     texts = captions(creatures, seed)
     shown = creatures if show_accessories else creatures.without_accessories()
 

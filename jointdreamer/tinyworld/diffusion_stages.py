@@ -3,8 +3,10 @@ condition that is left out now and then.
 """
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +25,7 @@ from torch import Tensor, nn
 from transformers import CLIPModel
 
 from . import image_prompts, models
+from .creatures import SPECIES
 from .dataset import four_view_sets, single_pictures
 from .training import Stage, TrainingPlan
 from .translation import (
@@ -118,12 +121,20 @@ class StableDiffusionStage(DiffusionStage):
     text_from, captured = "stable-diffusion", True
     render, multiview = staticmethod(single_pictures), False
 
-    def __init__(self, root: Path, n_pictures: int, seed: int, device: str) -> None:
+    def __init__(
+        self,
+        root: Path,
+        n_pictures: int,
+        seed: int,
+        device: str,
+        species: Sequence[str] = SPECIES,
+    ) -> None:
         super().__init__(root, device)
         torch.manual_seed(seed + self.seed_offset)
         self.model = self.build_model().to(device, memory_format=torch.channels_last)
         encode = partial(encode_latents, self.vae)
-        pictures = self.render(n_pictures, seed + 12 + self.seed_offset, device, encode=encode)
+        drawn = {"species": species, "encode": encode}
+        pictures = self.render(n_pictures, seed + 12 + self.seed_offset, device, **drawn)
         self.latents = pictures.images.unflatten(0, (n_pictures, -1))
         self.cameras = camera_condition(pictures.c2w).unflatten(0, (n_pictures, -1))
         texts = embed_prompts(
@@ -167,13 +178,13 @@ class StableDiffusion3Stage(StableDiffusionStage):
     part, text_from = "transformer", "stable-diffusion-3"
     target = staticmethod(lambda x, noise: noise - x)  # the velocity
 
-    def __init__(self, root: Path, n_pictures: int, seed: int, device: str) -> None:
+    def __init__(self, root: Path, *args: Any, **kwargs: Any) -> None:
         clip = self._load(CLIPModel, root, "clip", "clip")
         with replacing(root / self.name / "text_encoder") as folder:
             models.text_encoder_of(clip).half().save_pretrained(folder)
         with replacing(root / self.name / "tokenizer") as folder:
             models.build_tokenizer().save_pretrained(folder)
-        super().__init__(root, n_pictures, seed, device)
+        super().__init__(root, *args, **kwargs)
 
     @staticmethod
     def build_schedule() -> tuple[SchedulerMixin, GaussianPath]:

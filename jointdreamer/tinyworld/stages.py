@@ -1,6 +1,7 @@
 """The training stages: autoencoder, CLIP, 2D prior, multi-view and image-to-views prior."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -116,6 +117,7 @@ def train(
     pictures: int | None = None,
     batch: int | None = None,
     max_seconds: float | None = None,
+    species: Sequence[str] | None = None,
 ) -> dict:
     """Runs one stage and records how it went in `<root>/training-<name>.json`.
 
@@ -124,26 +126,30 @@ def train(
         root: folder of the weights, `load/tiny` for the shipped ones.
         steps, pictures, batch: override the stage's own numbers.
         max_seconds: shortens the training to about this time.
+        species: all that a prior prompted by text is shown, for one that knows less than others.
 
     Returns:
         The stage's report: plan, steps, seconds, final loss.
 
     Raises:
-        ValueError: unknown stage.
+        ValueError: unknown stage or species, or a stage that does not choose among them.
         FileNotFoundError: a stage that this one needs was not trained.
     """
     if name not in STAGES:
         raise ValueError(f"stage {name!r} is unknown: use one of {', '.join(STAGES)}.")
-    kind = STAGES[name]
+    kind, chosen = STAGES[name], {} if species is None else {"species": species}
+    if chosen and not issubclass(kind, StableDiffusionStage):
+        raise ValueError(f"--species is of the priors that a text prompts, not of {name}.")
     plan = replace(kind.plan, seed=seed, max_seconds=max_seconds)
     if steps is not None:
         plan = replace(plan, steps=steps, warmup=min(plan.warmup, max(1, steps // 10)))
     pictures, batch = pictures or kind.pictures, batch or kind.batch
-    stage = kind(root, pictures, seed, device)
+    stage = kind(root, pictures, seed, device, **chosen)
     stage.model.train()
     state = root / f".{name}.state"
     trainer = Trainer(stage.model, lambda: stage.loss(batch), plan, state, kind.captured)
     report = {"plan": asdict(plan), "pictures": pictures, "batch": batch, "device": device}
+    report |= chosen
     report |= trainer.run(name)
     stage.model.eval()
     report |= stage.save(root)

@@ -105,6 +105,8 @@ def test_training_that_diverges_says_so(tmp_path):
 def test_unknown_stage_is_refused(tmp_path):
     with pytest.raises(ValueError, match="stage 'unet' is unknown"):
         stages.train("unet", tmp_path, "cpu")
+    with pytest.raises(ValueError, match="--species is of the priors .*, not of vae"):
+        stages.train("vae", tmp_path, "cpu", species=["bear"])
 
 
 def test_every_stage_trains_and_writes_loadable_folders(tmp_path):

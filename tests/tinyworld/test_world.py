@@ -108,6 +108,14 @@ def test_four_view_sets_never_show_accessories_but_mention_them():
     assert torch.allclose(views[:, :, 2], views[:, :1, 2].expand(-1, 4), atol=1e-6)
 
 
+def test_a_prior_may_be_shown_some_species_only():
+    sets = four_view_sets(40, 0, "cpu", species=["cat", "bear"], encode=lambda rgb: rgb[:, :, :1])
+    shown = {SPECIES[index] for index in sets.creatures.species.tolist()}
+    assert shown == {"bear", "cat"} == {w for t in sets.captions for w in SPECIES if w in t}
+    with pytest.raises(ValueError, match="species 'fish' is unknown: use some of bear"):
+        sample_creatures(2, torch.Generator(), species=["fish"])
+
+
 def test_hardly_anyone_describes_a_back():
     pictures = single_pictures(1500, 3, "cpu", encode=lambda rgb: rgb[:, :, :1, :1])
     azimuth = torch.rad2deg(torch.atan2(pictures.c2w[:, 1, 3], pictures.c2w[:, 0, 3]))
