@@ -60,8 +60,8 @@ def make_face_dataset(n: int, split: str, seed: int) -> FaceDataset:
     for rows in track(batches, "rendering faces"):
         objects = with_faces(creatures[rows], faces[rows])
         objects = _vary_faces(objects, creatures[rows], uniform)
-        objects = _join(objects, _spots(len(rows), uniform))
-        objects = _compact(_join(objects, _clutter(len(rows), uniform)))
+        objects = objects.join(_spots(len(rows), uniform))
+        objects = _compact(objects.join(_clutter(len(rows), uniform)))
         rgb = render(objects, c2w[rows], fovy[rows], behind[rows], PICTURE_SIZE, supersample=1)
         images[rows] = (rgb * 255).round().to(torch.uint8)
     return FaceDataset(images, face_labels(azimuth, faces))
@@ -115,12 +115,6 @@ def _clutter(n: int, uniform: Callable[..., Tensor]) -> Ellipsoids:
     color = (palette.gather(1, chosen) + uniform(-0.1, 0.1, n, _CLUTTER, 3)).clamp(0, 1)
     present = (uniform(0, 1, n, 1) < 0.5) & (uniform(0, 1, n, _CLUTTER) < 0.8)
     return Ellipsoids(middle + around, torch.eye(3) / size[..., None, None], color, present)
-
-
-def _join(first: Ellipsoids, second: Ellipsoids) -> Ellipsoids:
-    """The slots of both, object by object."""
-    pairs = zip(vars(first).values(), vars(second).values(), strict=True)
-    return Ellipsoids(*(torch.cat(pair, dim=1) for pair in pairs))
 
 
 def _compact(objects: Ellipsoids) -> Ellipsoids:

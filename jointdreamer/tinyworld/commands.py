@@ -17,8 +17,15 @@ SAMPLE_PROMPTS = (
     "a purple dog wearing a yellow hat and a white backpack",
     "a brown frog wearing an orange hat",
 )
+SCENE_PROMPTS = (
+    "a red bear and a blue cat",
+    "a green frog and a pink elephant",
+    "a white mouse and a brown dog",
+    "a yellow rabbit and a purple duck",
+)
 GUIDANCE_SCALE = {
     **{"stable-diffusion": 4.0, "stable-diffusion-3": 4.0, "mvdream": 4.0},
+    **{"scene-stable-diffusion": 4.0, "scene-mvdream": 4.0},
     **{"wonder3d": 1.5, "imagedream": 2.0},
 }
 
@@ -30,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     training.add_argument(
         "stages",
         nargs="+",
-        help="vae, clip, stable-diffusion, stable-diffusion-3, mvdream, wonder3d, imagedream; all",
+        help="vae, clip, stable-diffusion, stable-diffusion-3, mvdream, wonder3d, imagedream, "
+        "scene-stable-diffusion, scene-mvdream; all",
     )
     training.add_argument("--root", type=Path, default=Path("load/tiny"), help="weights folder")
     training.add_argument("--device", default=None, help="cuda or cpu; the GPU if there is one")
@@ -93,9 +101,10 @@ def _samples(args: argparse.Namespace) -> None:
         true_views,
     )
 
-    prompts = list(args.prompt or SAMPLE_PROMPTS)
     root = find_shipped(args.root) or args.root
     for prior in GUIDANCE_SCALE if args.prior == "all" else (args.prior,):
+        usual = SCENE_PROMPTS if prior.startswith("scene-") else SAMPLE_PROMPTS
+        prompts = list(args.prompt or usual)
         scale = GUIDANCE_SCALE[prior] if args.guidance_scale is None else args.guidance_scale
         columns = None
         options = {"seed": args.seed, "guidance_scale": scale, "device": args.device}
@@ -113,7 +122,7 @@ def _samples(args: argparse.Namespace) -> None:
             columns = [f"{of} {d}°" for of in ("predicted", "true") for d in (0, 90, 180, 270)]
             columns.insert(0, "picture")
         else:  # four samples a prompt from a 2D prior; four views from the multi-view prior
-            repeated = [p for p in prompts for _ in range(1 if prior == "mvdream" else 4)]
+            repeated = [p for p in prompts for _ in range(1 if prior.endswith("mvdream") else 4)]
             images = sample(root, prior, repeated, azimuth_deg=args.azimuth, **options).cpu()
             rows = images.flatten(0, 1).unflatten(0, (len(prompts), -1))
         _save_grid(rows, args.out / f"samples-{prior}.png", prompts, columns)

@@ -105,6 +105,11 @@ class Ellipsoids(_Rows):
     color: Float[Tensor, "N K 3"]  # in [0, 1]
     present: Bool[Tensor, "N K"]  # whether the slot is filled
 
+    def join(self, other: "Ellipsoids") -> "Ellipsoids":
+        """The slots of both, object by object."""
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return Ellipsoids(*(torch.cat(pair, dim=1) for pair in pairs))
+
 
 _FIXED_PAINTS = {
     "white": (0.98, 0.98, 0.97),

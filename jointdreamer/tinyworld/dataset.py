@@ -79,18 +79,20 @@ def render_groups(
     background: Float[Tensor, "NV 3"],
     n_view: int,
     encode: Callable[[Tensor], Tensor] = to_bytes,
+    image_size: int = IMAGE_SIZE,
 ) -> Tensor:
     """What `encode` makes of renders [B 3 H W] of N objects from V cameras each, a row per view.
 
     `objects(rows)` makes some of the N objects.
     """
     images = []
-    size = max(1, (256 if c2w.is_cuda else 16) // n_view)
+    at_once = (256 if c2w.is_cuda else 16) * IMAGE_SIZE**2 // image_size**2
+    size = max(1, at_once // n_view)
     for group in chunks(len(c2w) // n_view, size, "rendering"):
         some = objects(group)
         views = torch.arange(len(some.center), device=c2w.device).repeat_interleave(n_view)
         rows = slice(group.start * n_view, group.stop * n_view)
-        rgb = render(some[views], c2w[rows], fovy_deg[rows], background[rows], IMAGE_SIZE)
+        rgb = render(some[views], c2w[rows], fovy_deg[rows], background[rows], image_size)
         images.append(encode(rgb))
     return torch.cat(images)
 
@@ -127,6 +129,23 @@ def make_pictures(
     texts = captions(creatures, seed)
     shown = creatures if show_accessories else creatures.without_accessories()
 
+    cameras = n_view, azimuths, p_caption_of_a_back
+    seen = photograph(lambda rows: build(shown[rows]), texts, generator, *cameras, encode)
+    return Pictures(*seen, creatures)
+
+
+def photograph(
+    objects: Callable[[slice], Ellipsoids],
+    texts: list[str],
+    generator: torch.Generator,
+    n_view: int,
+    azimuths: Callable[[int, torch.Generator], Tensor],
+    p_caption_of_a_back: float,
+    encode: Callable[[Tensor], Tensor],
+    image_size: int = IMAGE_SIZE,
+) -> tuple[Tensor, list[str], Float[Tensor, "NV 4 4"]]:
+    """What `encode` makes of a group of views for each text, the captions and the cameras."""
+    n, device = len(texts), generator.device
     first = azimuths(n, generator)
     step = torch.arange(n_view, device=device) * (360.0 / n_view)
     azimuth = (first[:, None] + step).flatten()
@@ -140,8 +159,8 @@ def make_pictures(
     c2w = orbit_cameras(azimuth, elevation, distance / torch.tan(fovy / 2 * math.pi / 180))
     behind = backgrounds(n * n_view, generator)
 
-    images = render_groups(lambda group: build(shown[group]), c2w, fovy, behind, n_view, encode)
-    return Pictures(images, texts, c2w, creatures)
+    images = render_groups(objects, c2w, fovy, behind, n_view, encode, image_size)
+    return images, texts, c2w
 
 
 def single_pictures(n: int, seed: int, device, **kwargs) -> Pictures:

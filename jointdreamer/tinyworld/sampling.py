@@ -1,6 +1,7 @@
 """Draws pictures from the tiny priors, to look at them before anything is distilled from them."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from threestudio_jointdreamer.priors.image_prior import load_image_prior
 from threestudio_jointdreamer.priors.imagedream import ImageDream, load_image_encoder
 from threestudio_jointdreamer.priors.latent_prior import LatentPrior
 from threestudio_jointdreamer.priors.loading import has_part, load_prior
+from threestudio_jointdreamer.priors.lora import fuse_lora
 from threestudio_jointdreamer.priors.multiview import camera_condition, use_cross_view_attention
 from threestudio_jointdreamer.priors.sampling import ddim
 from threestudio_jointdreamer.prompts.text_encoder import embed_prompts
@@ -21,9 +23,11 @@ from .dataset import DEFAULT_BACKGROUND
 from .image_prompts import centred
 from .models import IMAGE_SIZE, N_VIEW
 from .renderer import orbit_cameras, render
+from .scenes import SCENE_LATENT_SIZE
 from .translation import ring_of_cameras
 
 ELEVATION_DEG, DISTANCE, FOVY_DEG = 15.0, 2.7, 40.0  # of all cameras here
+SCENE = "scene-"  # before the name of the prior that a scene prior is a LoRA of
 
 
 def true_views(
@@ -68,7 +72,7 @@ def sample(
     Args:
         root: folder of the weights.
         prior: "stable-diffusion", "stable-diffusion-3" (V = 1), or "mvdream" (V = 4 views, 90
-            degrees apart).
+            degrees apart); after "scene-", that prior for scenes.
         guidance_scale: weight of text over no text; 1 is the plain conditional model.
         azimuth_deg: of the multi-view prior's first camera.
 
@@ -76,8 +80,13 @@ def sample(
         FileNotFoundError, ValueError: as `load_prior`.
     """
     vae_from, on = str(root / "stable-diffusion"), torch.device(device)
-    model = load_prior(str(root / prior), on, False, vae_from=vae_from, key="--root")
-    text_from = str(root / prior) if has_part(str(root / prior), "text_encoder") else vae_from
+    of_scenes, base = prior.startswith(SCENE), prior.removeprefix(SCENE)
+    lora = partial(fuse_lora, name_or_path=str(root / prior), scale=1.0, key="--root")
+    change = lora if of_scenes else None
+    model = load_prior(str(root / base), on, False, vae_from, key="--root", change=change)
+    if of_scenes:
+        model.latent_size = SCENE_LATENT_SIZE
+    text_from = str(root / base) if has_part(str(root / base), "text_encoder") else vae_from
     n_view, labels = 1, None
     if model.unet.config.get("class_embed_type") is not None:
         n_view = N_VIEW

@@ -20,6 +20,7 @@ from .diffusion_stages import (
     StableDiffusionStage,
     Wonder3DStage,
 )
+from .scene_stages import SceneMVDreamStage, SceneStage
 from .training import Stage, Trainer, TrainingPlan
 
 
@@ -105,6 +106,8 @@ STAGES: dict[str, type[Stage]] = {
     "mvdream": MVDreamStage,
     "wonder3d": Wonder3DStage,
     "imagedream": ImageDreamStage,
+    "scene-stable-diffusion": SceneStage,
+    "scene-mvdream": SceneMVDreamStage,
 }
 
 

@@ -118,6 +118,8 @@ def test_every_stage_trains_and_writes_loadable_folders(tmp_path):
     flow = "stable-diffusion-3"
     assert sample(tmp_path, flow, ["a red bear"], steps=2).shape == (1, 1, 3, 64, 64)
     assert sample(tmp_path, "mvdream", ["a red bear"], steps=2).shape == (1, 4, 3, 64, 64)
+    scene = sample(tmp_path, "scene-mvdream", ["a red bear and a blue cat"], steps=2)
+    assert scene.shape == (1, 4, 3, 96, 96)
     assert not list(tmp_path.glob(".*")), "temporary files were left behind"
     again = tmp_path / "again"
     stages.train("vae", again, "cpu", steps=2, pictures=16, batch=4)
