@@ -8,6 +8,7 @@ draw_verdict(views.frames, views.azimuths_deg, verdict, "janus.png")
 from importlib import import_module
 
 _MODULES = {
+    "creatures_of": "scene",
     "draw_verdict": "plot",
     "find_detector": "detectors",
     "judge": "meter",

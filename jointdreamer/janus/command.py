@@ -1,8 +1,9 @@
 """`jointdreamer janus`: how many faces assets have, with the plots that show why."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 TABLE = "janus.csv"
 
@@ -13,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--detector", default="tiny", help="tiny, or open_clip:MODEL/PRETRAINED for real assets"
     )
+    parser.add_argument("--scene", action="store_true", help="each of a scene's two creatures")
     parser.add_argument("--size", type=int, default=128, help="pixels; default: %(default)s")
     parser.add_argument("--device", help="default: a GPU if there is one")
     parser.set_defaults(run=janus)
@@ -26,7 +28,7 @@ def janus(args: argparse.Namespace) -> None:
         ValueError: an unknown detector, or views that do not go round the asset.
     """
     from ..csv_table import write_csv
-    from . import draw_verdict, find_detector, judge, views_of
+    from . import draw_verdict, find_detector, judge
 
     missing = [str(asset) for asset in args.assets if not asset.is_dir()]
     if missing:
@@ -35,8 +37,7 @@ def janus(args: argparse.Namespace) -> None:
         )
     detector = find_detector(args.detector)
     rows = []
-    for asset, name in zip(args.assets, _distinct_names(args.assets), strict=True):
-        views = views_of(asset, args.size, args.device)
+    for asset, name, views in _looks(args):
         verdict = judge(views.frames, views.azimuths_deg, detector)
         print(f"{asset}: {verdict.in_words()}", flush=True)
         plot = args.out / f"{name}.png"
@@ -59,6 +60,18 @@ def janus(args: argparse.Namespace) -> None:
     print(f"Janus {n_janus} of {len(rows)}, faceless {n_faceless}. Pictures in {args.out}")
     if not detector.calibrated:
         print(f"The detector {detector.name} is uncalibrated: look at the plots as well.")
+
+
+def _looks(args: argparse.Namespace) -> Iterator[tuple[Path, str, Any]]:
+    """The views of every asset, or of every creature of each, and a name for the plot."""
+    from . import creatures_of, views_of
+
+    for asset, name in zip(args.assets, _distinct_names(args.assets), strict=True):
+        if args.scene:
+            for creature, views in creatures_of(asset, args.size, args.device).items():
+                yield asset / creature, f"{name}-{creature}", views
+        else:
+            yield asset, name, views_of(asset, args.size, args.device)
 
 
 def _distinct_names(assets: Sequence[Path]) -> list[str]:

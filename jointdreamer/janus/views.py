@@ -71,6 +71,16 @@ def render_run(folder: Path, size: int, device: str | None = None) -> AssetViews
     Raises:
         ValueError: the host cannot read the run's config or checkpoint.
     """
+    cfg, system = load_run(folder, device)
+    shown = run_cameras(folder, cfg, size)
+    return render_views(system, shown, system.device, str(folder / CHECKPOINT))
+
+
+def load_run(folder: Path, device: str | None = None) -> tuple[Any, Any]:
+    """A run's config, and its system as its checkpoint left it, in eval mode; without priors.
+
+    Raises: as `render_run`.
+    """
     import threestudio
     from threestudio.utils.config import load_config
     from threestudio.utils.misc import load_module_weights
@@ -82,9 +92,13 @@ def render_run(folder: Path, size: int, device: str | None = None) -> AssetViews
     system.load_state_dict(state_dict, strict=False)
     system.set_resume_status(epoch, step)
     system.do_update_step(epoch, step, on_load_weights=True)
+    return cfg, system.eval().to(device)
+
+
+def run_cameras(folder: Path, cfg: Any, size: int) -> Iterable[dict[str, Any]]:
+    """The cameras that look at a run, with a bar."""
     batches = list(camera_batches(cfg, size, len(AZIMUTHS_DEG), ELEVATIONS_DEG))
-    shown = track(batches, f"rendering {folder.name}")
-    return render_views(system.eval().to(device), shown, device, checkpoint)
+    return track(batches, f"rendering {folder.name}")
 
 
 def camera_batches(
@@ -107,7 +121,7 @@ def camera_batches(
 def render_views(
     render: Callable[[dict[str, Any]], dict[str, Tensor]],
     batches: Iterable[dict[str, Any]],
-    device: str,
+    device: str | torch.device,
     source: str,
 ) -> AssetViews:
     """What `render` makes of batches of cameras."""
