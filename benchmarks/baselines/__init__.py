@@ -2,6 +2,7 @@
 
 `multiview-distillation-energy`: in jsd-guidance, SDS plus the loss of a multi-view model, weighed.
 `multiview-distillation-guidance`: the multi-view model's loss alone.
+`composed-volume`, `composed-system`: a scene of two volumes in place of one.
 
 `python -m benchmarks.baselines` is launch.py with these: see configs/sweeps/benchmark.yaml.
 """
@@ -18,4 +19,4 @@ def register() -> None:
     from benchmarks.measure import load_host
 
     load_host()
-    from benchmarks.baselines import energy, guidance  # noqa: F401
+    from benchmarks.baselines import composed, energy, guidance  # noqa: F401
