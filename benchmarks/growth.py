@@ -68,6 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--random", choices=["full"], help="random weights of that size")
     parser.add_argument("--out", type=Path, required=True, help="a folder")
+    parser.add_argument("--priors", type=Path, help="a folder that keeps them for other calls")
     parser.add_argument("--views", nargs="+", type=int, default=VIEWS)
     parser.add_argument("--sizes", nargs="+", type=int, default=SIZES)
     parser.add_argument("--steps", type=int, default=12)
@@ -84,7 +85,7 @@ def main() -> None:
     rows: list[dict] = []
     with tempfile.TemporaryDirectory() as folder:
         overrides += [PROMPT, "system.guidance_eval_step=0", f"exp_root_dir={folder}"]
-        overrides += random_priors(Path(folder)) if args.random else []
+        overrides += random_priors(args.priors or Path(folder)) if args.random else []
         for views, size in cases:
             rows.append(measure(config, overrides, views, size, args.steps))
             print({key: rows[-1][key] for key in ("views", "size", *QUANTITIES)}, flush=True)

@@ -58,6 +58,7 @@ SETTINGS = {  # overrides, in the order in which they run
     "SDS": ["system.guidance.energy_weight=0.0"],
     "no fused blocks": [],
     "no CUDA graphs": NO_GRAPHS,
+    "field not fused": [],
     "normals by autograd": [],
     "all of the box marched": [],
     "grid levels one by one": [],
@@ -73,12 +74,13 @@ SETTINGS = {  # overrides, in the order in which they run
 @contextmanager
 def patched(setting: str) -> Iterator[None]:
     """What of a setting no key says."""
-    from threestudio.models import networks
+    from threestudio.models import fused_field, networks
     from threestudio.models.renderers import marching
     from threestudio_jointdreamer.priors import loading
 
     patches = {
         "no fused blocks": (loading, "fuse_on_gpu", lambda model: model),
+        "field not fused": (fused_field, "kernels_work", lambda weight: False),
         "normals by autograd": (networks.CompositeEncoding, "has_input_gradient", False),
         "all of the box marched": (
             marching,

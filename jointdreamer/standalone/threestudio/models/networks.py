@@ -106,6 +106,13 @@ class VanillaMLP(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.output_activation = get_activation(config.get("output_activation"))
 
+    @property
+    def two_layers(self) -> tuple[Float[Tensor, "H Di"], Float[Tensor, "Do H"]] | None:
+        """The weights of a network of one hidden layer, whose output is as it comes; else None."""
+        if len(self.layers) != 3 or self.output_activation is not get_activation("none"):
+            return None
+        return self.layers[0].weight, self.layers[2].weight
+
     def forward(self, x: Float[Tensor, "*N Di"]) -> Float[Tensor, "*N Do"]:
         with torch.autocast(x.device.type, enabled=False):
             return self.output_activation(self.layers(x.to(self.layers[0].weight.dtype)))

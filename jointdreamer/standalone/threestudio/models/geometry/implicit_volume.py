@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 import threestudio
+from threestudio.models import fused_field
 from threestudio.models.geometry.base import BaseImplicitGeometry, Threshold
 from threestudio.models.networks import ENCODINGS, NETWORKS, get_encoding, get_mlp
 from threestudio.utils.ops import check_activation, get_activation, scale_tensor
@@ -109,6 +110,8 @@ class ImplicitVolume(BaseImplicitGeometry):
         with_gradient = torch.is_grad_enabled()
         analytic = output_normal and self.cfg.normal_type == "analytic"
         by_parts = analytic and self.encoding.has_input_gradient and not points.requires_grad
+        if by_parts and self._can_be_fused():
+            return self._forward_fused(points)
         with torch.set_grad_enabled(with_gradient or analytic):
             if analytic and not by_parts and not points.requires_grad:
                 points = points.detach().requires_grad_(True)
@@ -134,7 +137,12 @@ class ImplicitVolume(BaseImplicitGeometry):
 
     def forward_density(self, points: Float[Tensor, "*N Di"]) -> Float[Tensor, "*N 1"]:
         """The density alone."""
-        density = self._network(self.density_network, self._encode(points), points)
+        enc = self._encode(points)
+        if not torch.is_grad_enabled() and self._can_be_fused():
+            density = fused_field.fused_density(enc, self.density_network.two_layers)
+            density = density.view(*points.shape[:-1], 1)
+        else:
+            density = self._network(self.density_network, enc, points)
         return self.get_activated_density(points, density)[1]
 
     def export(self, points: Float[Tensor, "*N Di"], **kwargs: Any) -> dict[str, Any]:
@@ -152,6 +160,28 @@ class ImplicitVolume(BaseImplicitGeometry):
         out = network(enc)
         return out.view(*points.shape[:-1], out.shape[-1])
 
+    def _can_be_fused(self) -> bool:
+        """Whether `fused_field` serves the networks."""
+        if self.cfg.n_feature_dims == 0:
+            return False
+        networks = self.density_network.two_layers, self.feature_network.two_layers
+        return None not in networks and fused_field.kernels_work(networks[0][0])
+
+    def _forward_fused(self, points: Float[Tensor, "*N 3"]) -> dict[str, Float[Tensor, "..."]]:
+        """What `forward` returns, with analytic normals."""
+        enc = self._encode(points)
+        networks = self.density_network.two_layers, self.feature_network.two_layers
+        raw, features, slope = fused_field.fused_field(enc, *networks)
+        raw, features = (x.view(*points.shape[:-1], -1) for x in (raw, features))
+        _, density = self.get_activated_density(points, raw)
+        with torch.enable_grad():  # a factor, by which the unit normal does not change
+            at = raw.detach().requires_grad_()
+            _, activated = self.get_activated_density(points.detach(), at)
+            (in_raw,) = torch.autograd.grad(activated.sum(), at)
+        normal = F.normalize(-self._gradient(points, enc, slope, 1.0) * in_raw, dim=-1)
+        both = {"normal": normal, "shading_normal": normal}
+        return {"density": density, "features": features, **both}
+
     def _gradient_by_parts(
         self,
         points: Float[Tensor, "*N 3"],
@@ -166,14 +196,26 @@ class ImplicitVolume(BaseImplicitGeometry):
         encoding's gradient in its parameters on the way and in the points on the way back.
         """
         in_enc, in_raw = torch.autograd.grad(density.sum(), [enc, raw], create_graph=with_gradient)
+        return self._gradient(points, enc, in_enc, in_raw)
+
+    def _gradient(
+        self,
+        points: Float[Tensor, "*N 3"],
+        enc: Float[Tensor, "M Ne"],
+        in_enc: Float[Tensor, "M Ne"],
+        in_raw: Float[Tensor, "*N 1"] | float,
+    ) -> Float[Tensor, "*N 3"]:
+        """From a gradient in the encoding and in the density before its activation."""
         unit = scale_tensor(points, self.bbox, (0, 1)).reshape(-1, self.cfg.n_input_dims)
         gradient = self.encoding.input_gradient(unit, in_enc, enc).view(points.shape)
         gradient = gradient / (self.bbox[1] - self.bbox[0])
-        x = points.detach().requires_grad_(True)
-        biased, _ = self.get_activated_density(x, torch.zeros_like(raw))
-        if not biased.requires_grad:  # the same everywhere
-            return gradient
-        return gradient + in_raw * torch.autograd.grad(biased.sum(), x)[0]
+        with torch.enable_grad():
+            x = points.detach().requires_grad_(True)
+            biased, _ = self.get_activated_density(x, torch.zeros_like(x[..., :1]))
+            if not biased.requires_grad:  # the same everywhere
+                return gradient
+            (of_bias,) = torch.autograd.grad(biased.sum(), x)
+        return gradient + in_raw * of_bias
 
     def _normal(
         self, points: Float[Tensor, "*N 3"], enc: Tensor, density: Float[Tensor, "*N 1"]
