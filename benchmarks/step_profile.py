@@ -8,7 +8,7 @@
 `phases.csv` has a row a phase of the step as it is, and with `memory: low`: milliseconds on the GPU
 (kernels and copies), milliseconds until the next phase began on the CPU, kernels launched, and how
 often and how long the CPU waited for the GPU. `kernels.csv` has the largest kernels of each.
-`agreement.csv` says how far fused blocks and `memory: low` change latents, predictions and
+`agreement.csv` says how far fused kernels and `memory: low` change latents, predictions and
 gradients, in the renders and in all parameters, in half precision, as 1 - cosine.
 """
 
@@ -302,7 +302,7 @@ def cosine(a: Tensor, b: Tensor) -> float:
 
 
 def agreement(system) -> Iterator[dict]:
-    """Fused blocks against diffusers' own, and `memory: low` against the default."""
+    """Fused blocks and field against the plain ones, and `memory: low` against the default."""
     from threestudio_jointdreamer.priors import loading
 
     guidance, name = system.guidance, system.guidance.cfg.pretrained_model_name_or_path
@@ -329,8 +329,11 @@ def agreement(system) -> Iterator[dict]:
     own, guidance.prior = guidance.prior, plain
     plain = step_gradients(system)
     guidance.prior = own
+    with patched("field not fused"):
+        apart = step_gradients(system)
     guidance.cfg.memory, guidance.cfg.encode_chunk, system.cfg.render_chunk = "low", 1, 2**14
-    for what, other in (("fused blocks", plain), (LOW, step_gradients(system))):
+    low = step_gradients(system)
+    for what, other in (("fused blocks", plain), ("fused field", apart), (LOW, low)):
         for name, value in fused.items():
             difference = f"{1 - cosine(other[name], value):.1e}"
             yield {"what": f"{what}: gradient in {name}", "1 - cosine": difference}
@@ -389,6 +392,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     args, began = parse_arguments(), time.perf_counter()
     warnings.filterwarnings("ignore", ".*")
+    warnings.filterwarnings("always", "(?s).*(CUDA graphs|Triton)")  # ours: what does not serve
     if args.settings == [FIXED]:
         os.environ["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:False"
     load_host()
