@@ -15,6 +15,13 @@ evaluates it at the 2D prior's estimate x0_hat, and differentiated as if x were 
 g = a (x_mv - x) / sqrt(abar): with lambda = lambda_mv and a = abar / sigma^2 for "score", or
 a = sqrt(abar) / (sigma w) for "reconstruction". So the one difference to jsd-multiview-energy is
 where the views are compared, and the 2D prior, the multi-view model, noise and time are the same.
+
+JSD's own bracket with C = -sum_i ||M^i - x0_hat^i||^2 is SDS's plus
+
+    kappa (x - x_mv) + kappa (sigma / sqrt(abar)) (eps - eps_phi)
+
+with kappa = 2 lambda sigma / sqrt(abar). Each of the two terms is an energy by itself:
+"pull" is a = 2 at the renders; "drift" is C = -sum_i ||x^i - x0_hat^i||^2, x a constant, without M.
 """
 
 from dataclasses import dataclass
@@ -27,13 +34,15 @@ from threestudio_jointdreamer.energies.multiview import MultiviewEnergy
 from threestudio_jointdreamer.priors.schedule import WEIGHTINGS
 from torch import Tensor
 
+LOSSES = ("score", "reconstruction", "pull", "drift")
+
 
 @threestudio.register("multiview-distillation-energy")
 class MultiviewDistillationEnergy(MultiviewEnergy):
     """C whose gradient in jsd-guidance is that of a multi-view loss; energy_weight is lambda_mv.
 
     Config, beside what `MultiviewEnergy` says:
-        loss: `score` or `reconstruction`, see above.
+        loss: `score`, `reconstruction`, or one of JSD's terms alone, `pull` or `drift`; see above.
         weighting_strategy: jsd-guidance's, w above.
     """
 
@@ -45,8 +54,8 @@ class MultiviewDistillationEnergy(MultiviewEnergy):
     cfg: Config
 
     def configure(self) -> None:
-        if self.cfg.loss not in ("score", "reconstruction"):
-            raise ValueError(f"energy.loss={self.cfg.loss!r}: use score or reconstruction.")
+        if self.cfg.loss not in LOSSES:
+            raise ValueError(f"energy.loss={self.cfg.loss!r}: use one of {', '.join(LOSSES)}.")
         if self.cfg.weighting_strategy not in WEIGHTINGS:
             raise ValueError(
                 f"energy.weighting_strategy={self.cfg.weighting_strategy!r}: use jsd-guidance's, "
@@ -55,6 +64,9 @@ class MultiviewDistillationEnergy(MultiviewEnergy):
         super().configure()
 
     def __call__(self, views: Views) -> Float[Tensor, " N"]:
+        if self.cfg.loss == "drift":
+            drift = views.denoised - views.latents.detach()
+            return -drift.square().sum(dim=(1, 2, 3, 4))
         at_the_renders = views.latents.detach() + views.denoised - views.denoised.detach()
         residual = self.predict(views) - at_the_renders
         if self.cfg.mask_with_opacity:
@@ -64,6 +76,8 @@ class MultiviewDistillationEnergy(MultiviewEnergy):
     def _weight(self, views: Views) -> Float[Tensor, " N"]:
         """a above, of each object."""
         one_each = torch.ones_like(views.t, dtype=views.latents.dtype)[:, None, None, None]
+        if self.cfg.loss == "pull":
+            return 2 * one_each.flatten()
         path = views.prior.schedule
         alpha, sigma = (f(views.t, one_each).flatten() for f in (path.alpha, path.sigma))
         if self.cfg.loss == "score":

@@ -1,0 +1,173 @@
+"""What benchmarks/tradeoff.py has measured: a picture, points with intervals, widths of ranges."""
+
+import csv
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from threestudio_jointdreamer.files import replacing
+
+from jointdreamer.csv_table import write_csv
+from jointdreamer.evaluation.rows import AssetRow, by_method
+
+Row = dict[str, Any]
+KNOWN = ("bear", "cat", "elephant", "frog")  # to the weaker prior
+COLUMNS = {  # priors and prompts
+    "shipped": "the shipped multi-view prior",
+    "weak, inside": "a weaker one, species that it knows",
+    "weak, outside": "a weaker one, species that it does not",
+}
+LIMIT, ENOUGH = 12.5, 90.0  # % of assets with another number of faces than one, % R-Precision
+MIDDLE, RESAMPLES = 2.0, 2000
+GOALS = ("failed_rate", "r_precision")
+MEASURED = ("janus_rate", "faceless_rate", "failed_rate", "r_precision", "clip_score")
+
+
+def read_assets(path: Path) -> dict[tuple[str, str, int], Row]:
+    """The published rows by method, prompt and seed; numbers as numbers."""
+
+    def number(text: str) -> Any:
+        try:
+            return float(text) if "." in text else int(text)
+        except ValueError:
+            return text or None
+
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = [{k: number(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    return {(row["method"], row["prompt"], row["seed"]): row for row in rows}
+
+
+def point_of(method: str) -> tuple[str, float, float, str]:
+    """Name, weight, scale and prior of 'jsd-multiview+w0.1+s2+weak'."""
+    name, weight, scale, prior = re.fullmatch(r"(.+)\+w(.+)\+s(.+)\+(\w+)", method).groups()
+    return name, float(weight), float(scale), prior
+
+
+def column_of(row: Row) -> str:
+    prior = point_of(row["method"])[3]
+    known = any(word in row["prompt"].split() for word in KNOWN)
+    return prior if prior == "shipped" else f"{prior}, {'inside' if known else 'outside'}"
+
+
+def failed(row: Row) -> bool:
+    """It has another number of faces than one."""
+    return bool(row["janus"] or row["faceless"])
+
+
+def measured(rows: Sequence[Row]) -> Row:
+    """Means and rates of assets, each with the ends of its 95 % interval, and their FID."""
+    nothing = dict.fromkeys(field.name for field in fields(AssetRow))
+    own = [nothing | {k: v for k, v in row.items() if k in nothing} for row in rows]
+    either = [row | {"janus": failed(row)} for row in own]
+    one, both = (asdict(by_method([AssetRow(**row) for row in r], {})[0]) for r in (own, either))
+    values = one | {key.replace("janus", "failed"): value for key, value in both.items()}
+    wanted = [f"{name}{end}" for name in MEASURED for end in ("", "_low", "_high")]
+    found = {key: None if values[key] is None else round(values[key], 2) for key in wanted}
+    return {"prompts": one["prompts"], "runs": len(rows), **found, "fid": rows[-1]["fid"]}
+
+
+def points(rows: Sequence[Row]) -> dict[tuple[str, str, float, float], list[Row]]:
+    """Assets by column, method, scale and weight."""
+    found: dict[tuple[str, str, float, float], list[Row]] = {}
+    for row in rows:
+        name, weight, scale, _ = point_of(row["method"])
+        found.setdefault((column_of(row), name, scale, weight), []).append(row)
+    return dict(sorted(found.items()))
+
+
+def width(series: Mapping[float, Sequence[Row]]) -> tuple[float, float, float]:
+    """Over how many decades of the weight both goals hold, and the interval.
+
+    Rates and means are interpolated in the weight's logarithm; the interval is a percentile
+    bootstrap over the prompts that all weights have.
+    """
+    weights = sorted(series)
+    prompts = sorted(set.intersection(*({r["prompt"] for r in series[w]} for w in weights)))
+
+    def table(value: Callable[[Row], float]) -> Float[np.ndarray, "weights prompts"]:
+        def mean(weight: float, prompt: str) -> float:
+            return np.mean([value(r) for r in series[weight] if r["prompt"] == prompt])
+
+        return np.array([[mean(weight, prompt) for prompt in prompts] for weight in weights])
+
+    faces, text = table(lambda r: 100 * failed(r)), table(lambda r: r["r_precision"])
+    x = np.log10(weights)
+    fine = np.linspace(x[0], x[-1], 201)
+
+    def decades(drawn: np.ndarray) -> float:
+        few = np.interp(fine, x, faces[:, drawn].mean(1)) <= LIMIT
+        true = np.interp(fine, x, text[:, drawn].mean(1)) >= ENOUGH
+        return (few & true).mean() * (x[-1] - x[0])
+
+    draws = np.random.default_rng(0).integers(len(prompts), size=(RESAMPLES, len(prompts)))
+    low, high = np.quantile([decades(drawn) for drawn in draws], [0.025, 0.975])
+    return decades(np.arange(len(prompts))), low, high
+
+
+def draw(path: Path, picture: Path) -> str:
+    """Writes the picture, and beside the assets a CSV of points; returns a table as Markdown."""
+    found = points([*read_assets(path).values()])
+    rows = {key: measured(assets) for key, assets in found.items()}
+    names = ("column", "method", "scale", "weight")
+    named = [dict(zip(names, key, strict=True)) | row for key, row in rows.items()]
+    write_csv(path.with_name(path.name.replace("-assets", "")), named)
+    columns = [column for column in COLUMNS if any(key[0] == column for key in rows)]
+    methods = list(dict.fromkeys(key[1] for key in rows))
+    figure = Figure(figsize=(4.5 * len(columns), 10), layout="constrained")
+    axes = figure.subplots(3, len(columns), squeeze=False, sharey="row")
+    table = ["| prior, prompts | s | method | decades | prompts |", "| --- " * 5 + "|"]
+    for column, own in zip(columns, axes.T, strict=True):
+        curves: dict[tuple[str, float], list[float]] = {}
+        for _, name, scale, weight in (key for key in rows if key[0] == column):
+            curves.setdefault((name, scale), []).append(weight)
+        for (name, scale), weights in curves.items():
+            of = {w: rows[column, name, scale, w] for w in weights}
+            label = f"{name}, s x {scale:g}"
+            style = {"color": f"C{methods.index(name)}", "label": label}
+            _curve(own, of, style, scale == MIDDLE)
+            if len(of) > 2:
+                both, low, high = width({w: found[column, name, scale, w] for w in weights})
+                cells = (
+                    COLUMNS[column],
+                    f"x {scale:g}",
+                    name,
+                    f"{both:.1f} [{low:.1f}, {high:.1f}]",
+                )
+                fewest = min(row["prompts"] for row in of.values())
+                table.append(f"| {' | '.join(cells)} | {fewest} |")
+        own[0].set_title(COLUMNS[column], fontsize=9)
+        own[0].axhline(LIMIT, color="gray", linestyle=":")
+        own[1].axhline(ENOUGH, color="gray", linestyle=":")
+        own[1].set_xlabel("energy weight, times the hand-set one")
+        own[2].set_xlabel("not one face, %")
+        own[2].legend(fontsize=6)
+    for ax, label in zip(axes[:, 0], ("not one face, %", *["R-Precision, %"] * 2), strict=True):
+        ax.set_ylabel(label)
+    with replacing(picture) as new:
+        figure.savefig(new, dpi=110, format="png")
+    return "\n".join(table) + "\n"
+
+
+def _curve(axes: Sequence[Axes], of: Mapping[float, Row], style: Row, is_middle: bool) -> None:
+    """Both goals against the weight with their intervals, and one against the other."""
+    for ax, goal in zip(axes[:2], GOALS, strict=True):
+        y = [row[goal] for row in of.values()]
+        low, high = ([row[f"{goal}{end}"] for row in of.values()] for end in ("_low", "_high"))
+        if is_middle and 0 in of:  # SDS has no weight
+            ax.axhline(y[0], linestyle="--", linewidth=1, **style)
+        elif is_middle:
+            ax.plot(list(of), y, marker="o", markersize=3, **style)
+            ax.set_xscale("log")
+            if None not in low:
+                ax.fill_between(list(of), low, high, color=style["color"], alpha=0.15, linewidth=0)
+    pairs = [tuple(row[goal] for goal in GOALS) for row in of.values()]
+    axes[2].plot(*zip(*pairs, strict=True), ".", alpha=1 if is_middle else 0.4, **style)
+    worse = {p for p in pairs for q in pairs if q != p and q[0] <= p[0] and q[1] >= p[1]}
+    front = sorted({*pairs} - worse)  # Pareto's
+    axes[2].step(*zip(*front, strict=True), where="post", color=style["color"], alpha=0.5)
