@@ -72,8 +72,9 @@ def photograph(page: Path, picture: Path) -> None:
         browser.close()
 
 
-SD, MVDREAM, WONDER3D, IMAGEDREAM = (
-    TINY / name for name in ("stable-diffusion", "mvdream", "wonder3d", "imagedream")
+SD, SD3, MVDREAM, WONDER3D, IMAGEDREAM = (
+    TINY / name
+    for name in ("stable-diffusion", "stable-diffusion-3", "mvdream", "wonder3d", "imagedream")
 )
 WORLD = ROOT / "jointdreamer" / "tinyworld"
 SOURCES = (
@@ -93,6 +94,11 @@ SOURCES = (
             for prior in ("stable-diffusion", "mvdream", "wonder3d")
         },
         (SD, MVDREAM, WONDER3D, WORLD / "captions.py"),
+    ),
+    Source(
+        "tinyworld samples --prior stable-diffusion-3",
+        {"samples-stable-diffusion-3.png": "samples-stable-diffusion-3.png"},
+        (SD / "vae", SD3, WORLD / "captions.py"),
     ),
     Source(
         "tinyworld samples --prior imagedream",
