@@ -177,3 +177,17 @@ class TestShippedWeights:
                 predicted = prior.predict_noise(noisy, t, texts, camera)
             error[name] = (predicted - noise).square().mean().item()
         assert error["mvdream"] < 0.8 * error["stable-diffusion"]
+
+    def test_flow_prior_shows_what_the_text_says(self):
+        folder, cpu = str(SHIPPED / "stable-diffusion-3"), torch.device("cpu")
+        seen = make_pictures(8, 96, "cpu", azimuths=lambda n, _: torch.zeros(n), encode=lambda x: x)
+        prior = load_prior(folder, cpu, vae_from=str(SHIPPED / "stable-diffusion"))
+        texts, t = embed_prompts(folder, seen.captions, cpu), torch.full((8,), 700)
+        error = []
+        with torch.no_grad():
+            x = prior.encode(seen.images)
+            noisy = prior.schedule.add_noise(x, torch.randn_like(x), t)
+            for text in (texts, texts.roll(1, dims=0)):
+                noise = prior.predict_noise(noisy, t, text, None)
+                error.append((prior.schedule.denoise(noisy, noise, t) - x).square().mean())
+        assert error[0] < 0.3 * error[1]
