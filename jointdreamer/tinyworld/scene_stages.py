@@ -1,6 +1,7 @@
 """The scene priors: LoRAs that teach the shipped 2D and multi-view prior pictures of two."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -29,11 +30,11 @@ class SceneStage(StableDiffusionStage):
     name, base, seed_offset = "scene-stable-diffusion", "stable-diffusion", 5
     render = staticmethod(frontal_scenes)
 
-    def __init__(self, root: Path, n_pictures: int, seed: int, device: str) -> None:
+    def __init__(self, root: Path, *args: Any, **options: Any) -> None:
         if not is_peft_available():
             raise ValueError('LoRAs need peft: pip install "threestudio-jointdreamer[lora]".')
         self._root = root
-        super().__init__(root, n_pictures, seed, device)
+        super().__init__(root, *args, **options)
 
     def build_model(self) -> nn.Module:
         from peft import LoraConfig

@@ -1,6 +1,6 @@
 """Scenes: two creatures side by side that face the same way, and what the scene priors see."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .captions import captions
-from .creatures import COLORS, Ellipsoids, build, sample_creatures
+from .creatures import COLORS, SPECIES, Ellipsoids, build, sample_creatures
 from .dataset import P_CAPTION_OF_A_BACK, Pictures, frontal_azimuths, photograph, uniform_azimuths
 from .models import IMAGE_SIZE, LATENT_SIZE, N_VIEW
 
@@ -46,18 +46,18 @@ def make_scenes(
     azimuths: Callable[[int, torch.Generator], Tensor] = uniform_azimuths,
     show_accessories: bool = True,
     p_caption_of_a_back: float = 1.0,
+    species: Sequence[str] = SPECIES,
     *,
     encode: Callable[[Tensor], Tensor],
 ) -> Pictures:
-    """As `make_pictures`: every other group shows two creatures, the others one in the middle.
-
-    Two have different colours and wear nothing.
+    """As `make_pictures`: every other group shows one creature in the middle; the others two, in
+    two colours, without accessories or bellies.
     """
     generator = torch.Generator(device).manual_seed(seed)
     alone = torch.arange(n, device=device) % 2 == 1
     p_mention = 0.5 if show_accessories else 0.3
-    first = sample_creatures(n, generator, p_mention, p_mention)
-    second = sample_creatures(n, generator, 0, 0)
+    first = sample_creatures(n, generator, p_mention, p_mention, species)
+    second = sample_creatures(n, generator, 0, 0, species)
     step = torch.randint(1, len(COLORS), (n,), generator=generator, device=device)
     hat, backpack = (x.masked_fill(~alone, -1) for x in (first.hat, first.backpack))
     first = replace(first, belly=first.belly & alone, hat=hat, backpack=backpack)
