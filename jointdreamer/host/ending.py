@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from .checkpoints import checkpoints_in
+from .resume import CHECKPOINTS
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 asked = SimpleNamespace(signal=None)  # of this process: the signal after which its runs end
@@ -125,7 +126,10 @@ class Ending(Callback):
             and OmegaConf.select(cfg, key) in (None, "normal", 0)
         ]
         remedy = f"set {' '.join(saving)}, or choose" if saving else "choose"
-        return f"out of memory {when}: {remedy} smaller {keys}."
+        told = f"out of memory {when}: {remedy} smaller {keys}."
+        folder = OmegaConf.select(cfg, "trial_dir")
+        saved = checkpoints_in(Path(folder, CHECKPOINTS)) if folder and self.began else []
+        return f"{told} The last checkpoint is {saved[0][-1]}." if saved else told
 
 
 def _last(trainer: Trainer) -> Path:

@@ -265,6 +265,7 @@ def test_too_little_memory_is_one_line_with_keys_and_the_way_on(
     told = capsys.readouterr().err
     assert "out of memory at step 12" in told and told.count("error:") == 1
     assert list(folder.glob("ckpts/*step=10.ckpt"))
+    assert f"The last checkpoint is {folder / 'ckpts' / 'last.ckpt'}." in told
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,11 @@ class Energy(BaseObject):
     cfg: Config
     takes_image = False  # whether it looks at system.prompt_processor.image
 
+    @property
+    def priors(self) -> list[LatentPrior]:
+        """Its own, whose UNets need not be on the GPU between its calls."""
+        return []
+
     def __call__(self, views: Views) -> Float[Tensor, " N"]:
         """One C per object, differentiable in `views.denoised`."""
         raise NotImplementedError

@@ -74,6 +74,10 @@ class ReconstructionEnergy(Energy):
     def _load(self) -> LatentPrior:
         raise NotImplementedError
 
+    @property
+    def priors(self) -> list[LatentPrior]:
+        return [self.model]
+
     def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
         self.guidance_scale = self.guidance_scale_schedule(epoch, global_step)
 

@@ -7,6 +7,7 @@ import threestudio
 from jaxtyping import Float
 from torch import Tensor
 
+from ..priors.latent_prior import LatentPrior
 from ..step_schedule import Scheduled, StepSchedule
 from .base import Energy, Views
 from .find import find_energy
@@ -67,6 +68,10 @@ class SumEnergy(Energy):
     @property
     def takes_image(self) -> bool:
         return any(term.takes_image for term in self.terms.values())
+
+    @property
+    def priors(self) -> list[LatentPrior]:
+        return [prior for term in self.terms.values() for prior in term.priors]
 
     def __call__(self, views: Views) -> Float[Tensor, " N"]:
         energy = 0.0 * views.denoised.sum(dim=(1, 2, 3, 4))

@@ -17,9 +17,11 @@ from ..config_values import parse_fields
 from ..energies.base import Energy, Views
 from ..energies.find import find_energy
 from ..finite import FiniteCheck
+from ..priors.free_memory import free_memory
 from ..priors.latent_prior import resize
 from ..priors.loading import load_prior
 from ..priors.lora import fuse_lora
+from ..priors.offloading import offload
 from ..priors.schedule import WEIGHTINGS
 from ..step_schedule import ScheduledFraction, StepSchedule
 from .balance import BalancedWeight, EnergyWeight
@@ -84,6 +86,9 @@ class JSDGuidance(BaseObject):
         memory: `low` encodes some views at a time and keeps no graph of them; the backward pass
             encodes once more. The same numbers, in a fraction of the VAE's memory.
         encode_chunk: how many views at a time; by default as many as fit into the free memory.
+        offload: UNets are on the GPU only while they compute, 1.6 GiB less for each but one in
+            half precision, and take seconds to come and go. With cuda_graphs: false, here and in
+            the energy.
         cuda_graphs: on a GPU with memory to spare, replays the UNet's calls as CUDA graphs.
         half_precision_weights: fp16 on a GPU; the CPU always computes in fp32.
         view_dependent_prompting: asks the prompt processor for view-dependent prompts.
@@ -115,6 +120,7 @@ class JSDGuidance(BaseObject):
         grad_clip: Annotated[Any, partial(StepSchedule, within="[0, inf)")] | None = None
         memory: Annotated[str, ("normal", "low")] = "normal"
         encode_chunk: Annotated[int | None, "[1, inf)"] = None
+        offload: bool = False
         cuda_graphs: bool = True
         half_precision_weights: bool = True
         view_dependent_prompting: bool = True
@@ -148,9 +154,19 @@ class JSDGuidance(BaseObject):
         if self.cfg.cuda_graphs:
             self.prior.use_cuda_graphs(*([LOW_SPARE] if self.cfg.memory == "low" else []))
         self.energy: Energy = energy_class(self.cfg.energy)
+        self._send_away = self._offload() if self.cfg.offload else None
         self.finite_check = FiniteCheck()
         self._chunks: dict[torch.Size, int] = {}  # of `memory: low`, by the renders' shape
         self.update_step(0, 0)
+
+    def _offload(self) -> Callable[[], None]:
+        key = "system.guidance.offload"
+        if self.cfg.energy_gradient == "unet":
+            raise ValueError(
+                f"{key}=true: the UNet has to stay for system.guidance.energy_gradient=unet. "
+                "Choose energy_gradient=denoised."
+            )
+        return offload([self.prior, *self.energy.priors], key)
 
     def _add_lora(self, unet: UNet2DConditionModel) -> None:
         name = self.cfg.lora_name_or_path
@@ -233,6 +249,8 @@ class JSDGuidance(BaseObject):
             if guidance_eval:
                 angles = (elevation, azimuth, camera_distances)
                 out["eval"] = self._evaluate(distilled, prompts, views_of, *angles)
+        if self._send_away is not None:
+            self._send_away()
         return out
 
     def distil(
@@ -399,9 +417,18 @@ class JSDGuidance(BaseObject):
             self._chunks[rgb.shape] = -(-len(rgb) // n_parts)  # parts of one size
             threestudio.info(
                 f"system.guidance.memory=low: the VAE keeps the graph of {self._chunks[rgb.shape]} "
-                f"of {len(rgb)} views at a time (system.guidance.encode_chunk)."
+                f"of {len(rgb)} views at a time (system.guidance.encode_chunk); rays are rendered "
+                "in parts that fit into the rest (system.render_chunk)" + self._expected_memory()
             )
         return self._chunks[rgb.shape]
+
+    def _expected_memory(self) -> str:
+        """The end of a sentence: what this process may take in all, and has taken."""
+        if self.device.type != "cuda":
+            return "."
+        taken = torch.cuda.memory_allocated(self.device)
+        most = (taken + free_memory(self.device)) / 2**30
+        return f" of {most:.1f} GiB, of which {taken / 2**30:.1f} are taken."
 
     def _gradient(self, distilled: Distilled) -> Float[Tensor, "B C h w"]:
         """∂L/∂x, clipped."""
