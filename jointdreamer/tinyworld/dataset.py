@@ -90,6 +90,7 @@ def render_groups(
     size = max(1, at_once // n_view)
     for group in chunks(len(c2w) // n_view, size, "rendering"):
         some = objects(group)
+        some = some[:, some.present.any(dim=0)]
         views = torch.arange(len(some.center), device=c2w.device).repeat_interleave(n_view)
         rows = slice(group.start * n_view, group.stop * n_view)
         rgb = render(some[views], c2w[rows], fovy_deg[rows], background[rows], image_size)

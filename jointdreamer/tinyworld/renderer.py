@@ -62,10 +62,11 @@ def render(
     fine = size * supersample
     directions = _ray_directions(c2w, fovy_deg, fine)
     origin = torch.einsum("bkij,bkj->bki", objects.inverse, c2w[:, None, :3, 3] - objects.center)
-    # Unit-sphere frame of every ellipsoid: |o + t d|^2 = 1.
-    local = torch.einsum("bkij,bpj->bpki", objects.inverse, directions)
-    a = local.square().sum(-1)
-    b = (local * origin[:, None]).sum(-1)
+    # Unit-sphere frame of every ellipsoid: |o + t A d|^2 = 1. No B P K 3 numbers are made.
+    outer = (directions[..., None] * directions[..., None, :]).flatten(2)
+    quadratic = (objects.inverse.transpose(2, 3) @ objects.inverse).flatten(2)
+    a = outer @ quadratic.transpose(1, 2)
+    b = directions @ torch.einsum("bkij,bki->bjk", objects.inverse, origin)
     c = origin.square().sum(-1)[:, None] - 1
     discriminant = b.square() - a * c
     depth = (-b - discriminant.clamp_min(0).sqrt()) / a
@@ -74,10 +75,11 @@ def render(
 
     hit = nearest.isfinite()
     pick = index[..., None].expand(-1, -1, 3)
-    surface = local.gather(2, index[..., None, None].expand(-1, -1, 1, 3))[:, :, 0]
-    surface = origin.gather(1, pick) + torch.where(hit, nearest, 0)[..., None] * surface
     inverse = objects.inverse.flatten(2).gather(1, index[..., None].expand(-1, -1, 9))
-    normal = (inverse.unflatten(-1, (3, 3)) * surface[..., None]).sum(-2)
+    inverse = inverse.view(*index.shape, 3, 3)
+    local = (inverse * directions[:, :, None]).sum(-1)
+    surface = origin.gather(1, pick) + torch.where(hit, nearest, 0)[..., None] * local
+    normal = (inverse * surface[..., None]).sum(-2)
     height = F.normalize(normal, dim=-1)[..., 2:]
 
     shade = AMBIENT + (1 - AMBIENT) * height

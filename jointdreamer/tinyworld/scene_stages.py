@@ -26,7 +26,7 @@ class SceneStage(StableDiffusionStage):
     """
 
     plan = TrainingPlan(steps=8000, lr=2e-3, warmup=100, weight_decay=0.0, ema=0.998)
-    pictures, batch = 60_000, 128
+    pictures, batch = 40_000, 64
     name, base, seed_offset = "scene-stable-diffusion", "stable-diffusion", 5
     render = staticmethod(frontal_scenes)
 
@@ -58,6 +58,6 @@ class SceneStage(StableDiffusionStage):
 class SceneMVDreamStage(SceneStage):
     """Likewise on the multi-view prior, for four views of two creatures and of one."""
 
-    pictures, batch = 15_000, 32
+    pictures, batch = 10_000, 16
     name, base, seed_offset = "scene-mvdream", "mvdream", 6
     render, multiview = staticmethod(four_view_scenes), True

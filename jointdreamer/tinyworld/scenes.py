@@ -50,11 +50,11 @@ def make_scenes(
     *,
     encode: Callable[[Tensor], Tensor],
 ) -> Pictures:
-    """As `make_pictures`: every other group shows one creature in the middle; the others two, in
-    two colours, without accessories or bellies.
+    """As `make_pictures`, but half of the groups show two creatures, in two colours and without
+    accessories or bellies; the others, which come last, one in the middle.
     """
     generator = torch.Generator(device).manual_seed(seed)
-    alone = torch.arange(n, device=device) % 2 == 1
+    alone = torch.arange(n, device=device) >= n // 2
     p_mention = 0.5 if show_accessories else 0.3
     first = sample_creatures(n, generator, p_mention, p_mention, species)
     second = sample_creatures(n, generator, 0, 0, species)

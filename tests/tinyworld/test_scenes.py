@@ -27,27 +27,27 @@ def test_the_first_of_two_stands_on_the_left_of_the_front_view():
     def front(n, generator):
         return torch.zeros(n)
 
-    seen = make_scenes(40, 3, "cpu", azimuths=front, encode=lambda rgb: rgb)
-    assert seen.images.shape == (40, 3, 96, 96)
+    seen = make_scenes(60, 3, "cpu", azimuths=front, encode=lambda rgb: rgb)
+    assert seen.images.shape == (60, 3, 96, 96)
     checked = 0
-    for text, image in zip(seen.captions[::2], seen.images[::2], strict=True):
+    for text, image in zip(seen.captions[:30], seen.images[:30], strict=True):
         wanted = [COLOR_NAMES[parse(part).color] for part in parts_of(text)]
         plain = image[:, 0, 0].min() > 0.84  # not one of the coloured backgrounds
-        if plain and not {"white", "gray", "yellow", "pink"} & {*wanted}:
+        if plain and {*wanted} <= {"red", "green", "blue", "purple"}:
             halves = image[..., :48].flatten(1), image[..., 48:].flatten(1)
             assert [nearest_color(half) for half in halves] == wanted
             checked += 1
-    assert checked >= 2
+    assert checked
 
 
-def test_two_wear_nothing_and_have_two_colours_and_every_other_is_alone():
+def test_two_wear_nothing_and_have_two_colours_and_half_are_alone():
     seen = four_view_scenes(12, 5, "cpu", encode=lambda rgb: rgb[:, :, ::48, ::48])
     assert seen.images.shape == (48, 3, 2, 2)
-    for text in seen.captions[::2]:
+    for text in seen.captions[:6]:
         first, second = (parse(part).rows()[0] for part in parts_of(text))
         assert first[1] != second[1] and first[2:] == second[2:] == (-1, -1, False)
-    assert any("wearing" in text or "with" in text for text in seen.captions[1::2])
-    for text in seen.captions[1::2]:
+    assert any("wearing" in text or "with" in text for text in seen.captions[6:])
+    for text in seen.captions[6:]:
         parse(text)
 
 
