@@ -61,7 +61,7 @@ BLOCKS = {  # most wanted first
     "terms": Block(("pull",), (0.32, 1.0, 3.2)),
     "drift": Block(("drift",), (0.32, 1.0, 3.2), priors=("shipped",)),  # which is without a prior
     "knobs": Block(("jsd-multiview", "jsd-settled"), (1.0,), (1.0,), ("shipped",)),
-    "shares": Block(("jsd-auto",), (0.5, 1.0, 2.0), (1.0,), ("shipped",)),
+    "shares": Block(("jsd-auto",), (0.6, 1.0, 1.4), (1.0,), ("shipped",)),
     "translation": Block(("jsd-translation", "translation-auto"), (1.0,), (1.0,), ("shipped",)),
     "gaussians": Block(
         ("gaussians", "gaussians-auto", "gaussians-settled"), (1.0,), (1.0,), ("shipped",)

@@ -34,7 +34,7 @@ def test_a_point_multiplies_weight_and_scale_and_may_have_a_weaker_prior():
     assert terms.multiview.energy.pretrained_model_name_or_path == "/weak"
     assert "wonder3d" in terms.translation.energy.pretrained_model_name_or_path
     assert found["jsd-settled+w0.5+s2+weak"].guidance_scale == ["settled", 10.0, 12.0]
-    assert found["jsd-auto+w0.5+s2+weak"].energy_weight == ["auto", 0.5]
+    assert found["jsd-auto+w0.5+s2+weak"].energy_weight == ["auto", 0.25]
 
 
 def test_every_block_names_methods_of_the_sweep_and_no_other_is_taken():

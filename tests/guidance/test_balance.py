@@ -65,8 +65,8 @@ def test_the_weight_is_logged_and_a_share_held_from_a_step(make_guidance, prompt
     guidance = make_guidance(energy_type="jsd-zero-energy", energy_weight="auto")
     assert guidance(rgb, prompts, **cameras)["energy_weight"] == 0  # it has no gradient
     held = guidance.schedules["energy_weight"].held_from(10, 0.25)
-    assert held.value == ["auto", 9, 1.0, 0.25, 10]
-    assert (held(0, 9), held(0, 10)) == (1.0, 0.25)
+    assert held.value == ["auto", 9, 0.5, 0.25, 10]
+    assert (held(0, 9), held(0, 10)) == (0.5, 0.25)
     assert EnergyWeight(0.5, "energy_weight").held_from(10, 0.25).value == [9, 0.5, 0.25, 10]
 
 

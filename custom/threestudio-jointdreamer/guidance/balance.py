@@ -7,13 +7,13 @@ each step:
 
     (6)  λ α_t ‖g‖ = ρ (σ_t/α_t) ‖ε̂ − ε‖,    so λ = ρ (σ_t/α_t²) ‖ε̂ − ε‖ / ‖g‖
 
-For C_MVS that is 2 λ ‖M − x̂0‖ = ρ ‖x̂0^cfg − x‖: if both models' estimates are as far away, ρ = 1
-makes λ = 1/2, between the 0.3125 and the 0.625 of JointDreamer's authors.
+For C_MVS that is 2 λ ‖M − x̂0‖ = ρ ‖x̂0^cfg − x‖. ρ is 1/2 by default and less than 1: the views come
+to fit, ‖g‖ falls, and λ rises with it, so that an energy that asks for as much as the guidance gets
+all of it in the end.
 
 In (5) the pull λ σ_t g is then ρ (σ_t/α_t)² times as long as ε̂ − ε. A constant λ shares it out over
 noise levels in the same way, as λ σ_t g = 2 λ (σ_t/α_t)² (ε_φ − ε_M) by (1) and (3); one ratio of
-the two at all levels would be another method. (6) has no state that a resumed run would need, and
-no unit: an energy that is a thousand times as large gets a thousandth of λ.
+the two at all levels would be another method. (6) has no unit, and no state that resuming needs.
 """
 
 from dataclasses import dataclass
@@ -27,6 +27,7 @@ from torch import Tensor
 from ..step_schedule import StepSchedule
 
 AUTO = "auto"
+SHARE = 0.5  # of a gradient beside the guidance's
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class BalancedWeight:
 class EnergyWeight:
     """`energy_weight`: λ as a schedule, or `auto`, or `[auto, ρ]`.
 
-    Called with epoch and step it gives λ, or with `auto` ρ, which is 1 by default, and may be a
+    Called with epoch and step it gives λ, or with `auto` ρ, which is 1/2 by default, and may be a
     schedule: `[auto, 600, 0., 1., 601]`.
 
     Raises:
@@ -73,7 +74,7 @@ class EnergyWeight:
         words = [*value] if isinstance(value, list | ListConfig) else [value]
         self.is_auto = words[:1] == [AUTO]
         if self.is_auto:
-            share = words[1:] or [1.0]
+            share = words[1:] or [SHARE]
             value = share[0] if len(share) == 1 else share
         self._schedule = StepSchedule(value, key, "[0, inf)" if self.is_auto else "(-inf, inf)")
         self._key = key
