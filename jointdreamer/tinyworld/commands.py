@@ -17,12 +17,7 @@ SAMPLE_PROMPTS = (
     "a purple dog wearing a yellow hat and a white backpack",
     "a brown frog wearing an orange hat",
 )
-SCENE_PROMPTS = (
-    "a red bear and a blue cat",
-    "a green frog and a pink elephant",
-    "a white mouse and a brown dog",
-    "a yellow rabbit and a purple duck",
-)
+SCENE_PROMPTS = ("a red bear and a blue cat", "a green frog and a pink elephant")
 GUIDANCE_SCALE = {
     **{"stable-diffusion": 4.0, "stable-diffusion-3": 4.0, "mvdream": 4.0},
     **{"scene-stable-diffusion": 4.0, "scene-mvdream": 4.0},
