@@ -8,7 +8,7 @@ import torch
 from helpers.tiny_run import tiny_config
 from omegaconf import OmegaConf
 from threestudio.models.renderers import nerf_volume_renderer
-from threestudio_jointdreamer.systems.chunked_rendering import render_in_chunks
+from threestudio_jointdreamer.systems.chunked_rendering import Fitting, render_in_chunks
 from threestudio_jointdreamer.systems.losses import opaque, orientation, sparsity, z_variance
 
 LOSSES = orientation, sparsity, opaque, z_variance
@@ -62,6 +62,24 @@ def test_gradients_are_those_of_one_piece(system, chunk, seed):
             continue
         error = (found[name] - grad).norm() / grad.norm().clamp_min(1e-12)
         assert error < 1e-5, name
+
+
+@pytest.mark.parametrize("pieces", [2, 5])
+def test_pieces_of_parts_have_their_gradients(system, monkeypatch, pieces):
+    random.seed(0)
+    loss, expected = gradients(system, 0)
+    monkeypatch.setattr(Fitting, "rays", lambda *_: 64)
+    asked = []
+    monkeypatch.setattr(Fitting, "pieces", lambda *n: asked.append(n) or pieces)
+    system.cfg.guidance["memory"] = "low"
+    random.seed(0)
+    ours, found = gradients(system, None)
+    assert len(asked) > 1
+    torch.testing.assert_close(ours, loss)
+    for name, grad in expected.items():
+        if grad is not None:
+            error = (found[name] - grad).norm() / grad.norm().clamp_min(1e-12)
+            assert error < 1e-5, name
 
 
 def test_evaluation_has_the_same_pictures(system):

@@ -24,7 +24,7 @@ WIDEST_FUSED_HEAD = 256
 # 144 at a half, 72 at a quarter and 160 at an eighth of it, of which attention takes 112. That is
 # 2.7 KiB a pixel (6.3 with diffusers' blocks); what comes and goes meanwhile is the rest.
 UNET_BYTES, VAE_BYTES, VAE_GRAPH_BYTES = 2**14, 2**10, 2**12
-USABLE = 0.4  # of the free memory for graphs of views; the rest is for what comes after them
+USABLE = 0.25  # of the free memory for graphs of views; the rest is for what comes after them
 
 
 class LatentPrior:

@@ -21,7 +21,7 @@ from torch import Tensor
 from ..config_values import parse_fields
 from ..guidance.settling import WINDOWS, SettlingShape, waits
 from ..step_schedule import StepSchedule
-from .chunked_rendering import RaysThatFit, render_in_chunks
+from .chunked_rendering import Fitting, render_in_chunks
 from .geometry_fading import GeometryFading, GeometryFadingConfig, stepping_with
 from .losses import REGULARISERS, LossWeights
 from .seeding import StepSeeder
@@ -64,7 +64,7 @@ class JointDreamer(ViewingMixin, BaseLift3DSystem):
             key: StepSchedule(value, f"system.loss.{key}") for key, value in self.cfg.loss.items()
         }
         self.fading = self._parse_fading()
-        self._rays_that_fit = RaysThatFit()
+        self._fitting = Fitting()
         self._rates: dict[str, float] = {}  # of the parameter groups that fade, at this step
         scale = self.cfg.guidance.get("guidance_scale")
         self._shape = SettlingShape() if waits(scale) else None
@@ -135,12 +135,12 @@ class JointDreamer(ViewingMixin, BaseLift3DSystem):
         chunk = self.cfg.render_chunk or 0
         chooses = self.cfg.render_chunk is None and self.training and self._saves_memory()
         if chooses:
-            chunk = self._rays_that_fit(batch["rays_d"])
+            chunk = self._fitting.rays(batch["rays_d"], self.renderer)
         elif chunk == 0:
             return self.renderer(**batch)
         trained = [p for p in self.parameters() if p.requires_grad]
-        note = self._rays_that_fit.note
-        return render_in_chunks(self.renderer, self.background, trained, batch, chunk, note)
+        fitting = self._fitting if chooses else None
+        return render_in_chunks(self.renderer, self.background, trained, batch, chunk, fitting)
 
     def _saves_memory(self) -> bool:
         return (
