@@ -32,12 +32,7 @@ SHARE = 0.5  # of a gradient beside the guidance's
 
 @dataclass(frozen=True)
 class BalancedWeight:
-    """λ of (6), for V views of each object.
-
-    Attributes:
-        share: ρ.
-        n_view: V.
-    """
+    """λ of (6) for the share ρ, with V = `n_view` views of each object."""
 
     share: float
     n_view: int
