@@ -56,6 +56,8 @@ class Block:
 
 
 BLOCKS = {  # most wanted first
+    "weak": Block(MAIN, WEIGHTS[1:4], priors=(WEAK,)),
+    "weak-terms": Block(("jsd-auto", "pull"), priors=(WEAK,)),
     "weights": Block(MAIN, WEIGHTS),
     "sds": Block(("sds",), priors=("shipped",)),
     "terms": Block(("pull",), (0.32, 1.0, 3.2)),
