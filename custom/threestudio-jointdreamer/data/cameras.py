@@ -77,10 +77,11 @@ def camera_batch(
     """
     c2w = look_at(cameras.position, cameras.center, cameras.up)
     focal = 0.5 * height / torch.tan(0.5 * cameras.fovy)
-    directions = get_ray_directions(H=height, W=width, focal=1.0).to(device)
+    there = {"device": device, "non_blocking": True}  # waits for nothing that a GPU has yet to do
+    directions = get_ray_directions(H=height, W=width, focal=1.0).to(**there)
     directions = directions.repeat(len(focal), 1, 1, 1)
-    directions[..., :2] = directions[..., :2] / focal.to(device)[:, None, None, None]
-    rays_o, rays_d = get_rays(directions, c2w.to(device), keepdim=True, normalize=normalize)
+    directions[..., :2] = directions[..., :2] / focal.to(**there)[:, None, None, None]
+    rays_o, rays_d = get_rays(directions, c2w.to(**there), keepdim=True, normalize=normalize)
     proj_mtx = get_projection_matrix(cameras.fovy, width / height, NEAR, FAR)
     return {
         "rays_o": rays_o,
