@@ -19,8 +19,9 @@ from ..priors.free_memory import free_memory
 
 # Of the free memory: what a graph may take, to which its backward pass adds a half; the graph of
 # all rays, which is held while the guidance works; and of a part that is rendered without one, what
-# its graph would. For the last two only an earlier step's number of samples is known.
-USABLE, HELD, WITHOUT = 0.6, 0.5, 0.8
+# its graph would. The last two are of an earlier step's samples for a ray, of which another step's
+# cameras have up to 1.6 times as many: they see the object from nearer.
+USABLE, HELD, WITHOUT = 0.6, 0.5, 0.65
 FIRST = 16384  # rays at once, before it is known how much they take
 FIRST_BYTES = 2048  # of a sample, for the first graph
 OF_SAMPLES = ("normal", "t_dirs", "weights")  # along rays, [M ...], for the losses
@@ -58,7 +59,7 @@ class Fitting:
         fit = free_memory(rays_d.device) / (self.bytes_per_sample * self.samples_per_ray)
         if n_rays <= HELD * fit:
             return 0
-        return max(1, int(fit * (WITHOUT if takes_samples(renderer) else HELD)))
+        return max(1, int(fit * WITHOUT * (1 if takes_samples(renderer) else USABLE)))
 
     def pieces(self, n_samples: int, device: torch.device) -> int:
         """In how many a part with so many samples is rendered with a graph."""
