@@ -10,6 +10,7 @@ time is the median of its steps but the first ones; memory is what PyTorch reser
 """
 
 import argparse
+import gc
 import statistics
 import sys
 import tempfile
@@ -26,6 +27,7 @@ from benchmarks.training_step import PROMPT, ROOT, WARM_UP, StepClock, random_pr
 
 LOW = ["system.guidance.memory=low"]
 PHASES = ("8 x 64 px", "4 x 256 px")
+ACTIONS = ("validate", "test", "export")
 THIN = "system.geometry.isosurface_threshold=2.0"  # so few steps leave it soft
 SHORT = ["data.n_val_views=2", "data.n_test_views=2", "system.guidance_eval_step=0"]
 
@@ -37,6 +39,7 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--priors", type=Path, help="a folder that keeps them for other calls")
     parser.add_argument("--only-low", action="store_true", help="not the default beside it")
     parser.add_argument("--steps", type=int, default=14, help="of a phase")
+    parser.add_argument("--actions", nargs="+", choices=ACTIONS, default=ACTIONS, help="after it")
     parser.add_argument("--csv", type=Path)
     return parser.parse_known_args()
 
@@ -46,6 +49,7 @@ def reserved() -> float:
     if not torch.cuda.is_available():
         return 0.0
     peak = torch.cuda.max_memory_reserved() / 2**30
+    gc.collect()  # models of the run before
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     return peak
@@ -97,10 +101,10 @@ def main() -> None:
         more, checkpoint = train(low, args.steps, "low")
         rows += more
         save(rows, args, host)
-        for action in ("--validate", "--test", "--export"):
+        for action in args.actions:
             begin = time.perf_counter()
-            run([*low, THIN, action, f"resume={checkpoint}"])
-            rows.append(row(action.strip("-"), "low", 1000 * (time.perf_counter() - begin)))
+            run([*low, THIN, f"--{action}", f"resume={checkpoint}"])
+            rows.append(row(action, "low", 1000 * (time.perf_counter() - begin)))
             save(rows, args, host)
 
 
