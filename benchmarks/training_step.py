@@ -16,7 +16,7 @@ the box's radius. A size or a stage that does not fit into the GPU's memory says
 
 With --random full and JOINTDREAMER_ROOT in the environment, a checkout of the authors' fork, their
 guidance's phases come first, in the threestudio of THREESTUDIO_ROOT if it is set, and then ours in
-the standalone host, each in a process of its own; `ratio` is to theirs.
+the standalone host with nothing compiled, each in a process of its own; `ratio` is to theirs.
 """
 
 import argparse
@@ -275,6 +275,8 @@ def main() -> None:
         args.theirs = {row["phase"]: row["ms"] for row in args.before}
         args.authors = False
         os.environ.pop("THREESTUDIO_ROOT", None)
+        for switch in ("JOINTDREAMER_TINYCUDANN", "JOINTDREAMER_NERFACC_CUDA"):
+            os.environ.setdefault(switch, "0")  # nothing compiled serves ours
     measure_all(args, overrides)
 
 
