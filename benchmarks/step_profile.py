@@ -324,6 +324,7 @@ def agreement(system) -> Iterator[dict]:
     found = of(guidance.prior)
     for name, expected in of(plain).items():
         yield {"what": name, "1 - cosine": f"{1 - cosine(found[name], expected):.1e}"}
+    system.to(guidance.device)  # from where Lightning has put it
     system.renderer.cfg.randomized = False  # so that chunks march the same rays
     fused = step_gradients(system)
     own, guidance.prior = guidance.prior, plain
