@@ -1,11 +1,10 @@
 """Scenes of two creatures: does each have one face and its own colour?
 
-    python benchmarks/scenes.py --jobs 8 --together 12     # a GPU
+    python benchmarks/scenes.py --jobs 18 --together 6     # a GPU
 
-Runs configs/sweeps/scenes.yaml, looks at every creature of a scene by itself, and writes to the
-sweep's folder scenes.csv, a row for each creature, methods.csv, and a sheet of pictures. Faces are
-the Janus meter's; colour and species are of the caption, of the eighty such as "a red bear", that
-the tiny CLIP finds most like the views. Started again, it does what is left.
+Runs configs/sweeps/scenes.yaml, does what is left if started again, and looks at every creature by
+itself. Faces are the Janus meter's; colour and species those of the caption, of the eighty such as
+"a red bear", that the tiny CLIP finds most like the views.
 """
 
 import argparse
@@ -40,7 +39,6 @@ from jointdreamer.tinyworld.scenes import parts_of  # noqa: E402
 
 CAPTIONS = [with_article(f"{color} {animal}") for color in COLOR_NAMES for animal in SPECIES]
 KINDS = ("one face", "Janus", "faceless")
-SIZE = 64  # pixels, of a creature by itself
 
 
 def look_at(run: PlannedRun) -> list[dict[str, Any]]:
@@ -48,7 +46,7 @@ def look_at(run: PlannedRun) -> list[dict[str, Any]]:
     register()  # in a process of its own
     clip, rows = load_clip("load/tiny/clip", torch.device("cpu")), []
     texts = F.normalize(clip.texts(CAPTIONS), dim=-1)
-    looks = creatures_of(run.folder, SIZE)
+    looks = creatures_of(run.folder, size=64)
     for wanted, (name, views) in zip(parts_of(run.prompt), looks.items(), strict=True):
         verdict = judge(views.frames, views.azimuths_deg)
         images = clip.images([(frame * 255).byte().numpy() for frame in views.frames])
@@ -56,8 +54,8 @@ def look_at(run: PlannedRun) -> list[dict[str, Any]]:
         own_color, own_species = (seen.split()[i] == wanted.split()[i] for i in (1, 2))
         row = {"method": run.method.name, "seed": run.seed, "prompt": run.prompt, "creature": name}
         row |= {"kind": verdict.kind, "faces_deg": " ".join(f"{x:.0f}" for x in verdict.faces_deg)}
-        row |= {"seen": seen, "own_color": own_color, "own_species": own_species}
-        rows.append(row | {"good": verdict.kind == "one face" and own_color})
+        own = {"seen": seen, "own_color": own_color, "own_species": own_species}
+        rows.append(row | own | {"good": verdict.kind == "one face" and own_color})
     return rows
 
 
@@ -66,14 +64,13 @@ def summary(scenes: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     found = []
     for method in dict.fromkeys(scene[0]["method"] for scene in scenes):
         own = [scene for scene in scenes if scene[0]["method"] == method]
-        each = [row for scene in own for row in scene]
-        good = sum(all(row["good"] for row in scene) for scene in own)
-        low, high = (f"{100 * x:.0f}" for x in rate_interval(good, len(own)))
+        each, good = sum(own, []), sum(all(row["good"] for row in scene) for scene in own)
+        low, high = (round(100 * x) for x in rate_interval(good, len(own)))
         shares = {kind: [row["kind"] == kind for row in each] for kind in KINDS}
         shares |= {key: [row[key] for row in each] for key in ("own_color", "own_species")}
         percent = {name: f"{100 * sum(x) / len(x):.1f}" for name, x in shares.items()}
         scores = {"good scenes": f"{good} of {len(own)}", "interval": f"{low} to {high} %"}
-        found.append({"method": method, **percent, **scores})
+        found.append({"method": method} | percent | scores)
     return found
 
 
@@ -83,18 +80,18 @@ def main() -> None:
     parser.add_argument("--methods", help="only these, such as sds,jsd")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     parser.add_argument("--together", type=int, default=1, help="runs in each, at most")
-    args, overrides = parser.parse_known_args()
-    sweep = read_sweep(args.sweep, args.methods and args.methods.split(","), overrides)
+    args, rest = parser.parse_known_args()
+    sweep = read_sweep(args.sweep, args.methods and args.methods.split(","), rest)
     how = args.jobs, "threading", visible_gpus(), args.together, PROGRAM_TOGETHER
     run_sweep(sweep.runs(), Workers(PROGRAM, *how), Console())
     done = [run for run in sweep.runs() if Record.of(run).done]
-    print(f"{len(done)} of {len(sweep.runs())} runs have finished", flush=True)
-    print(side_by_side(done, sweep.out / "scenes.jpg"), flush=True)
     looks = (delayed(look_at)(run) for run in done)
     scenes = Parallel(n_jobs=args.jobs, inner_max_num_threads=1)(looks)
     write_csv(sweep.out / "scenes.csv", [row for scene in scenes for row in scene])
     write_csv(sweep.out / "methods.csv", summary(scenes))
     print(as_text(summary(scenes)))
+    print(f"{len(done)} of {len(sweep.runs())} runs have finished", flush=True)
+    print(side_by_side(done, sweep.out / "scenes.jpg"))
 
 
 if __name__ == "__main__":

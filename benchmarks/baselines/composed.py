@@ -2,7 +2,7 @@
 
 As in compositional text-to-3D (CompoNeRF, arXiv 2303.13843; Set-the-Scene, arXiv 2303.13450) steps
 take turns: one distils the render of all for the whole prompt, the next ones each volume's own
-render, from cameras about it, for its part of the prompt.
+render, from cameras about it, for its part of the prompt, by the priors of single creatures.
 """
 
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from threestudio.models.geometry.base import BaseImplicitGeometry
 from threestudio.models.geometry.implicit_volume import ImplicitVolume
+from threestudio_jointdreamer.guidance.jsd_guidance import JSDGuidance
 from threestudio_jointdreamer.systems.jointdreamer import JointDreamer
 from torch import Tensor, nn
 
@@ -52,6 +53,20 @@ class ComposedVolume(BaseImplicitGeometry):
         return self(points)["density"]
 
 
+@threestudio.register("composed-guidance")
+class ComposedGuidance(JSDGuidance):
+    """`jsd-guidance`, which leaves its LoRAs and their size of latents out in a volume's turn."""
+
+    def configure(self) -> None:
+        super().configure()
+        plain = dict.fromkeys(("lora_name_or_path", "latent_size"))
+        energy = {key: plain.get(key, value) for key, value in self.cfg.energy.items()}
+        self.alone = JSDGuidance({**self.cfg, **plain, "energy": energy})
+
+    def distil(self, *args: Any, **options: Any) -> Any:
+        return (self.alone if self._step % 3 else super()).distil(*args, **options)
+
+
 @threestudio.register("composed-system")
 class ComposedSystem(JointDreamer):
     """`jointdreamer-system` on a `composed-volume`."""
@@ -60,24 +75,17 @@ class ComposedSystem(JointDreamer):
         super().configure()
         renderer, rest = threestudio.find(self.cfg.renderer_type), (self.material, self.background)
         parts = (renderer(self.cfg.renderer, one, *rest) for one in self.geometry.volumes)
-        self.part_renderers = nn.ModuleList(parts)
+        self.first, self.second = parts  # attributes, so that their grids follow the training
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
         prompts, make = self.cfg.prompt_processor, threestudio.find(self.cfg.prompt_processor_type)
-        parts = [make({**prompts, "prompt": part}) for part in parts_of(prompts["prompt"])]
+        parts = (make({**prompts, "prompt": part}) for part in parts_of(prompts["prompt"]))
         processors = self.prompt_processor, *parts
         self.prompt_processor = lambda: processors[self._turn()]()
 
     def _turn(self) -> int:
-        return self.true_global_step % (1 + len(PLACES)) if self.training else 0
+        return self.true_global_step % 3 if self.training else 0
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
-        if (turn := self._turn()) == 0:
-            return super().forward(batch)
-        return self.part_renderers[turn - 1](**{**batch, "rays_o": batch["rays_o"] / SCALE})
-
-    def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
-        super().update_step(epoch, global_step, on_load_weights)
-        for renderer in self.part_renderers:
-            renderer.do_update_step(epoch, global_step, on_load_weights)
+        return (self.renderer, self.first, self.second)[self._turn()](**batch)

@@ -20,10 +20,7 @@ RANK = 24  # of every layer's change: 2.9 MB in half precision
 
 
 class SceneStage(StableDiffusionStage):
-    """A LoRA on the 2D prior, for mostly frontal pictures of two creatures and of one.
-
-    Needs the vae, clip and stable-diffusion stages, whose VAE and text encoder it shares.
-    """
+    """A LoRA on the stable-diffusion stage's prior, for pictures of two creatures and of one."""
 
     plan = TrainingPlan(steps=8000, lr=2e-3, warmup=100, weight_decay=0.0, ema=0.998)
     pictures, batch = 40_000, 64
@@ -56,7 +53,7 @@ class SceneStage(StableDiffusionStage):
 
 
 class SceneMVDreamStage(SceneStage):
-    """Likewise on the multi-view prior, for four views of two creatures and of one."""
+    """Likewise on the mvdream stage's, for four views each."""
 
     pictures, batch = 10_000, 16
     name, base, seed_offset = "scene-mvdream", "mvdream", 6

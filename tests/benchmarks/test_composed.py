@@ -5,6 +5,8 @@ import torch
 
 from benchmarks.baselines import register
 from benchmarks.scenes import summary
+from jointdreamer.testing.cameras import camera_ring
+from jointdreamer.testing.prompts import RandomPrompts
 from jointdreamer.tinyworld.scenes import PLACES, SCALE
 
 GEOMETRY = {
@@ -64,3 +66,15 @@ def test_a_scene_is_good_if_both_creatures_are():
     assert row["good scenes"] == "1 of 2"
     assert (row["one face"], row["Janus"], row["faceless"]) == ("75.0", "25.0", "0.0")
     assert row["own_color"] == "100.0" and row["own_species"] == "75.0"
+
+
+def test_a_volumes_own_turn_has_the_plain_priors_size(sd_folder):
+    register()
+    cfg = {"pretrained_model_name_or_path": str(sd_folder), "latent_size": 12}
+    guidance = threestudio.find("composed-guidance")(cfg)
+    sizes = []
+    for step in range(4):
+        guidance.do_update_step(0, step)
+        x = guidance.distil(torch.rand(4, 16, 16, 3), RandomPrompts(), camera_ring(1, 4))[0]
+        sizes.append(x.shape[-1])
+    assert sizes == [12, 16, 16, 12]

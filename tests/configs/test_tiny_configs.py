@@ -44,6 +44,27 @@ def test_other_energies_run_with_the_demos_settings(name):
     assert other == demo
 
 
+def test_scenes_have_the_demos_settings_but_pixels_steps_and_start():
+    demo, scene = read("jointdreamer"), read("scene")
+    for config in (demo, scene):
+        system, guidance = config["system"], config["system"]["guidance"]
+        for key in ("lora_name_or_path", "latent_size"):
+            guidance.pop(key, None), guidance["energy"].pop(key, None)
+        for key in ("width", "height", "resolution_milestones"):
+            config["data"].pop(key)
+        for key in ("base_resolution", "log2_hashmap_size"):
+            system["geometry"]["pos_encoding_config"].pop(key)
+        system["renderer"].pop("num_samples_per_ray")
+        for key in ("density_blob_scale", "density_blob_std"):
+            system["geometry"].pop(key)
+        for key in ("guidance_scale", "max_step_percent", "energy_weight"):
+            start, low, high, end = guidance.pop(key)
+            guidance[key] = low, high, round(start / config["trainer"]["max_steps"], 1)
+        system["geometry_fading"].pop("start_step"), config.pop("name")
+        config["trainer"].pop("max_steps"), config["trainer"].pop("val_check_interval")
+    assert scene == demo
+
+
 @pytest.mark.parametrize("folder", ["", "tiny/"])
 def test_gaussians_differ_from_the_nerf_by_the_representation_alone(folder):
     nerf, gaussians = read(f"../{folder}jointdreamer"), read(f"../{folder}gaussians")

@@ -141,7 +141,7 @@ def test_tokenizer_lower_cases_drops_punctuation_and_marks_unknown_words():
 class TestShippedWeights:
     def test_whole_shipment_is_within_its_budget(self):
         sizes = [f.stat().st_size for f in SHIPPED.rglob("*") if f.is_file()]
-        assert sum(sizes) < 50 * 2**20 and max(sizes) < 16 * 2**20
+        assert sum(sizes) < 60 * 2**20 and max(sizes) < 16 * 2**20
 
     def test_autoencoder_restores_unseen_creatures_from_latents_of_unit_scale(self):
         vae = AutoencoderKL.from_pretrained(SHIPPED / "stable-diffusion" / "vae").float()
