@@ -109,8 +109,8 @@ def test_a_mistake_is_told_with_its_key(tmp_path, changes, message):
 
 def test_the_shipped_sweep_holds_configs_that_the_host_accepts():
     runs = read_sweep(Path("configs/sweeps/demo8.yaml")).runs()
-    assert len(runs) == 16 and {run.steps for run in runs} == {600}
-    for run in runs[:3]:
+    assert len(runs) == 24 and {run.steps for run in runs} == {600}
+    for run in runs[:4]:
         check_config(OmegaConf.merge(OmegaConf.load(run.method.config), given(run)))
 
 
