@@ -8,7 +8,8 @@ import torch
 from helpers.tiny_run import tiny_config
 from omegaconf import OmegaConf
 from threestudio.models.renderers import nerf_volume_renderer
-from threestudio_jointdreamer.systems.chunked_rendering import Fitting, render_in_chunks
+from threestudio_jointdreamer.systems import chunked_rendering
+from threestudio_jointdreamer.systems.chunked_rendering import FIRST, Fitting, render_in_chunks
 from threestudio_jointdreamer.systems.losses import opaque, orientation, sparsity, z_variance
 
 LOSSES = orientation, sparsity, opaque, z_variance
@@ -122,3 +123,21 @@ def test_rays_are_marched_once(system, monkeypatch):
     monkeypatch.setattr(nerf_volume_renderer, "sample_rays", count)
     gradients(system, 48)
     assert len(calls) > 1 and sum(calls) == system.batch["rays_d"][..., 0].numel()
+
+
+class OnGPU(torch.Tensor):
+    is_cuda = True
+
+
+def test_parts_and_pieces_fit_into_the_free_memory(system, monkeypatch):
+    monkeypatch.setattr(chunked_rendering, "free_memory", lambda device: 10**9)
+    fitting, rays = Fitting(), torch.zeros(4, 256, 256, 3).as_subclass(OnGPU)
+    assert 0 < fitting.rays(rays, system.renderer) <= FIRST  # nothing is known yet
+    fitting.note(n_bytes=700_000, n_rays=100, n_samples=1000)
+    assert fitting.rays(rays[:, :64, :64], system.renderer) == 0  # all at once: 115 MB
+    part = fitting.rays(rays, system.renderer)
+    assert 0.3e9 < part * 7000 < 0.8e9
+    unable = fitting.rays(rays, lambda **batch: batch)  # cannot be told its samples
+    assert unable < part
+    pieces = fitting.pieces(3 * 10**6, torch.device("cuda"))
+    assert 3 * 10**6 * 700 / pieces < 0.7e9
