@@ -76,9 +76,8 @@ class GraphedCalls:
         own = [x for x in inputs if x is not None]
         device = own[0].device
         memory, graph = graph_memory(device), torch.cuda.CUDAGraph()
-        torch.cuda.empty_cache()  # so that what is reserved grows by what the graph takes
-        before = torch.cuda.memory_reserved(device)
         with torch.cuda.graph(graph, pool=memory.pool, capture_error_mode="thread_local"):
+            before = torch.cuda.memory_reserved(device)  # after what is unused was given back
             output = self.function(*inputs)
-        memory.n_bytes += max(0, torch.cuda.memory_reserved(device) - before)
+            memory.n_bytes += torch.cuda.memory_reserved(device) - before
         return graph, own, output, memory
