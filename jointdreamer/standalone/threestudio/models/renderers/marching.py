@@ -101,7 +101,7 @@ def sample_rays(
             early_stop_eps=early_stop_eps,
             alpha_thre=min(alpha_thre, float(estimator.occs.mean())),
         )
-        kept = dense.collect(visible)
+        kept = dense.collect(visible).nonzero()[:, 0]  # once: it waits for a GPU
         ray_indices, t_starts, t_ends = ray_indices[kept], t_starts[kept], t_ends[kept]
     return ray_indices, t_starts, t_ends
 
