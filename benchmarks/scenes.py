@@ -85,12 +85,14 @@ def main() -> None:
     how = args.jobs, "threading", visible_gpus(), args.together, PROGRAM_TOGETHER
     run_sweep(sweep.runs(), Workers(PROGRAM, *how), Console())
     done = [run for run in sweep.runs() if Record.of(run).done]
+    print(f"{len(done)} of {len(sweep.runs())} runs have finished", flush=True)
+    if not done:
+        return
     looks = (delayed(look_at)(run) for run in done)
     scenes = Parallel(n_jobs=args.jobs, inner_max_num_threads=1)(looks)
     write_csv(sweep.out / "scenes.csv", [row for scene in scenes for row in scene])
     write_csv(sweep.out / "methods.csv", summary(scenes))
     print(as_text(summary(scenes)))
-    print(f"{len(done)} of {len(sweep.runs())} runs have finished", flush=True)
     print(side_by_side(done, sweep.out / "scenes.jpg"))
 
 

@@ -35,9 +35,7 @@ class ComposedVolume(BaseImplicitGeometry):
         for name in ("encoding", "density_network", "feature_network"):  # the optimizer's groups
             setattr(self, name, nn.ModuleList(getattr(one, name) for one in self.volumes))
 
-    def forward(
-        self, points: Float[Tensor, "*N 3"], output_normal: bool = False
-    ) -> dict[str, Float[Tensor, "..."]]:
+    def forward(self, points: Float[Tensor, "*N 3"], output_normal: bool = False) -> dict[str, Any]:
         """As ImplicitVolume's, without normals."""
         found, radius = [], self.cfg.radius
         for volume, place in zip(self.volumes, self.places, strict=True):
