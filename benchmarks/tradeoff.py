@@ -186,6 +186,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                     raise FileNotFoundError(f"--weak {args.weak} is no prior: train it first.")
             run_sweep(runs, plan.workers, console)  # after Ctrl-C what is there is measured
             records = [Record.of(run) for run in runs]
+            if not any(record.done for record in records):
+                raise ValueError("no run has finished: the same command goes on where they are.")
             result = benchmark.evaluated(plan, records, args.candidates, None)
             fids = {row.method: round(row.fid, 2) for row in result.methods if row.fid}
             write_csv(args.csv, merged(args.csv, result.rows, fids))

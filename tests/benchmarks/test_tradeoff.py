@@ -44,6 +44,14 @@ def test_every_block_names_methods_of_the_sweep_and_no_other_is_taken():
     assert tradeoff.main(["--blocks", "all", "--dry-run"]) == 2
 
 
+def test_a_sweep_that_finished_no_run_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tradeoff, "run_sweep", lambda *args: False)
+    assets = tmp_path / "assets.csv"
+    options = ["--blocks", "sds", "--prompts", "1", "--out", str(tmp_path), "--csv", str(assets)]
+    assert tradeoff.main(options) == 2 and not assets.exists()
+    assert "no run has finished: the same command goes on" in "".join(capsys.readouterr())
+
+
 def asset(method, prompt, janus, r_precision, **more):
     known = {"seed": 0, "step": 600, "clip_score": 80.0, "rank": 1, "faces": 1 + janus}
     known |= {"face_views": 24, "face_extents_deg": "40", "janus": int(janus), "faceless": 0}
