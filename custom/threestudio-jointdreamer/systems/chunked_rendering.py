@@ -18,9 +18,10 @@ from torch import Tensor
 from ..priors.free_memory import free_memory
 
 # Of the free memory: what a graph may take, to which its backward pass adds a third; the graph of
-# all rays, which is held while the guidance works; and of a part that is rendered without one, which
-# takes as much for a moment, what its graph would. The last two are of an earlier step's samples for
-# a ray, of which another step's cameras have up to 1.6 times as many: they see the object from nearer.
+# all rays, which is held while the guidance works; and of a part that is rendered without one, and
+# takes as much for a moment, what its graph would. The last two are of an earlier step's samples
+# for a ray, of which another step's cameras have up to 1.6 times as many: they see the object from
+# nearer.
 USABLE, HELD, WITHOUT = 0.6, 0.5, 0.55
 FIRST = 16384  # rays at once, before it is known how much they take
 FIRST_BYTES = 2048  # of a sample, for the first graph
