@@ -27,7 +27,7 @@ from torch import Tensor
 from ..step_schedule import StepSchedule
 
 AUTO = "auto"
-SHARE = 0.5  # of a gradient beside the guidance's
+SHARE = 0.5  # ρ: of the distance that the guidance asks for
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,7 @@ class JSDGuidance(BaseObject):
         if self.cfg.cuda_graphs:
             self.prior.use_cuda_graphs(*([LOW_SPARE] if self.cfg.memory == "low" else []))
         self.energy: Energy = energy_class(self.cfg.energy)
-        self._send_away = self._offload() if self.cfg.offload else None
+        self._offload_all = self._offload() if self.cfg.offload else None
         self.finite_check = FiniteCheck()
         self._chunks: dict[torch.Size, int] = {}  # of `memory: low`, by the renders' shape
         self.update_step(0, 0)
@@ -249,8 +249,8 @@ class JSDGuidance(BaseObject):
             if guidance_eval:
                 angles = (elevation, azimuth, camera_distances)
                 out["eval"] = self._evaluate(distilled, prompts, views_of, *angles)
-        if self._send_away is not None:
-            self._send_away()
+        if self._offload_all is not None:
+            self._offload_all()
         return out
 
     def distil(

@@ -12,7 +12,7 @@ def offload(priors: Sequence[LatentPrior], key: str) -> Callable[[], None]:
     stay.
 
     Returns:
-        A function that sends the last one away, too.
+        A function that moves all of them off the device.
 
     Raises:
         ValueError: accelerate is missing, or a UNet's calls are replayed as CUDA graphs, which know
@@ -33,8 +33,8 @@ def offload(priors: Sequence[LatentPrior], key: str) -> Callable[[], None]:
         _, last = cpu_offload_with_hook(prior.unet, prior.device, prev_module_hook=last)
         hooks.append(last)
 
-    def send_away() -> None:
+    def offload_all() -> None:
         for hook in hooks:
             hook.offload()
 
-    return send_away
+    return offload_all
