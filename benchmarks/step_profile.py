@@ -350,19 +350,24 @@ def step_gradients(system) -> dict[str, Tensor]:
         out["comp_rgb"].register_hook(lambda grad: gradients.update({"the renders": grad}))
         return out
 
-    system.zero_grad()
     seed_all()
     batch = next(iter(system.trainer.train_dataloader))
     batch = system.transfer_batch_to_device(batch, system.device, 0)
-    seed_all()
-    with (
-        patch.object(system, "forward", rendered),
-        torch.autocast(system.device.type, torch.float16, enabled=CUDA),
-    ):
-        loss = system.training_step(batch, 0)["loss"]
-    (loss * LOSS_SCALE).backward()
-    trained = [p.grad.flatten() for p in system.parameters() if p.grad is not None]
-    return gradients | {"all parameters": torch.cat(trained)}
+    scale = LOSS_SCALE
+    while True:
+        system.zero_grad()
+        seed_all()
+        with (
+            patch.object(system, "forward", rendered),
+            torch.autocast(system.device.type, torch.float16, enabled=CUDA),
+        ):
+            loss = system.training_step(batch, 0)["loss"]
+        (loss * scale).backward()
+        trained = [p.grad.flatten() for p in system.parameters() if p.grad is not None]
+        found = gradients | {"all parameters": torch.cat(trained)}
+        if scale < 1 or all(gradient.isfinite().all() for gradient in found.values()):
+            return found
+        scale /= 4  # as the trainer's, until nothing overflows
 
 
 def seed_all() -> None:

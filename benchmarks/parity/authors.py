@@ -292,10 +292,10 @@ class Authors:
             "sqrt_recip_alphas_cumprod": (1 / a).sqrt(),
             "sqrt_recipm1_alphas_cumprod": (1 / a - 1).sqrt(),
         }
-        for name, values in buffers.items():
-            model.model.register_buffer(name, values)
         model.device = device
         model.weights_dtype = dtype if dtype == torch.float64 else torch.float32
+        for name, values in buffers.items():
+            model.model.register_buffer(name, values.to(model.weights_dtype))
         model.cfg = SimpleNamespace(
             n_view=4, recon_std_rescale=0.5, camera_condition_type="rotation", guidance_scale=50.0
         )

@@ -7,6 +7,7 @@ import threestudio
 import torch
 from helpers.full_size import build_small_mvdream, build_small_stable_diffusion, full_size_unet
 from omegaconf import OmegaConf
+from pytorch_lightning.callbacks import LambdaCallback
 from threestudio.utils.config import load_config, parse_structured
 from threestudio_jointdreamer.data.multiview_camera import MultiviewCameraConfig
 from threestudio_jointdreamer.step_schedule import StepSchedule
@@ -133,7 +134,16 @@ def test_full_architecture_has_the_published_size(camera, millions):
 
 @pytest.mark.slow
 def test_full_size_config_trains_with_the_same_blocks_at_reduced_width(tmp_path):
-    """Two steps on either side of the switch, batch and schedules as they are, rays fewer."""
+    """Two steps on either side of the switch, batch and schedules as they are, rays fewer.
+
+    Every parameter has a gradient at each: on several devices DDP waits for all of them.
+    """
+    missing = []
+
+    def look(trainer, system) -> None:
+        trained = ((name, p) for name, p in system.named_parameters() if p.requires_grad)
+        missing.extend(name for name, p in trained if p.grad is None)
+
     sd, mv = tmp_path / "sd", tmp_path / "mv"
     build_small_stable_diffusion(sd)
     build_small_mvdream(mv)
@@ -158,8 +168,9 @@ def test_full_size_config_trains_with_the_same_blocks_at_reduced_width(tmp_path)
             "data.eval_height=8",
             "trainer.max_steps=2",
             "trainer.limit_val_batches=0",
-        ]
+        ],
+        [LambdaCallback(on_after_backward=look)],
     )
-    assert result["global_step"] == 2
+    assert result["global_step"] == 2 and not missing
     state = torch.load(result["ckpt"], weights_only=True)["state_dict"]
     assert all(value.isfinite().all() for value in state.values())

@@ -75,7 +75,7 @@ class Encoding(nn.Module):
             raise ValueError(
                 f"Encoding otype={otype!r} is unknown here: use HashGrid or SphericalHarmonics."
             )
-        self.params = nn.Parameter(initial)
+        self.params = nn.Parameter(initial, requires_grad=len(initial) > 0)  # else DDP waits for it
 
     def input_gradient(
         self, x: Float[Tensor, "N 3"], grad: Float[Tensor, "N F"], encoded: Float[Tensor, "N F"]
