@@ -8,6 +8,7 @@ itself. Faces are the Janus meter's; colour and species those of the caption, of
 """
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,23 +20,18 @@ from benchmarks.baselines import PROGRAM, PROGRAM_TOGETHER, register
 
 register()
 
-import torch  # noqa: E402
-import torch.nn.functional as F  # noqa: E402
 from joblib import Parallel, delayed  # noqa: E402
 from rich.console import Console  # noqa: E402
 
 from benchmarks.janus_benchmark.publishing import side_by_side  # noqa: E402
 from benchmarks.measure import as_text  # noqa: E402
 from jointdreamer.csv_table import write_csv  # noqa: E402
-from jointdreamer.evaluation.clip_models import load_clip  # noqa: E402
 from jointdreamer.evaluation.intervals import rate_interval  # noqa: E402
-from jointdreamer.janus import creatures_of, judge  # noqa: E402
 from jointdreamer.sweeps.plan import PlannedRun, read_sweep  # noqa: E402
 from jointdreamer.sweeps.records import Record  # noqa: E402
 from jointdreamer.sweeps.run import Workers, run_sweep, visible_gpus  # noqa: E402
 from jointdreamer.tinyworld.captions import with_article  # noqa: E402
 from jointdreamer.tinyworld.creatures import COLOR_NAMES, SPECIES  # noqa: E402
-from jointdreamer.tinyworld.scenes import parts_of  # noqa: E402
 
 CAPTIONS = [with_article(f"{color} {animal}") for color in COLOR_NAMES for animal in SPECIES]
 KINDS = ("one face", "Janus", "faceless")
@@ -43,7 +39,14 @@ KINDS = ("one face", "Janus", "faceless")
 
 def look_at(run: PlannedRun) -> list[dict[str, Any]]:
     """A row for each creature of a run."""
-    register()  # in a process of its own
+    register()  # in a process of its own, before what needs the host
+    import torch
+    import torch.nn.functional as F
+
+    from jointdreamer.evaluation.clip_models import load_clip
+    from jointdreamer.janus import creatures_of, judge
+    from jointdreamer.tinyworld.scenes import parts_of
+
     clip, rows = load_clip("load/tiny/clip", torch.device("cpu")), []
     texts = F.normalize(clip.texts(CAPTIONS), dim=-1)
     looks = creatures_of(run.folder, size=64)
@@ -80,9 +83,10 @@ def main() -> None:
     parser.add_argument("--methods", help="only these, such as sds,jsd")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     parser.add_argument("--together", type=int, default=1, help="runs in each, at most")
+    parser.add_argument("--max-seconds", type=float, default=math.inf, help="of the runs")
     args, rest = parser.parse_known_args()
     sweep = read_sweep(args.sweep, args.methods and args.methods.split(","), rest)
-    how = args.jobs, "threading", visible_gpus(), args.together, PROGRAM_TOGETHER
+    how = args.jobs, "threading", visible_gpus(), args.together, PROGRAM_TOGETHER, args.max_seconds
     run_sweep(sweep.runs(), Workers(PROGRAM, *how), Console())
     done = [run for run in sweep.runs() if Record.of(run).done]
     print(f"{len(done)} of {len(sweep.runs())} runs have finished", flush=True)

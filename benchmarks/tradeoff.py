@@ -11,6 +11,7 @@ and merges what was measured of each asset into --csv, where earlier sessions' a
 
 import argparse
 import itertools
+import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -137,7 +138,8 @@ def planned(args: argparse.Namespace) -> tuple[benchmark.Plan, list[PlannedRun]]
     gpus = visible_gpus()
     jobs = args.jobs or benchmark.jobs_at_once(len(gpus), 1)
     workers = Workers(benchmark.PROGRAM, jobs, "threading", gpus, args.together)
-    workers = replace(workers, program_together=benchmark.PROGRAM_TOGETHER)
+    changes = {"program_together": benchmark.PROGRAM_TOGETHER, "max_seconds": args.max_seconds}
+    workers = replace(workers, **changes)
     sweep = replace(sweep, prompts=prompts, seeds=seeds)
     return benchmark.Plan(sweep, workers, ""), [*runs.values()]
 
@@ -164,6 +166,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--steps", type=int, help="of every run; schedules are scaled")
     add("--jobs", type=int, help="processes at a time")
     add("--together", type=int, default=16, help="runs in each, at most; %(default)s")
+    add("--max-seconds", type=float, default=math.inf, help="of the runs, then they are measured")
     add("--weak", type=Path, default=Path("outputs/weak/mvdream"), help="%(default)s")
     add("--sweep", type=Path, default=ROOT / "configs/sweeps/tradeoff.yaml")
     add("--candidates", type=Path, default=ROOT / "load/prompts/tiny153.json")

@@ -1,6 +1,7 @@
 """Carries a sweep out: runs as processes, several at a time through joblib, until Ctrl-C."""
 
 import json
+import math
 import os
 import queue
 import shutil
@@ -45,6 +46,7 @@ class Workers:
         gpus: of this machine, as CUDA_VISIBLE_DEVICES names them; used in turn.
         together: runs of one method that share a process and its calls of the guidance, at most.
         program_together: what carries out the task of such a process.
+        max_seconds: after which the runs are ended as by Ctrl-C.
     """
 
     program: Sequence[str] = LAUNCHER
@@ -53,6 +55,7 @@ class Workers:
     gpus: Sequence[str] = ()
     together: int = 1
     program_together: Sequence[str] = TOGETHER
+    max_seconds: float = math.inf
 
 
 def visible_gpus() -> list[str]:
@@ -98,7 +101,8 @@ def run_sweep(runs: Sequence[PlannedRun], workers: Workers, console: Console) ->
     """Runs what is not done yet and writes `runs.csv` in the sweep's folder, again and again.
 
     Returns:
-        Whether it came to its end; False after Ctrl-C. What became of each run: `Record.of`.
+        Whether it came to its end; False after Ctrl-C or `max_seconds`. What became of each run:
+        `Record.of`.
 
     Raises:
         ValueError: the folder holds runs with other settings, or another sweep is at it; or the
@@ -115,12 +119,15 @@ def _run_all(runs: Sequence[PlannedRun], workers: Workers, console: Console) -> 
     options = _start_ray(workers.jobs) if workers.backend == "ray" and watch.going else {}
     wanted = runs[0].out / f".sweep-{socket.gethostname()}-{os.getpid()}"
     wanted.touch()  # all workers see it; without it runs end
+    deadline = time.monotonic() + workers.max_seconds
     try:
         with _interruptible(), ThreadPoolExecutor(1) as executor, watch.bar as advance:
             working = executor.submit(_work, watch.going.copy(), workers, options, wanted)
             try:
                 while not wait([working], LOOK).done:
                     watch.look(advance)
+                    if time.monotonic() > deadline:
+                        raise KeyboardInterrupt
             except KeyboardInterrupt:
                 wanted.unlink()
                 wait([working])

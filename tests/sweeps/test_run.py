@@ -179,6 +179,15 @@ def test_ctrl_c_ends_all_runs_and_the_same_command_goes_on(tmp_path, number):
     assert not list((tmp_path / "out").glob(".sweep*"))
 
 
+def test_runs_are_ended_after_max_seconds_and_the_same_call_goes_on(tmp_path):
+    sweep = write_sweep(tmp_path, overrides=SLOW, steps=40)
+    runs, console = read_sweep(sweep).runs(), Console(file=open(os.devnull, "w"))
+    assert not run_sweep(runs, Workers(STAND_IN, jobs=2, max_seconds=2.0), console)
+    assert not any(map(alive, sessions(tmp_path))) and not any(Record.of(run).done for run in runs)
+    records, _ = go(sweep, jobs=2)
+    assert all(record.done for record in records)
+
+
 def test_a_run_that_does_not_end_when_told_is_ended_by_force(tmp_path, monkeypatch):
     monkeypatch.setattr(running, "GRACE", 0.2)
     sweep = write_sweep(tmp_path, overrides={"data.step_seconds": 0.2, "data.deaf": 1}, steps=200)
