@@ -11,6 +11,7 @@ time is the median of its steps but the first ones; memory is what PyTorch reser
 
 import argparse
 import gc
+import logging
 import statistics
 import sys
 import tempfile
@@ -83,6 +84,7 @@ def row(part: str, settings: str, milliseconds: float) -> dict:
 def main() -> None:
     args, overrides = parse_arguments()
     host = load_host()
+    logging.getLogger("pytorch_lightning").setLevel(logging.INFO)  # which says the chunks
     from jointdreamer.host.launcher import run
 
     print(f"{device_name()}, torch {torch.__version__}, {host} host")

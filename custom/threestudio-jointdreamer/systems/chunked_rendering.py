@@ -9,7 +9,7 @@ import inspect
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -17,12 +17,13 @@ from torch import Tensor
 
 from ..priors.free_memory import free_memory
 
-# Of the free memory: what a graph may take, to which its backward pass adds a third; the graph of
-# all rays, which is held while the guidance works; and of a part that is rendered without one, and
-# takes as much for a moment, what its graph would. The last two are of an earlier step's samples
-# for a ray, of which another step's cameras have up to 1.6 times as many: they see the object from
-# nearer.
-USABLE, HELD, WITHOUT = 0.6, 0.5, 0.55
+T = TypeVar("T")
+
+# Of the free memory, as the graph of what may be rendered at once: with a graph, to which its
+# backward pass adds a third; all rays, whose graph is held while the guidance works; and without a
+# graph, at first, which takes about half of it. These are guesses, as a step's cameras may see 1.6
+# times the samples of the step before: what does not fit is divided, and tried again.
+USABLE, HELD, WITHOUT = 0.6, 0.5, 1.0
 FIRST = 16384  # rays at once, before it is known how much they take
 FIRST_BYTES = 2048  # of a sample, for the first graph
 OF_SAMPLES = ("normal", "t_dirs", "weights")  # along rays, [M ...], for the losses
@@ -44,6 +45,7 @@ class Fitting:
 
     def __init__(self) -> None:
         self.bytes_per_sample = self.samples_per_ray = 0.0
+        self.without = WITHOUT
 
     def note(self, n_bytes: int, n_rays: int, n_samples: int) -> None:
         """What the graph of so many takes."""
@@ -60,7 +62,8 @@ class Fitting:
         fit = free_memory(rays_d.device) / (self.bytes_per_sample * self.samples_per_ray)
         if n_rays <= HELD * fit:
             return 0
-        return max(1, int(fit * WITHOUT * (1 if takes_samples(renderer) else USABLE)))
+        share = self.without if takes_samples(renderer) else min(self.without, USABLE)
+        return max(1, int(fit * share))
 
     def pieces(self, n_samples: int, device: torch.device) -> int:
         """In how many a part with so many samples is rendered with a graph."""
@@ -125,17 +128,37 @@ def render_in_chunks(
             )
         return out
 
-    seeds = torch.randint(2**62, (n_parts,)).tolist()
-    rows = [slice(first, None, n_parts) for first in range(n_parts)]  # each from top to bottom
-    pieces = fitting if told else None
-    parts = [Part(render, *own, pieces) for own in zip(rows, seeds, strict=True)]
-    found = [Deferred.apply(part, behind[:, part.rows], *parameters) for part in parts]
+    seeds, pieces = torch.randint(2**62, (height,)).tolist(), fitting if told else None
+
+    def in_parts(count: int) -> tuple[list[slice], list[Part], list[tuple[Tensor, ...]]]:
+        rows = [slice(first, None, count) for first in range(count)]  # each from top to bottom
+        parts = [Part(render, *own, pieces) for own in zip(rows, seeds, strict=False)]
+        return rows, parts, [Deferred.apply(p, behind[:, p.rows], *parameters) for p in parts]
+
+    rows, parts, found = divided(in_parts, n_parts, height if fitting else n_parts)
+    if len(parts) > n_parts:
+        fitting.without *= n_parts / len(parts)
     order = torch.cat([torch.arange(height, device=behind.device)[part] for part in rows]).argsort()
     out = {"comp_rgb_bg": behind}
     for name, values in zip(parts[0].names, zip(*found, strict=True), strict=True):
         picture = name in PICTURES
         out[name] = torch.cat(values, dim=1)[:, order] if picture else torch.cat(values)
     return out
+
+
+def divided(work: Callable[[int], T], count: int, most: int) -> T:
+    """`work(count)`, with twice the count for as long as it does not fit into the memory.
+
+    Raises:
+        torch.OutOfMemoryError: not even `most` parts fit.
+    """
+    while True:
+        try:
+            return work(count)
+        except torch.OutOfMemoryError:
+            if count >= most:
+                raise
+        count = min(2 * count, most)  # out of the handler, which holds what has failed
 
 
 class Part:
@@ -165,37 +188,51 @@ class Part:
     ) -> tuple[Tensor | None, ...]:
         """The gradients in what is behind and in the parameters."""
         samples, self.samples = self.samples, None
-        count, given = 1, dict(zip(self.names, grads, strict=True))
+        given, count, most = dict(zip(self.names, grads, strict=True)), 1, 1
         if self.fitting is not None and samples is not None:
-            count = min(
-                self.fitting.pieces(len(samples["t_points"]), behind.device), len(behind[0])
-            )
-        in_behind, sums = torch.zeros_like(behind), [None] * len(parameters)
-        for piece in range(count):
-            own, here, kept = slice(piece, None, count), samples, slice(None)
-            rows = slice(self.rows.start + piece * self.rows.step, None, count * self.rows.step)
-            if count > 1:
-                here, kept = samples_of(samples, behind.shape, piece, count)
-                if len(kept) == 0:  # the background alone
-                    if given["comp_rgb"] is not None:
-                        in_behind[:, own] = given["comp_rgb"][:, own]
-                    continue
-            x = behind[:, own].detach().requires_grad_()
-            with torch.enable_grad():
-                out = self.render(rows, self.seed, x, here)
-            known = [
-                (out[name], grad[:, own] if name in PICTURES else grad[kept])
-                for name, grad in given.items()
-                if grad is not None and out[name].requires_grad
-            ]
-            outputs, of_outputs = zip(*known, strict=True)
-            inputs = [x, *parameters]
-            in_x, *more = torch.autograd.grad(outputs, inputs, of_outputs, allow_unused=True)
-            del out, known, outputs
-            if in_x is not None:
-                in_behind[:, own] = in_x
-            sums = [_added(a, b) for a, b in zip(sums, more, strict=True)]
-        return in_behind, *sums
+            most = len(behind[0])
+            count = min(self.fitting.pieces(len(samples["t_points"]), behind.device), most)
+
+        def in_pieces(count: int) -> tuple[Tensor | None, ...]:
+            in_behind, sums = torch.zeros_like(behind), [None] * len(parameters)
+            for piece in range(count):
+                in_x, more = self._piece(piece, count, behind, parameters, given, samples)
+                if in_x is not None:
+                    in_behind[:, piece::count] = in_x
+                sums = [_added(a, b) for a, b in zip(sums, more, strict=True)]
+            return in_behind, *sums
+
+        return divided(in_pieces, count, most)
+
+    def _piece(
+        self,
+        piece: int,
+        count: int,
+        behind: Float[Tensor, "B R W 3"],
+        parameters: Sequence[Tensor],
+        given: Mapping[str, Tensor | None],
+        samples: Mapping[str, Tensor] | None,
+    ) -> tuple[Tensor | None, Sequence[Tensor | None]]:
+        """The gradients of every `count`-th row from row `piece` on."""
+        own, here, kept = slice(piece, None, count), samples, slice(None)
+        rows = slice(self.rows.start + piece * self.rows.step, None, count * self.rows.step)
+        if count > 1:
+            here, kept = samples_of(samples, behind.shape, piece, count)
+            if len(kept) == 0:  # the background alone
+                in_x = given["comp_rgb"]
+                return None if in_x is None else in_x[:, own], [None] * len(parameters)
+        x = behind[:, own].detach().requires_grad_()
+        with torch.enable_grad():
+            out = self.render(rows, self.seed, x, here)
+        known = [
+            (out[name], grad[:, own] if name in PICTURES else grad[kept])
+            for name, grad in given.items()
+            if grad is not None and out[name].requires_grad
+        ]
+        outputs, of_outputs = zip(*known, strict=True)
+        inputs = [x, *parameters]
+        in_x, *more = torch.autograd.grad(outputs, inputs, of_outputs, allow_unused=True)
+        return in_x, more
 
 
 def _added(total: Tensor | None, more: Tensor | None) -> Tensor | None:
