@@ -65,10 +65,16 @@ BLOCKS = {  # most wanted first
     "drift": Block(("drift",), (0.32, 1.0, 3.2), priors=("shipped",)),  # which is without a prior
     "knobs": Block(("jsd-multiview", "jsd-settled"), (1.0,), (1.0,), ("shipped",)),
     "shares": Block(("jsd-auto",), (0.6, 1.0, 1.4), (1.0,), ("shipped",)),
-    "translation": Block(("jsd-translation", "translation-auto"), (1.0,), (1.0,), ("shipped",)),
+    "translation": Block(
+        ("jsd-translation", "translation-auto", "translation-auto-late"),
+        (1.0,),
+        (1.0,),
+        ("shipped",),
+    ),
     "gaussians": Block(
         ("gaussians", "gaussians-auto", "gaussians-settled"), (1.0,), (1.0,), ("shipped",)
     ),
+    "flow": Block(("flow", "flow-auto", "flow-settled"), (1.0,), (1.0,), ("shipped",)),
     "auto": Block(("jsd-auto",), (0.5, 1.0, 2.0)),
     "scales": Block(("sds", *MAIN), WEIGHTS, (1.0, 4.0), ("shipped",)),
     "weak-scales": Block(MAIN, WEIGHTS, (1.0, 4.0), (WEAK,)),
@@ -103,9 +109,11 @@ def scaled(value: Any, factor: float) -> Any:
     """A number, a schedule's values, or those behind a word, times the factor."""
     if not isinstance(value, list):
         return value * factor
-    if isinstance(value[0], str):
-        return [value[0], *(number * factor for number in value[1:])]
-    return [value[0], value[1] * factor, value[2] * factor, value[3]]
+    words, numbers = ([v for v in value if isinstance(v, str) is text] for text in (True, False))
+    if len(numbers) == 4:
+        numbers[1:3] = numbers[1] * factor, numbers[2] * factor
+        return [*words, *numbers]
+    return [*words, *(number * factor for number in numbers)]
 
 
 def leaves(content: Any, key: str = "system.guidance") -> Iterator[tuple[str, Any]]:

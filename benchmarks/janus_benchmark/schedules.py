@@ -34,9 +34,10 @@ def _scaled(cfg: DictConfig, steps: int) -> list[str]:
         elif name == "resolution_milestones":
             found.append(f"{key}={sorted({max(1, to_scale(step)) for step in value})}")
         elif _is_schedule(value):
-            begin = to_scale(value[0])
-            end = max(begin + 1, to_scale(value[3]))
-            found.append(f"{key}={[begin, *value[1:3], end]}")
+            *words, begin, first, last, end = value
+            begin = to_scale(begin)
+            schedule = [*words, begin, first, last, max(begin + 1, to_scale(end))]
+            found.append(f"{key}=[{','.join(map(str, schedule))}]")
     return found
 
 
@@ -49,8 +50,10 @@ def _leaves(content: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _is_schedule(value: Any) -> bool:
-    """threestudio's [start_step, start_value, end_value, end_step]."""
+    """threestudio's [start_step, start_value, end_value, end_step], which may follow a word."""
     match value:
+        case [str(), *rest] if rest:
+            return _is_schedule(rest)
         case [int(start), int() | float(), int() | float(), int(end)]:
             return start < end
     return False

@@ -29,6 +29,20 @@ def test_every_schedule_keeps_its_place_in_fewer_steps(tmp_path):
     assert cfg.system.optimizer == whole.system.optimizer
 
 
+def test_a_schedule_behind_a_word_keeps_its_place_too(tmp_path):
+    config = str(ROOT / "configs" / "tiny" / "jointdreamer.yaml")
+    given = {
+        "system.guidance.energy_weight": ["auto", 100, 0.0, 0.5, 400],
+        "system.guidance.guidance_scale": ["settled", 5.0, 6.0],
+    }
+    methods = {"here": {"config": config, "overrides": given}}
+    path = write_sweep(tmp_path, methods=methods, steps=None)
+    (method,) = shortened(read_sweep(path), 240).methods
+    guidance = read_experiment(method.config, method.overrides).system.guidance
+    assert guidance.energy_weight == ["auto", 40, 0.0, 0.5, 160]
+    assert guidance.guidance_scale == ["settled", 5.0, 6.0]
+
+
 def test_the_shipped_sweep_has_all_methods_of_both_tables():
     from benchmarks.janus_benchmark.tables import ABLATION, MAIN
 

@@ -21,7 +21,7 @@ def guidance_of(method):
 
 def test_a_point_multiplies_weight_and_scale_and_may_have_a_weaker_prior():
     sweep = read_sweep(ROOT / "configs/sweeps/tradeoff.yaml")
-    names = ("jsd-multiview", "jsd-sum", "jsd-settled", "jsd-auto")
+    names = ("jsd-multiview", "jsd-sum", "jsd-settled", "jsd-auto", "translation-auto-late")
     block = tradeoff.Block(names, (0.5,), (2.0,), ("shipped", "weak"))
     found = {point.name: guidance_of(point) for point in tradeoff.methods_of(block, sweep, "/weak")}
     one = found["jsd-multiview+w0.5+s2+weak"]
@@ -35,6 +35,8 @@ def test_a_point_multiplies_weight_and_scale_and_may_have_a_weaker_prior():
     assert "wonder3d" in terms.translation.energy.pretrained_model_name_or_path
     assert found["jsd-settled+w0.5+s2+weak"].guidance_scale == ["settled", 10.0, 12.0]
     assert found["jsd-auto+w0.5+s2+weak"].energy_weight == ["auto", 0.25]
+    late = found["translation-auto-late+w0.5+s2+weak"].energy_weight
+    assert late == ["auto", 75, 0.0, 0.25, 200]
 
 
 def test_every_block_names_methods_of_the_sweep_and_no_other_is_taken():
