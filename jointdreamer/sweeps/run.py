@@ -128,9 +128,11 @@ def _run_all(runs: Sequence[PlannedRun], workers: Workers, console: Console) -> 
                     watch.look(advance)
                     if time.monotonic() > deadline:
                         raise KeyboardInterrupt
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, OSError) as error:  # the latter where the disk is full
                 wanted.unlink()
                 wait([working])
+                if isinstance(error, OSError):
+                    raise
             watch.look(advance)
         interrupted = not wanted.exists()
     finally:
@@ -242,7 +244,8 @@ def carry_out(
                 slots.put(gpu)
         for run, state in states.items():
             path = run.folder / FOLDER / "exit"  # of a run among several
-            own = int(path.read_text()) if path.is_file() else code
+            untold = 1 if len(runs) > 1 else 0  # how it ended: it has failed
+            own = int(path.read_text()) if path.is_file() else code or untold
             end = "killed" if own < 0 else "failed" if own else "done"
             state |= {"state": end if wanted.exists() or not own else "interrupted", "exit": own}
             state["seconds"] += time.monotonic() - begin

@@ -40,6 +40,7 @@ from pytorch_lightning import LightningModule, Trainer  # noqa: E402
 from pytorch_lightning.callbacks import LambdaCallback  # noqa: E402
 from pytorch_lightning.utilities.seed import isolate_rng  # noqa: E402
 from threestudio.utils.base import Updateable  # noqa: E402
+from threestudio_jointdreamer.files import replacing  # noqa: E402
 from threestudio_jointdreamer.guidance.jsd_guidance import JSDGuidance  # noqa: E402
 from torch import Tensor  # noqa: E402
 
@@ -293,7 +294,8 @@ def carry_out(arguments: list[str], log: Path, run: RunThread) -> None:
         code = error.code
     except Exception:  # the others go on
         traceback.print_exc()
-    log.with_name("exit").write_text(str(code))
+    with replacing(log.with_name("exit")) as new:
+        new.write_text(str(code))
 
 
 def main(task: str) -> None:

@@ -188,6 +188,22 @@ def test_runs_are_ended_after_max_seconds_and_the_same_call_goes_on(tmp_path):
     assert all(record.done for record in records)
 
 
+def test_a_sweep_that_cannot_write_its_table_ends_its_runs(tmp_path, monkeypatch):
+    def full(path, rows):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(running, "write_csv", full)
+    with pytest.raises(OSError, match="the disk is full"):
+        go(write_sweep(tmp_path, overrides=SLOW, seeds=[0, 1, 2]))
+    assert len(sessions(tmp_path)) < 4 and not any(map(alive, sessions(tmp_path)))
+
+
+def test_a_run_among_several_that_could_not_tell_how_it_ended_has_failed(tmp_path):
+    silent = (sys.executable, "-c", "")
+    records, _ = go(write_sweep(tmp_path), together=2, program_together=silent)
+    assert [(record.state, record.row["exit"]) for record in records] == [("failed", 1)] * 2
+
+
 def test_a_run_that_does_not_end_when_told_is_ended_by_force(tmp_path, monkeypatch):
     monkeypatch.setattr(running, "GRACE", 0.2)
     sweep = write_sweep(tmp_path, overrides={"data.step_seconds": 0.2, "data.deaf": 1}, steps=200)
