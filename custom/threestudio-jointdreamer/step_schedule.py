@@ -22,6 +22,7 @@ class StepSchedule:
         value: one of `FORMS`. Integer steps count batches, float steps count epochs.
         key: the config key, for errors.
         within: the interval that every value must lie in.
+        forms: what the key accepts, for errors.
 
     Raises:
         ValueError: another form, steps that do not increase, or a value outside of `within`.
@@ -32,12 +33,12 @@ class StepSchedule:
         (30.0, 50.0)
     """
 
-    def __init__(self, value, key: str, within: str = "(-inf, inf)") -> None:
+    def __init__(self, value, key: str, within: str = "(-inf, inf)", forms: str = FORMS) -> None:
         value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-        steps, values = _parse(value, key)
+        steps, values = _parse(value, key, forms)
         if any(late <= early for early, late in zip(steps, steps[1:], strict=False)):
             raise ValueError(
-                f"{key}={value}: the steps {steps} do not increase. The accepted forms are {FORMS}."
+                f"{key}={value}: the steps {steps} do not increase. The accepted forms are {forms}."
             )
         check_interval(steps, "(-inf, inf)", key)
         check_interval(values if len(values) > 1 else values[0], within, key)
@@ -62,7 +63,7 @@ class StepSchedule:
         return StepSchedule(held, self._key, self._within)
 
 
-def _parse(value, key: str) -> tuple[list, list]:
+def _parse(value, key: str, forms: str) -> tuple[list, list]:
     """Steps and values of a schedule; no steps for a plain number."""
     if _is_number(value):
         return [], [value]
@@ -70,7 +71,7 @@ def _parse(value, key: str) -> tuple[list, list]:
         len(value) in (3, 4) or (len(value) > 4 and len(value) % 2 == 0)
     )
     if not length_fits or not all(map(_is_number, value)):
-        raise ValueError(f"{key}={value!r} is no schedule. The accepted forms are {FORMS}.")
+        raise ValueError(f"{key}={value!r} is no schedule. The accepted forms are {forms}.")
     if len(value) == 3:
         value = [0, *value]
     start_step, start_value, *pairs = value

@@ -76,12 +76,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _train(args: argparse.Namespace) -> None:
     import torch
 
-    from .stages import STAGES, train
+    from .stages import STAGES, check_stage, train
 
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     species = args.species and args.species.split(",")
     numbers = (args.seed, args.steps, args.pictures, args.batch, args.max_seconds, species)
-    for stage in list(STAGES) if args.stages == ["all"] else args.stages:
+    stages = list(STAGES) if args.stages == ["all"] else args.stages
+    for stage in stages:  # before the first one trains
+        check_stage(stage, species)
+    for stage in stages:
         print(json.dumps({"stage": stage, **train(stage, args.root, device, *numbers)}))
 
 

@@ -111,6 +111,17 @@ STAGES: dict[str, type[Stage]] = {
 }
 
 
+def check_stage(name: str, species: Sequence[str] | None) -> None:
+    """
+    Raises:
+        ValueError: unknown stage, or one that does not choose among species.
+    """
+    if name not in STAGES:
+        raise ValueError(f"stage {name!r} is unknown: use one of {', '.join(STAGES)}.")
+    if species is not None and not issubclass(STAGES[name], StableDiffusionStage):
+        raise ValueError(f"--species is of the priors that a text prompts, not of {name}.")
+
+
 def train(
     name: str,
     root: Path,
@@ -138,11 +149,8 @@ def train(
         ValueError: unknown stage or species, or a stage that does not choose among them.
         FileNotFoundError: a stage that this one needs was not trained.
     """
-    if name not in STAGES:
-        raise ValueError(f"stage {name!r} is unknown: use one of {', '.join(STAGES)}.")
+    check_stage(name, species)
     kind, chosen = STAGES[name], {} if species is None else {"species": species}
-    if chosen and not issubclass(kind, StableDiffusionStage):
-        raise ValueError(f"--species is of the priors that a text prompts, not of {name}.")
     plan = replace(kind.plan, seed=seed, max_seconds=max_seconds)
     if steps is not None:
         plan = replace(plan, steps=steps, warmup=min(plan.warmup, max(1, steps // 10)))

@@ -73,7 +73,7 @@ def test_the_weight_is_logged_and_a_share_held_from_a_step(make_guidance, prompt
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("automatic", "energy_weight='automatic' is no schedule"),
+        ("automatic", r"energy_weight='automatic' is no schedule.*, or auto, or \[auto, 0.5\]"),
         (["auto", 1.0, 2.0], r"energy_weight=\[1.0, 2.0\] is no schedule"),
         (["auto", -1.0], r"energy_weight=-1.0 is out of range: .* \[0, inf\)"),
         (["auto", "much"], "energy_weight='much' is no schedule"),

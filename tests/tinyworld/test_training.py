@@ -11,6 +11,7 @@ from threestudio_jointdreamer.priors.loading import load_prior
 from threestudio_jointdreamer.priors.multiview import camera_condition, use_cross_view_attention
 from threestudio_jointdreamer.prompts.text_encoder import embed_prompts
 
+from jointdreamer.cli import main
 from jointdreamer.tinyworld import stages
 from jointdreamer.tinyworld.dataset import four_view_sets, make_pictures
 from jointdreamer.tinyworld.models import build_tokenizer
@@ -107,6 +108,12 @@ def test_unknown_stage_is_refused(tmp_path):
         stages.train("unet", tmp_path, "cpu")
     with pytest.raises(ValueError, match="--species is of the priors .*, not of vae"):
         stages.train("vae", tmp_path, "cpu", species=["bear"])
+
+
+def test_a_wrong_stage_is_refused_before_another_one_trains(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(stages, "train", None)
+    assert main(["tinyworld", "train", "mvdream", "unet", "--root", str(tmp_path)]) == 2
+    assert "stage 'unet' is unknown" in capsys.readouterr().err
 
 
 def test_every_stage_trains_and_writes_loadable_folders(tmp_path):

@@ -24,10 +24,11 @@ from jaxtyping import Float
 from omegaconf import ListConfig
 from torch import Tensor
 
-from ..step_schedule import StepSchedule
+from ..step_schedule import FORMS, StepSchedule
 
 AUTO = "auto"
 SHARE = 0.5  # ρ: of the distance that the guidance asks for
+WITH_AUTO = f"{FORMS}, or auto, or [auto, {SHARE}]"
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ class EnergyWeight:
         if self.is_auto:
             share = words[1:] or [SHARE]
             value = share[0] if len(share) == 1 else share
-        self._schedule = StepSchedule(value, key, "[0, inf)" if self.is_auto else "(-inf, inf)")
+        within = "[0, inf)" if self.is_auto else "(-inf, inf)"
+        self._schedule = StepSchedule(value, key, within, WITH_AUTO)
         self._key = key
 
     def __call__(self, epoch: int, global_step: int) -> float:

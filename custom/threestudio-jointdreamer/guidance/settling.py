@@ -17,11 +17,12 @@ from jaxtyping import Float
 from omegaconf import ListConfig
 from torch import Tensor
 
-from ..step_schedule import StepSchedule
+from ..step_schedule import FORMS, StepSchedule
 
 WINDOWS = 8  # of a run
 STILL = 1 / 4  # of the fastest change
 SETTLED = "settled"
+WITH_SETTLED = f"{FORMS}, or [{SETTLED}, 30.0, 50.0]"
 
 
 def waits(value: Any) -> bool:
@@ -44,7 +45,7 @@ class ScaleSchedule:
         if self.waits and len(value) != 3:
             raise ValueError(f"{key}={value}: give [settled, 30.0, 50.0], before and after.")
         parts = value[1:] if self.waits else [value]
-        self._parts = [StepSchedule(part, key) for part in parts]
+        self._parts = [StepSchedule(part, key, forms=WITH_SETTLED) for part in parts]
 
     def __call__(self, epoch: int, global_step: int) -> float:
         return self._parts[bool(self.settled)](epoch, global_step)
