@@ -33,10 +33,12 @@ from threestudio_jointdreamer.files import replacing  # noqa: E402
 from benchmarks.janus_benchmark import publishing, references, tables, timing  # noqa: E402
 from benchmarks.janus_benchmark.faces import judge_faces  # noqa: E402
 from benchmarks.janus_benchmark.schedules import shortened  # noqa: E402
+from benchmarks.measure import positive  # noqa: E402
 from jointdreamer.csv_table import write_csv  # noqa: E402
 from jointdreamer.evaluation.measure import Evaluation, measure_runs  # noqa: E402
 from jointdreamer.evaluation.report import write_report, write_tables  # noqa: E402
 from jointdreamer.host import errors  # noqa: E402
+from jointdreamer.paths import find_file  # noqa: E402
 from jointdreamer.sweeps import run as sweep_runs  # noqa: E402
 from jointdreamer.sweeps.plan import PlannedRun, Sweep, read_sweep  # noqa: E402
 from jointdreamer.sweeps.records import Record, table_of_methods, table_of_runs  # noqa: E402
@@ -77,9 +79,7 @@ def planned(args: argparse.Namespace) -> Plan:
     Raises:
         ValueError, FileNotFoundError: the sweep's file or an option is wrong.
     """
-    for name in ("jobs", "together", "prompts", "steps"):
-        if (number := getattr(args, name)) is not None and number < 1:
-            raise ValueError(f"--{name}={number} must be a whole number from 1.")
+    find_file(args.candidates, "--candidates")
     methods, seeds = (value and value.split(",") for value in (args.methods, args.seeds))
     sweep = read_sweep(args.sweep, methods, args.overrides, seeds=seeds)
     steps, count = args.steps, args.prompts
@@ -172,14 +172,14 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="two CPU cores, within 30 minutes")
     parser.add_argument("--methods", help="only these, such as sds,jsd-multiview")
-    parser.add_argument("--prompts", type=int, metavar="N", help="only so many of the prompts")
+    parser.add_argument("--prompts", type=positive, metavar="N", help="only so many of the prompts")
     parser.add_argument("--seeds", help="in place of the sweep's, such as 0,1")
-    parser.add_argument("--steps", type=int, help="of every run; schedules are scaled")
+    parser.add_argument("--steps", type=positive, help="of every run; schedules are scaled")
     parser.add_argument(
-        "--jobs", type=int, help="processes at a time; default: one a core, if GPUs have room"
+        "--jobs", type=positive, help="processes at a time; default: one a core, if GPUs have room"
     )
     parser.add_argument(
-        "--together", type=int, metavar="N", help="runs in each, at most; default: 16 on a GPU"
+        "--together", type=positive, metavar="N", help="runs in each, at most; default: 16 on a GPU"
     )
     parser.add_argument("--device", choices=("cuda", "cpu"), help="where to look at assets")
     parser.add_argument("--out", type=Path, help="default: outputs/benchmark[-quick]")

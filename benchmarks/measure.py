@@ -1,5 +1,6 @@
 """What benchmarks share: the host, clocks, processes of their own, tables for a terminal."""
 
+import argparse
 import logging
 import multiprocessing
 import statistics
@@ -11,6 +12,13 @@ from typing import Any, TypeVar
 import torch
 
 T = TypeVar("T")
+
+
+def positive(text: str) -> int:
+    """An option of argparse that is a whole number from 1."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} must be a whole number from 1")
+    return number
 
 
 def load_host() -> str:

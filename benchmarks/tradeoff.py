@@ -31,13 +31,15 @@ from rich.console import Console  # noqa: E402
 from benchmarks import benchmark  # noqa: E402
 from benchmarks.janus_benchmark import publishing, tradeoff_plot  # noqa: E402
 from benchmarks.janus_benchmark.schedules import shortened  # noqa: E402
+from benchmarks.measure import positive  # noqa: E402
 from jointdreamer.csv_table import write_csv  # noqa: E402
 from jointdreamer.evaluation.rows import AssetRow  # noqa: E402
 from jointdreamer.experiment import read_experiment  # noqa: E402
 from jointdreamer.host import errors  # noqa: E402
+from jointdreamer.paths import find_file  # noqa: E402
 from jointdreamer.sweeps.plan import Method, PlannedRun, Sweep, read_sweep  # noqa: E402
 from jointdreamer.sweeps.records import Record  # noqa: E402
-from jointdreamer.sweeps.run import Workers, run_sweep, visible_gpus  # noqa: E402
+from jointdreamer.sweeps.run import Workers, remove_runs, run_sweep, visible_gpus  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED, WEAK = "load/tiny/mvdream", "weak"
@@ -130,9 +132,10 @@ def planned(args: argparse.Namespace) -> tuple[benchmark.Plan, list[PlannedRun]]
     Raises:
         ValueError, FileNotFoundError: the sweep's file, a block or an option is wrong.
     """
-    sweep = read_sweep(args.sweep, overrides=args.overrides, prompts=args.list, out=args.out)
-    seeds = tuple(int(seed) for seed in args.seeds.split(","))
-    prompts = publishing.spread(sweep.prompts, args.prompts)
+    find_file(args.candidates, "--candidates")
+    changes = {"prompts": args.list, "seeds": args.seeds.split(","), "out": args.out}
+    sweep = read_sweep(args.sweep, overrides=args.overrides, **changes)
+    sweep = replace(sweep, prompts=publishing.spread(sweep.prompts, args.prompts))
     blocks = {}
     for name in args.blocks.split(","):
         if name not in BLOCKS:
@@ -140,7 +143,7 @@ def planned(args: argparse.Namespace) -> tuple[benchmark.Plan, list[PlannedRun]]
         blocks[name] = tuple(methods_of(BLOCKS[name], sweep, str(args.weak.resolve())))
     runs: dict[Path, PlannedRun] = {}
     for methods in blocks.values():
-        own = replace(sweep, methods=methods, prompts=prompts, seeds=seeds)
+        own = replace(sweep, methods=methods)
         own = shortened(own, args.steps) if args.steps else own
         runs |= {run.folder: run for run in own.runs() if run.folder not in runs}
     gpus = visible_gpus()
@@ -148,7 +151,6 @@ def planned(args: argparse.Namespace) -> tuple[benchmark.Plan, list[PlannedRun]]
     workers = Workers(benchmark.PROGRAM, jobs, "threading", gpus, args.together)
     changes = {"program_together": benchmark.PROGRAM_TOGETHER, "max_seconds": args.max_seconds}
     workers = replace(workers, **changes)
-    sweep = replace(sweep, prompts=prompts, seeds=seeds)
     return benchmark.Plan(sweep, workers, ""), [*runs.values()]
 
 
@@ -168,12 +170,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add = parser.add_argument
     add("--blocks", default="weights,sds,terms", help=f"of {', '.join(BLOCKS)}; %(default)s")
-    add("--prompts", type=int, metavar="N", help="only so many of the prompts")
+    add("--prompts", type=positive, metavar="N", help="only so many of the prompts")
     add("--seeds", default="0", help="such as 0,1,2; %(default)s")
     add("--list", help="a list of prompts in place of the sweep's, such as tuning16.json")
-    add("--steps", type=int, help="of every run; schedules are scaled")
-    add("--jobs", type=int, help="processes at a time")
-    add("--together", type=int, default=16, help="runs in each, at most; %(default)s")
+    add("--steps", type=positive, help="of every run; schedules are scaled")
+    add("--jobs", type=positive, help="processes at a time")
+    add("--together", type=positive, default=16, help="runs in each, at most; %(default)s")
     add("--max-seconds", type=float, default=math.inf, help="of the runs, then they are measured")
     add("--weak", type=Path, default=Path("outputs/weak/mvdream"), help="%(default)s")
     add("--sweep", type=Path, default=ROOT / "configs/sweeps/tradeoff.yaml")
@@ -181,6 +183,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--out", help="of the runs; default: the sweep's")
     add("--csv", type=Path, default=ROOT / "docs/results/tradeoff-assets.csv")
     add("--picture", type=Path, default=ROOT / "docs/tradeoff.png")
+    add("--fresh", action="store_true", help="start all of these runs over")
     add("--plot", action="store_true", help="run nothing")
     add("--dry-run", action="store_true", help="say how many runs, start none")
     args, args.overrides = parser.parse_known_args(argv)
@@ -192,9 +195,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             if args.dry_run:
                 console.print("\n".join(dict.fromkeys(run.method.name for run in runs)))
                 return 0
-            if args.weak and any(run.method.name.endswith(WEAK) for run in runs):
-                if not (args.weak / "unet").is_dir():
-                    raise FileNotFoundError(f"--weak {args.weak} is no prior: train it first.")
+            asks_weak = any(run.method.name.endswith(WEAK) for run in runs)
+            if asks_weak and not (args.weak / "unet").is_dir():
+                raise FileNotFoundError(f"--weak {args.weak} is no prior: train it first.")
+            if args.fresh:
+                remove_runs(runs)
             run_sweep(runs, plan.workers, console)  # after Ctrl-C what is there is measured
             records = [Record.of(run) for run in runs]
             if not any(record.done for record in records):

@@ -60,6 +60,7 @@ class ComposedGuidance(JSDGuidance):
         plain = dict.fromkeys(("lora_name_or_path", "latent_size"))
         energy = {key: plain.get(key, value) for key, value in self.cfg.energy.items()}
         self.alone = JSDGuidance({**self.cfg, **plain, "energy": energy})
+        self.alone.schedules = self.schedules  # both are told when the shape has settled
 
     def distil(self, *args: Any, **options: Any) -> Any:
         return (self.alone if self._step % 3 else super()).distil(*args, **options)

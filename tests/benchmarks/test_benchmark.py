@@ -15,7 +15,7 @@ import pytest
 from helpers.finished_runs import turntable_of, write_run
 from PIL import Image
 
-from benchmarks import benchmark
+from benchmarks import benchmark, scenes, tradeoff
 from benchmarks.janus_benchmark import publishing, references
 from jointdreamer.experiment import read_experiment
 from jointdreamer.sweeps.records import FOLDER, Record
@@ -26,6 +26,7 @@ CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
 COMMON = ("--methods", "sds,jsd-multiview,sds-plain,jsd-plain", "--prompts", "2", "--seeds", "0")
+COUNTS = ("--jobs", "--together", "--prompts", "--steps")
 METRICS = {"state": "done", "step": 40, "peak_host_gib": 1.5, "peak_gpu_gib": None}
 
 
@@ -244,17 +245,23 @@ def test_methods_can_be_timed_without_running_all(bench, tmp_path, capsys):
     "options, message",
     [
         (["--methods", "sdss"], "--methods sdss: there is no such one"),
-        (["--prompts", "0"], "--prompts=0 must be"),
         (["--seeds", "one"], "seeds[0]"),
-        (["--jobs", "0"], "--jobs=0 must be"),
-        (["--together", "0"], "--together=0 must be"),
         (["--sweep", "nowhere.yaml"], "nowhere.yaml does not exist"),
+        (["--candidates", "nowhere.json"], "--candidates nowhere.json does not exist"),
     ],
 )
 def test_mistakes_are_one_line_and_status_2(bench, capsys, options, message):
     assert bench("--methods", "sds", *options) == 2
     told = capsys.readouterr().err
     assert told.startswith("error: ") and message in told and told.count("\n") == 1
+
+
+@pytest.mark.parametrize("program", [benchmark, tradeoff, scenes])
+def test_counts_are_whole_numbers_from_1(program, capsys):
+    for option in ("--jobs", "--together") if program is scenes else COUNTS:
+        with pytest.raises(SystemExit):
+            program.main([option, "0"])
+        assert f"argument {option}: 0 must be a whole number from 1" in capsys.readouterr().err
 
 
 def test_prompts_are_spread_over_their_list():

@@ -1,8 +1,12 @@
 """Scenes of two volumes, and the report on scenes."""
 
+import json
+
+import pytest
 import threestudio
 import torch
 
+from benchmarks import scenes
 from benchmarks.baselines import register
 from benchmarks.scenes import summary
 from jointdreamer.testing.cameras import camera_ring
@@ -78,3 +82,34 @@ def test_a_volumes_own_turn_has_the_plain_priors_size(sd_folder):
         x = guidance.distil(torch.rand(4, 16, 16, 3), RandomPrompts(), camera_ring(1, 4))[0]
         sizes.append(x.shape[-1])
     assert sizes == [12, 16, 16, 12]
+
+
+def test_a_scale_that_waits_is_told_in_every_turn_that_the_shape_has_settled(sd_folder):
+    register()
+    cfg = {"pretrained_model_name_or_path": str(sd_folder), "guidance_scale": ["settled", 3.0, 6.0]}
+    guidance = threestudio.find("composed-guidance")(cfg)
+    for settled, scale in ((False, 3.0), (True, 6.0)):
+        guidance.tell_settled(settled)
+        for step in range(2):
+            guidance.do_update_step(0, step)
+            guidance.distil(torch.rand(4, 16, 16, 3), RandomPrompts(), camera_ring(1, 4))
+            assert guidance.method.guidance_scale == guidance.alone.method.guidance_scale == scale
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ("a red bear", "is no scene: join two creatures by"),
+        ("a red bear and a blue cat and a pink frog", "is no scene"),
+        ("a red unicorn and a blue cat", "'a red unicorn' must name exactly one of bear"),
+    ],
+)
+def test_a_prompt_that_is_no_scene_is_refused_before_anything_runs(
+    tmp_path, capsys, prompt, message
+):
+    sweep = tmp_path / "sweep.yaml"
+    method = {"config": "configs/tiny/scene.yaml"}
+    sweep.write_text(json.dumps({"prompts": [prompt], "methods": {"jsd": method}}))
+    assert scenes.main(["--sweep", str(sweep), "--out", str(tmp_path / "out")]) == 2
+    told = capsys.readouterr().err
+    assert message in told and told.count("\n") == 1 and not (tmp_path / "out").exists()
