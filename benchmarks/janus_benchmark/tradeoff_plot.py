@@ -61,7 +61,11 @@ def failed(row: Row) -> bool:
 
 
 def measured(rows: Sequence[Row]) -> Row:
-    """Means and rates of assets, each with the ends of its 95 % interval, and their FID."""
+    """Means and rates of assets, each with the ends of its 95 % interval, and their FID.
+
+    FID is that of a call's assets of a method on all its prompts; of assets of several calls it is
+    not known.
+    """
     nothing = dict.fromkeys(field.name for field in fields(AssetRow))
     own = [nothing | {k: v for k, v in row.items() if k in nothing} for row in rows]
     either = [row | {"janus": failed(row)} for row in own]
@@ -69,7 +73,9 @@ def measured(rows: Sequence[Row]) -> Row:
     values = one | {key.replace("janus", "failed"): value for key, value in both.items()}
     wanted = [f"{name}{end}" for name in MEASURED for end in ("", "_low", "_high")]
     found = {key: None if values[key] is None else round(values[key], 2) for key in wanted}
-    return {"prompts": one["prompts"], "runs": len(rows), **found, "fid": rows[-1]["fid"]}
+    fids = {row.get("fid") for row in rows}
+    fid = fids.pop() if len(fids) == 1 else None
+    return {"prompts": one["prompts"], "runs": len(rows), **found, "fid": fid}
 
 
 def points(rows: Sequence[Row]) -> dict[tuple[str, str, float, float], list[Row]]:
@@ -111,8 +117,14 @@ def width(series: Mapping[float, Sequence[Row]]) -> tuple[float, float, float]:
 
 
 def draw(path: Path, picture: Path) -> str:
-    """Writes the picture, and beside the assets a CSV of points; returns a table as Markdown."""
+    """Writes the picture, and beside the assets a CSV of points; returns a table as Markdown.
+
+    Raises:
+        ValueError, FileNotFoundError: there are no assets.
+    """
     found = points([*read_assets(path).values()])
+    if not found:
+        raise ValueError(f"{path} has no assets: give --csv with some, or run --blocks.")
     rows = {key: measured(assets) for key, assets in found.items()}
     names = ("column", "method", "scale", "weight")
     named = [dict(zip(names, key, strict=True)) | row for key, row in rows.items()]

@@ -86,6 +86,23 @@ def test_the_range_in_which_both_goals_hold_has_a_width_in_decades(drawn):
     assert Image.open(folder / "t.png").width > 1000
 
 
+def test_a_fid_is_of_one_calls_assets_and_of_no_merged_ones():
+    one, other = ([asset("sds+w0+s2+shipped", "p", 1, 9.0, seed=i, fid=9.5 + i)] for i in (0, 1))
+    assert tradeoff_plot.measured(one)["fid"] == 9.5
+    merged = tradeoff_plot.measured([*one, *other])
+    assert merged["fid"] is None and merged["runs"] == 2
+
+
+def test_one_point_of_an_older_table_without_a_fid_is_drawn_and_none_is_refused(tmp_path, capsys):
+    path, rows = tmp_path / "t-assets.csv", [asset("sds+w0+s2+shipped", "p", 1, 9.0)]
+    write_csv(path, [{k: v for k, v in row.items() if k != "fid"} for row in rows])
+    options = ["--plot", "--csv", str(path), "--picture", str(tmp_path / "t.png")]
+    assert tradeoff.main(options) == 0 and (tmp_path / "t.png").is_file()
+    path.write_text(path.read_text().splitlines()[0] + "\n")
+    assert tradeoff.main(options) == 2
+    assert "t-assets.csv has no assets: " in capsys.readouterr().err
+
+
 def test_points_have_intervals_and_assets_are_read_as_they_were_written(drawn):
     folder, _ = drawn
     points = (folder / "t.csv").read_text().splitlines()
