@@ -27,6 +27,7 @@ register()
 
 from omegaconf import OmegaConf  # noqa: E402
 from rich.console import Console  # noqa: E402
+from threestudio_jointdreamer.guidance.balance import AUTO, SHARE  # noqa: E402
 
 from benchmarks import benchmark  # noqa: E402
 from benchmarks.janus_benchmark import publishing, tradeoff_plot  # noqa: E402
@@ -108,7 +109,9 @@ def methods_of(block: Block, sweep: Sweep, weak: str) -> Iterator[Method]:
 
 
 def scaled(value: Any, factor: float) -> Any:
-    """A number, a schedule's values, or those behind a word, times the factor."""
+    """A number, a schedule's values, those behind a word, or `auto`'s own, times the factor."""
+    if value in (AUTO, [AUTO]):
+        value = [AUTO, SHARE]
     if not isinstance(value, list):
         return value * factor
     words, numbers = ([v for v in value if isinstance(v, str) is text] for text in (True, False))

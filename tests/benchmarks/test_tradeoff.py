@@ -37,6 +37,7 @@ def test_a_point_multiplies_weight_and_scale_and_may_have_a_weaker_prior():
     assert found["jsd-auto+w0.5+s2+weak"].energy_weight == ["auto", 0.25]
     late = found["translation-auto-late+w0.5+s2+weak"].energy_weight
     assert late == ["auto", 75, 0.0, 0.25, 200]
+    assert tradeoff.scaled("auto", 0.5) == tradeoff.scaled(["auto"], 0.5) == ["auto", 0.25]
 
 
 def test_every_block_names_methods_of_the_sweep_and_no_other_is_taken():
