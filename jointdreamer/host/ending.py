@@ -11,6 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from .checkpoints import checkpoints_in
 from .resume import CHECKPOINTS
@@ -25,7 +26,8 @@ KEYS = {  # what takes memory, by the stage of a run
     "predict": ("system.geometry.isosurface_resolution",),
 }
 LOW_MEMORY = {"system.guidance.memory": "low"}  # takes more time, as do small chunks:
-SMALL_CHUNKS = {"system.guidance.encode_chunk": 1, "system.render_chunk": 8192}
+SMALL_CHUNKS = {"system.guidance.encode_chunk": 1}
+SMALL_PARTS = {"system.render_chunk": 8192}  # of what one renderer draws
 KEYS |= {"sanity_check": KEYS["validate"], "test": KEYS["validate"]}
 
 
@@ -73,7 +75,8 @@ class Ending(Callback):
             signal.signal(again, signal.SIG_DFL)
         if not self._trains:
             self._end_if_asked()
-        os.write(2, b"Ending after this step; once more to end at once.\n")  # print may be at work
+        if rank_zero_only.rank == 0:  # and no print, which may be at work
+            os.write(2, b"Ending after this step; once more to end at once.\n")
 
     def _end_if_asked(self, *args: Any) -> None:
         if asked.signal is not None:
@@ -117,10 +120,13 @@ class Ending(Callback):
         stage, when = self._failed_at
         now = ((key, OmegaConf.select(cfg, key)) for key in KEYS[stage])
         keys = ", ".join(f"{key}={value}" for key, value in now if value is not None)
-        low = OmegaConf.select(cfg, "system.guidance.memory") == "low"
+        less = LOW_MEMORY
+        if OmegaConf.select(cfg, "system.guidance.memory") == "low":
+            in_parts = OmegaConf.select(cfg, "system.renderer_type") == "nerf-volume-renderer"
+            less = SMALL_CHUNKS | (SMALL_PARTS if in_parts else {})
         saving = [
             f"{key}={value}"
-            for key, value in (SMALL_CHUNKS if low else LOW_MEMORY).items()
+            for key, value in less.items()
             if stage in ("start", "train")
             and OmegaConf.select(cfg, "system.guidance_type") == "jsd-guidance"
             and OmegaConf.select(cfg, key) in (None, "normal", 0)

@@ -14,6 +14,7 @@ from yaml import YAMLError
 EXIT_CODE = 2
 INTERRUPTED = 130
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+LOST_DEVICE = re.compile(r"\bgloo\b.*(closed|reset) by peer|remote process exited")
 OUT_OF_MEMORY = re.compile("out of memory|not enough memory|can't allocate memory|ALLOC_FAILED")
 
 
@@ -76,6 +77,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and bool(OUT_OF_MEMORY.search(str(error)))
     )
+
+
+def is_lost_device(error: BaseException) -> bool:
+    """Whether the process of another of a run's devices has ended, as gloo and NCCL say it."""
+    return isinstance(error, RuntimeError) and bool(LOST_DEVICE.search(str(error)))
 
 
 def _one_line(error: BaseException) -> str:

@@ -35,7 +35,7 @@ from .checkpoints import (
 )
 from .config_check import check_combinations, check_config, drop_keys_of_other_types
 from .ending import Ending, status
-from .errors import is_out_of_memory
+from .errors import is_lost_device, is_out_of_memory
 from .finite import StopAtNonFinite
 from .metrics import RunMetrics
 from .options import Options, requested_devices
@@ -65,6 +65,9 @@ def execute(options: Options, n_gpus: int, callbacks: Sequence[Callback] = ()) -
                 rank_zero_info(f"To go on: {_resume_command(cfg.trial_dir)}")
             if is_out_of_memory(error):
                 raise ValueError(ending.out_of_memory(cfg)) from error
+            if is_lost_device(error):
+                text = "the process of another device has ended: see what it says."
+                raise ValueError(text) from error
             raise
 
 
@@ -261,6 +264,7 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint.*")
     warnings.filterwarnings("ignore", ".*predict returned None.*")  # meshes go to files
     warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated.*")  # between Lightning and torch
+    warnings.filterwarnings("ignore", ".*Using `DistributedSampler`.*")  # views may be drawn twice
     for name in ("utilities.rank_zero", "trainer.connectors.checkpoint_connector"):
         logging.getLogger(f"pytorch_lightning.{name}").addFilter(_is_of_use)
 

@@ -39,14 +39,20 @@ def command(tmp_path_factory, sd_folder, mv_folder):
     return command
 
 
+def launch(args: list[str]) -> tuple[str, Path]:
+    """The log and the folder of a run on two devices."""
+    keys = dict(arg.split("=", 1) for arg in args if "=" in arg)
+    root = Path(keys["exp_root_dir"])
+    env = {"PYTHONWARNINGS": None}
+    if sys.platform == "linux":
+        env["GLOO_SOCKET_IFNAME"] = "lo"
+    return run_launch(args, ROOT, root, env=env).log, root / keys["name"] / "run"
+
+
 @pytest.fixture(scope="module")
 def on_two(command):
     """Its log, and its run's folder."""
-    args = command("two", *TWO, *CHUNKS)
-    root = next(arg.partition("=")[2] for arg in args if arg.startswith("exp_root_dir="))
-    loopback = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
-    log = run_launch(args, ROOT, Path(root), env=loopback).log
-    return log, Path(root, "two", "run")
+    return launch(command("two", *TWO, *CHUNKS))
 
 
 def test_a_step_is_the_mean_of_the_devices_own_steps(command, on_two):
@@ -64,6 +70,16 @@ def test_a_step_is_the_mean_of_the_devices_own_steps(command, on_two):
 
 def test_progress_is_told_once(on_two):
     assert on_two[0].count("Testing: 1/") == 1
+
+
+def test_parameters_that_no_loss_depends_on_stop_no_step(command):
+    """As those of predicted normals where neither a material nor a loss asks for them."""
+    unused = ["system.geometry.normal_type=pred", "system.material_type=no-material"]
+    unused += ["system.loss.lambda_orient=0", "system.weights=null", "trainer.max_steps=3"]
+    log, folder = launch(command("unused", *TWO, *unused, "trainer.val_check_interval=2"))
+    assert torch.load(folder / "ckpts" / "last.ckpt", weights_only=True)["global_step"] == 3
+    assert (folder / "save" / "it2-val.png").is_file()
+    assert "Warning" not in log and "Using `DistributedSampler`" not in log
 
 
 def test_another_number_of_devices_is_told_with_what_it_changes(on_two, caplog):

@@ -18,6 +18,7 @@ from helpers.toy_run import ToySystem, write_config
 from omegaconf import OmegaConf
 from PIL import Image
 from pytorch_lightning.trainer.states import RunningStage
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from jointdreamer.host import ownership, session
 from jointdreamer.host.ending import Ending
@@ -288,13 +289,42 @@ def test_too_little_memory_names_what_takes_it_at_that_time(began, named):
 
 
 def test_too_little_memory_names_the_keys_that_save_some():
-    def told(**guidance):
+    def told(renderer_type="nerf-volume-renderer", **guidance):
         system = {"guidance_type": "jsd-guidance", "guidance": guidance}
+        system["renderer_type"] = renderer_type
         return Ending().out_of_memory(OmegaConf.create({"system": system}))
 
     assert "set system.guidance.memory=low, or choose smaller" in told()
     chunks = "set system.guidance.encode_chunk=1 system.render_chunk=8192, or"
     assert chunks in told(memory="low")
+    others = told("jointdreamer-gaussian-renderer", memory="low")
+    assert "encode_chunk=1, or" in others and "render_chunk" not in others
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer",
+        "NCCL error in: x.cpp:1: remote process exited or there was a network error",
+    ],
+)
+def test_a_device_that_is_lost_is_one_line_of_the_others(config, monkeypatch, capsys, text):
+    def failing(system, batch, batch_idx):
+        raise RuntimeError(text)
+
+    monkeypatch.setattr(ToySystem, "training_step", failing)
+    assert train(config) == 2
+    assert "error: the process of another device has ended" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_one_device_tells_of_the_ending(monkeypatch, capfd, rank):
+    monkeypatch.setattr(rank_zero_only, "rank", rank)
+    ending = Ending()
+    ending._trains = True
+    with ending.listening():
+        signal.raise_signal(signal.SIGINT)
+    assert capfd.readouterr().err.count("once more to end at once") == 1 - rank
 
 
 @pytest.mark.parametrize("tag", ["a bear", "it's no. 5 #3, a=b", "[5]"])

@@ -46,17 +46,16 @@ class ViewingMixin:
         if not views:
             return
         self._val_views = {}
-        columns = [views[index].cpu().numpy() for index in sorted(views)]
+        columns = [views[index].numpy() for index in sorted(views)]
         labels = ["render", "normal", "opacity"] if len(columns[0]) == 3 else ["render", "opacity"]
         rows = [list(row) for row in zip(*columns, strict=True)]
         self._save(f"it{self.true_global_step}-val.png", rows, row_labels=labels)
 
     def _from_all_ranks(self, views: dict[int, Tensor]) -> dict[int, Tensor]:
-        if self.trainer.world_size == 1:
-            return views
-        indices = self.all_gather(torch.tensor(list(views), device=self.device)).flatten()
-        tiles = self.all_gather(torch.stack(list(views.values())).to(self.device)).flatten(0, 1)
-        return dict(zip(indices.tolist(), tiles, strict=True))
+        parts = [views] * self.trainer.world_size
+        if len(parts) > 1:
+            torch.distributed.all_gather_object(parts, views)
+        return {index: view for part in parts for index, view in part.items()}
 
     def save_guidance_pictures(
         self,
