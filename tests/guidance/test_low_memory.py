@@ -20,8 +20,18 @@ def test_loss_and_gradient_are_the_defaults(make_guidance, coherence, rgb, promp
 
 
 def test_the_encoder_sees_one_view_with_a_graph_at_a_time(make_guidance, rgb, prompts, cameras):
-    guidance = make_guidance(memory="low")
+    assert views_encoded(make_guidance(memory="low"), rgb, prompts, cameras) == [1] * 2 * len(rgb)
+
+
+def test_a_chosen_number_of_views_needs_no_other_key(make_guidance, rgb, prompts, cameras):
+    chunk = len(rgb) // 2
+    guidance = make_guidance(encode_chunk=chunk + 1)  # two parts of one size
+    assert views_encoded(guidance, rgb, prompts, cameras) == [chunk] * 4
+
+
+def views_encoded(guidance, rgb, prompts, cameras):
+    """How many at a time, forward and backward."""
     seen = []
     guidance.prior.vae.encoder.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
     loss_and_gradient(guidance, rgb, prompts, cameras)
-    assert seen == [1] * 2 * len(rgb)
+    return seen

@@ -85,10 +85,10 @@ class JSDGuidance(BaseObject):
         grad_clip*: clamps each component of the gradient to ±this.
         memory: `low` encodes some views at a time and keeps no graph of them; the backward pass
             encodes once more. The same numbers, in a fraction of the VAE's memory.
-        encode_chunk: how many views at a time; by default as many as fit into the free memory.
+        encode_chunk: how many views at a time, be `memory` low or not; by default, where it is, as
+            many as fit into the free memory.
         offload: UNets are on the GPU only while they compute, 1.6 GiB less for each but one in
-            half precision, and take seconds to come and go. With cuda_graphs: false, here and in
-            the energy.
+            half precision, and take seconds to come and go. Their calls are no CUDA graphs then.
         cuda_graphs: on a GPU with memory to spare, replays the UNet's calls as CUDA graphs.
         half_precision_weights: fp16 on a GPU; the CPU always computes in fp32.
         view_dependent_prompting: asks the prompt processor for view-dependent prompts.
@@ -156,7 +156,7 @@ class JSDGuidance(BaseObject):
         self.energy: Energy = energy_class(self.cfg.energy)
         self._offload_all = self._offload() if self.cfg.offload else None
         self.finite_check = FiniteCheck()
-        self._chunks: dict[torch.Size, int] = {}  # of `memory: low`, by the renders' shape
+        self._chunks: dict[torch.Size, int] = {}  # by the renders' shape
         self.update_step(0, 0)
 
     def _offload(self) -> Callable[[], None]:
@@ -408,17 +408,17 @@ class JSDGuidance(BaseObject):
         return self.prior.encode(rgb, chunk=self._chunk(rgb))
 
     def _chunk(self, rgb: Float[Tensor, "B C H W"]) -> int | None:
-        """How many views are encoded at once, with `memory: low`."""
-        if self.cfg.memory == "normal":
+        """How many views are encoded at once; None: all, with their graph."""
+        if self.cfg.memory == "normal" and self.cfg.encode_chunk is None:
             return None
         if rgb.shape not in self._chunks:
             fit = self.cfg.encode_chunk or self.prior.views_that_fit(rgb)
             n_parts = -(-len(rgb) // fit)
             self._chunks[rgb.shape] = -(-len(rgb) // n_parts)  # parts of one size
             threestudio.info(
-                f"system.guidance.memory=low: the VAE keeps the graph of {self._chunks[rgb.shape]} "
-                f"of {len(rgb)} views at a time (system.guidance.encode_chunk); rays are rendered "
-                "in parts that fit into the rest (system.render_chunk)" + self._expected_memory()
+                f"The VAE keeps the graph of {self._chunks[rgb.shape]} of {len(rgb)} views at a "
+                "time (system.guidance.encode_chunk); the rest is for all else"
+                + self._expected_memory()
             )
         return self._chunks[rgb.shape]
 
