@@ -97,7 +97,9 @@ def parse_value(value: Any, hint: Any, key: str) -> Any:
     try:
         value = _typed(value, bare, key)
     except TypeError:
-        raise ValueError(f"{key}={_shown(value)} does not fit: give {_expected(bare)}.") from None
+        names = next((rule for rule in rules if isinstance(rule, tuple)), None)
+        expected = _expected(bare) if names is None else _expected(Literal[names])
+        raise ValueError(f"{key}={_shown(value)} does not fit: give {expected}.") from None
     if not isinstance(value, dict) and not any(isinstance(rule, str) for rule in rules):
         check_interval(value, "(-inf, inf)", key)
     for rule in rules if value is not None or bare is Any else ():

@@ -255,6 +255,7 @@ def test_threestudios_own_parser_takes_the_extensions_fields(config):
     ("kind", "block", "message"),
     [
         ("jsd-guidance", {"n_view": [1]}, "system.guidance.n_view=[1] does not fit"),
+        ("jsd-guidance", {"memory": None}, "memory=null does not fit: give one of normal, low."),
         ("jsd-guidance", {"grad_clip": -1}, "system.guidance.grad_clip=-1 is out of range"),
         ("jsd-sum-energy", {"energies": {"a": {}}}, "energy.energies.a.energy_type is required"),
         ("jsd-translation-energy", {"strength": 2}, "energy.strength=2 is out of range"),

@@ -102,6 +102,14 @@ def test_all_chunks_have_one_draw_of_the_background(system):
     assert len(colors) > 1 and len(colors.unique(dim=0)) <= len(out["comp_rgb"])  # one a view
 
 
+def test_parts_without_the_object_are_no_empty_picture(system, caplog):
+    gradients(system, 1)  # the uppermost rows show nothing
+    assert "background only" not in caplog.text
+    system.renderer.estimator.binaries.fill_(False)
+    gradients(system, 0)
+    assert "The occupancy grid is empty" in caplog.text
+
+
 def test_a_renderer_of_whole_pictures_is_refused(system):
     with pytest.raises(ValueError, match=r"system\.render_chunk=16 .*set it to 0"):
         render_in_chunks(

@@ -184,7 +184,8 @@ class NeRFVolumeRenderer(Renderer):
             samples = sample_rays(self.estimator, origins, dirs, **options)
         ray_indices, t_starts, t_ends = samples
         if not len(ray_indices):  # one sample of zero length: what follows need not branch
-            threestudio.warn("No ray meets the object: the image is background only.")
+            if not self.estimator.binaries.any():  # else these rays, of a part perhaps, miss it
+                threestudio.warn("The occupancy grid is empty: the image is background only.")
             ray_indices = ray_indices.new_zeros(1)
             t_starts, t_ends = t_starts.new_zeros(1), t_ends.new_zeros(1)
         return ray_indices.long(), t_starts, t_ends
