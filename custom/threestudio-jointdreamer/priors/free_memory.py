@@ -31,7 +31,9 @@ def free_memory(device: torch.device) -> int:
     """Bytes: what the driver has left and this process may have, and what PyTorch keeps unused."""
     free, total = torch.cuda.mem_get_info(device)
     reserved, allocated = torch.cuda.memory_reserved(device), torch.cuda.memory_allocated(device)
-    limit = int(torch.cuda.get_per_process_memory_fraction(device) * total)
+    # torch 2.4 cannot say it
+    fraction = getattr(torch.cuda, "get_per_process_memory_fraction", lambda _: 1.0)(device)
+    limit = int(fraction * total)
     unused = max(0, reserved - allocated - held_by_graphs(device))
     return min(free, limit - reserved) + unused
 

@@ -150,12 +150,12 @@ def divided(work: Callable[[int], T], count: int, most: int) -> T:
     """`work(count)`, with twice the count for as long as it does not fit into the memory.
 
     Raises:
-        torch.OutOfMemoryError: not even `most` parts fit.
+        torch.cuda.OutOfMemoryError: not even `most` parts fit.
     """
     while True:
         try:
             return work(count)
-        except torch.OutOfMemoryError:
+        except torch.cuda.OutOfMemoryError:
             if count >= most:
                 raise
         count = min(2 * count, most)  # out of the handler, which holds what has failed
