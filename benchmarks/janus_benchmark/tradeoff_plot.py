@@ -128,7 +128,8 @@ def draw(path: Path, picture: Path) -> str:
     rows = {key: measured(assets) for key, assets in found.items()}
     names = ("column", "method", "scale", "weight")
     named = [dict(zip(names, key, strict=True)) | row for key, row in rows.items()]
-    write_csv(path.with_name(path.name.replace("-assets", "")), named)
+    of_points = path.stem.removesuffix("-assets")
+    write_csv(path.with_stem(of_points if of_points != path.stem else f"{path.stem}-points"), named)
     columns = [column for column in COLUMNS if any(key[0] == column for key in rows)]
     methods = list(dict.fromkeys(key[1] for key in rows))
     figure = Figure(figsize=(4.5 * len(columns), 10), layout="constrained")

@@ -113,3 +113,12 @@ def test_points_have_intervals_and_assets_are_read_as_they_were_written(drawn):
     assets = tradeoff_plot.read_assets(folder / "t-assets.csv")
     write_csv(folder / "again.csv", [*assets.values()])
     assert (folder / "again.csv").read_text() == (folder / "t-assets.csv").read_text()
+
+
+@pytest.mark.parametrize(("assets", "points"), [("t-assets", "t"), ("mine", "mine-points")])
+def test_points_never_take_the_place_of_the_assets(tmp_path, assets, points):
+    write_csv(tmp_path / f"{assets}.csv", [asset("sds+w0+s2+shipped", "p", 1, 9.0)])
+    before = (tmp_path / f"{assets}.csv").read_text()
+    tradeoff_plot.draw(tmp_path / f"{assets}.csv", tmp_path / "t.png")
+    assert (tmp_path / f"{assets}.csv").read_text() == before
+    assert (tmp_path / f"{points}.csv").is_file()
