@@ -2,14 +2,12 @@
 
 import gc
 import shutil
-import weakref
 
 import pytest
 import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 from threestudio_jointdreamer.priors.loading import load_model, load_prior
-from threestudio_jointdreamer.weights import sharing
 
 CPU = torch.device("cpu")
 FILE = "vae/diffusion_pytorch_model.safetensors"
@@ -72,13 +70,29 @@ def test_they_give_the_same_result(sd_folder, other):
     assert torch.equal(*encoded)
 
 
+def held(pointers: set[int]) -> bool:
+    """Whether any tensor is at one of these places."""
+    gc.collect()
+    tensors = (x for x in gc.get_objects() if issubclass(type(x), torch.Tensor) and x.device == CPU)
+    return not pointers.isdisjoint(tensor.data_ptr() for tensor in tensors)
+
+
 def test_weights_are_freed_with_the_last_model_that_uses_them(other):
     change_one_number(other)  # models of other tests may live
     first, second = load_vae(other), load_vae(other)
-    weights = [weakref.ref(tensor) for tensor in sharing._loaded[first].values()]
+    pointers = places(first)
     del first
-    gc.collect()
-    assert all(tensor() is not None for tensor in weights)
+    assert held(pointers)
     del second
-    gc.collect()
-    assert not any(tensor() is not None for tensor in weights)
+    assert not held(pointers)
+
+
+def test_weights_that_have_moved_elsewhere_are_freed_where_they_were(other):
+    """As `offload` moves them off a GPU."""
+    change_one_number(other)
+    first, second = load_vae(other), load_vae(other)
+    pointers = places(first)
+    first.to("meta")
+    assert held(pointers)
+    second.to("meta")
+    assert not held(pointers)

@@ -1,11 +1,11 @@
 """Lets frozen models with equal weights hold them once, such as one VAE in two priors."""
 
-from weakref import WeakKeyDictionary
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 
-_loaded: WeakKeyDictionary[nn.Module, dict[str, Tensor]] = WeakKeyDictionary()
+_loaded: WeakSet[nn.Module] = WeakSet()  # not their tensors: a model that moves lets go of them
 
 
 def share_weights(model: nn.Module) -> nn.Module:
@@ -14,24 +14,20 @@ def share_weights(model: nn.Module) -> nn.Module:
     Equal means the same class, names, device and dtype, and every number the same: all of them are
     compared, so nothing is assumed. Only the tensors are shared, which must not be changed from
     now on; the module stays the caller's own, with its attention processors or compiled parts.
-    The weights are freed with the last model that uses them.
+    The weights are freed once the last model that uses them is gone, or has moved elsewhere.
 
     Returns:
         The same object, `model`.
     """
-    mine = dict(model.state_dict())
-    for other, theirs in _loaded.items():
-        if (
-            type(other) is type(model)
-            and mine.keys() == theirs.keys()
-            and all(_equal(mine[name], theirs[name]) for name in mine)
-        ):
+    mine = model.state_dict()
+    for other in _loaded:
+        theirs = other.state_dict() if type(other) is type(model) else {}
+        if mine.keys() == theirs.keys() and all(_equal(mine[x], theirs[x]) for x in mine):
             parameters = dict(model.named_parameters()) | dict(model.named_buffers())
             for name in mine:
                 parameters[name].data = theirs[name]
-            mine = theirs
             break
-    _loaded[model] = mine
+    _loaded.add(model)
     return model
 
 
