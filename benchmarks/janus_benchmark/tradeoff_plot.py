@@ -25,6 +25,7 @@ COLUMNS = {  # priors and prompts
 }
 LIMIT, ENOUGH = 12.5, 90.0  # % of assets with another number of faces than one, % R-Precision
 MIDDLE, RESAMPLES = 2.0, 2000
+MARKERS = {1.0: "v", MIDDLE: "o", 4.0: "^"}  # of guidance scales
 GOALS = ("failed_rate", "r_precision")
 MEASURED = ("janus_rate", "faceless_rate", "failed_rate", "r_precision", "clip_score")
 
@@ -131,18 +132,21 @@ def draw(path: Path, picture: Path) -> str:
     of_points = path.stem.removesuffix("-assets")
     write_csv(path.with_stem(of_points if of_points != path.stem else f"{path.stem}-points"), named)
     columns = [column for column in COLUMNS if any(key[0] == column for key in rows)]
-    methods = list(dict.fromkeys(key[1] for key in rows))
     figure = Figure(figsize=(4.5 * len(columns), 10), layout="constrained")
     axes = figure.subplots(3, len(columns), squeeze=False, sharey="row")
     table = ["| prior, prompts | s | method | decades | prompts |", "| --- " * 5 + "|"]
+    methods: list[str] = []
     for column, own in zip(columns, axes.T, strict=True):
         curves: dict[tuple[str, float], list[float]] = {}
         for _, name, scale, weight in (key for key in rows if key[0] == column):
             curves.setdefault((name, scale), []).append(weight)
         for (name, scale), weights in curves.items():
             of = {w: rows[column, name, scale, w] for w in weights}
-            label = f"{name}, s x {scale:g}"
-            style = {"color": f"C{methods.index(name)}", "label": label}
+            if len(of) < 3 and 0 not in of:  # of one weight, as of the knobs that set themselves
+                continue
+            methods += [name] * (name not in methods)
+            style = {"color": f"C{methods.index(name)}", "marker": MARKERS[scale]}
+            style["label"] = f"{name}, s x {scale:g}"
             _curve(own, of, style, scale == MIDDLE)
             if len(of) > 2:
                 both, low, high = width({w: found[column, name, scale, w] for w in weights})
@@ -159,9 +163,11 @@ def draw(path: Path, picture: Path) -> str:
         own[1].axhline(ENOUGH, color="gray", linestyle=":")
         own[1].set_xlabel("energy weight, times the hand-set one")
         own[2].set_xlabel("not one face, %")
-        own[2].legend(fontsize=6)
     for ax, label in zip(axes[:, 0], ("not one face, %", *["R-Precision, %"] * 2), strict=True):
         ax.set_ylabel(label)
+    shown = [zip(*ax.get_legend_handles_labels(), strict=True) for ax in axes[2]]
+    handles = {label: handle for pairs in shown for handle, label in pairs}
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=5, fontsize=8)
     with replacing(picture) as new:
         figure.savefig(new, dpi=110, format="png")
     return "\n".join(table) + "\n"
@@ -173,14 +179,16 @@ def _curve(axes: Sequence[Axes], of: Mapping[float, Row], style: Row, is_middle:
         y = [row[goal] for row in of.values()]
         low, high = ([row[f"{goal}{end}"] for row in of.values()] for end in ("_low", "_high"))
         if is_middle and 0 in of:  # SDS has no weight
-            ax.axhline(y[0], linestyle="--", linewidth=1, **style)
+            ax.axhline(y[0], linestyle="--", linewidth=1, color=style["color"])
         elif is_middle:
-            ax.plot(list(of), y, marker="o", markersize=3, **style)
+            ax.plot(list(of), y, markersize=3, **style)
             ax.set_xscale("log")
             if None not in low:
                 ax.fill_between(list(of), low, high, color=style["color"], alpha=0.15, linewidth=0)
     pairs = [tuple(row[goal] for goal in GOALS) for row in of.values()]
-    axes[2].plot(*zip(*pairs, strict=True), ".", alpha=1 if is_middle else 0.4, **style)
+    alpha = 1.0 if is_middle else 0.5
+    axes[2].plot(*zip(*pairs, strict=True), linestyle="", markersize=4, alpha=alpha, **style)
     worse = {p for p in pairs for q in pairs if q != p and q[0] <= p[0] and q[1] >= p[1]}
     front = sorted({*pairs} - worse)  # Pareto's
-    axes[2].step(*zip(*front, strict=True), where="post", color=style["color"], alpha=0.5)
+    if is_middle:
+        axes[2].step(*zip(*front, strict=True), where="post", color=style["color"], alpha=0.5)
