@@ -1,6 +1,6 @@
 """Scenes of two creatures: does each have one face and its own colour?
 
-    python benchmarks/scenes.py --jobs 18 --together 6     # a GPU
+    python benchmarks/scenes.py --jobs 8 --together 12    # a GPU
 
 Runs configs/sweeps/scenes.yaml, does what is left if started again, and looks at every creature by
 itself. Faces are the Janus meter's; colour and species those of the caption, of the eighty such as
