@@ -74,6 +74,7 @@ BLOCKS = {  # most wanted first
         (1.0,),
         ("shipped",),
     ),
+    "translation-share": Block(("translation-auto-late",), (2.0,), (1.0,), ("shipped",)),
     "gaussians": Block(
         ("gaussians", "gaussians-auto", "gaussians-settled"), (1.0,), (1.0,), ("shipped",)
     ),

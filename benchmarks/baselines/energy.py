@@ -20,8 +20,8 @@ JSD's own bracket with C = -sum_i ||M^i - x0_hat^i||^2 is SDS's plus
 
     kappa (x - x_mv) + kappa (sigma / sqrt(abar)) (eps - eps_phi)
 
-with kappa = 2 lambda sigma / sqrt(abar). Each of the two terms is an energy by itself:
-"pull" is a = 2 at the renders; "drift" is C = -sum_i ||x^i - x0_hat^i||^2, x a constant, without M.
+with kappa = 2 lambda sigma / sqrt(abar). The first is jsd-guidance with denoised_from: render; the
+second an energy by itself, "drift": C = -sum_i ||x^i - x0_hat^i||^2, x a constant, without M.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ from threestudio_jointdreamer.energies.multiview import MultiviewEnergy
 from threestudio_jointdreamer.priors.schedule import WEIGHTINGS
 from torch import Tensor
 
-LOSSES = ("score", "reconstruction", "pull", "drift")
+LOSSES = ("score", "reconstruction", "drift")
 
 
 @threestudio.register("multiview-distillation-energy")
@@ -42,7 +42,7 @@ class MultiviewDistillationEnergy(MultiviewEnergy):
     """C whose gradient in jsd-guidance is that of a multi-view loss; energy_weight is lambda_mv.
 
     Config, beside what `MultiviewEnergy` says:
-        loss: `score`, `reconstruction`, or one of JSD's terms alone, `pull` or `drift`; see above.
+        loss: `score`, `reconstruction`, or the second of JSD's terms alone, `drift`; see above.
         weighting_strategy: jsd-guidance's, w above.
     """
 
@@ -76,8 +76,6 @@ class MultiviewDistillationEnergy(MultiviewEnergy):
     def _weight(self, views: Views) -> Float[Tensor, " N"]:
         """a above, of each object."""
         one_each = torch.ones_like(views.t, dtype=views.latents.dtype)[:, None, None, None]
-        if self.cfg.loss == "pull":
-            return 2 * one_each.flatten()
         path = views.prior.schedule
         alpha, sigma = (f(views.t, one_each).flatten() for f in (path.alpha, path.sigma))
         if self.cfg.loss == "score":

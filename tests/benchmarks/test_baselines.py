@@ -88,8 +88,9 @@ def test_weighted_sum_can_add_mvdreams_reconstruction_loss(distil):
 def test_pull_and_drift_are_the_two_terms_of_jsd(distil, mv_folder):
     energy = {"pretrained_model_name_or_path": str(mv_folder), "noise": "shared"}
     energy |= {"guidance_scale": 3.0, "recon_std_rescale": 0.5}
-    jsd, *_ = distil(energy_type="jsd-multiview-energy", energy=energy)
-    (pull, x_mv, guidance), (drift, *_) = distil(loss="pull"), distil(loss="drift")
+    block = {"energy_type": "jsd-multiview-energy", "energy": energy}
+    (jsd, *_), (drift, *_) = distil(**block), distil(loss="drift")
+    pull, x_mv, guidance = distil(**block, denoised_from="render")
     sds, *_ = distil(energy_type="jsd-zero-energy", energy={}, energy_weight=0.0)
     w, root, sigma, x = parts(pull, guidance)
     assert close(pull.grad - sds.grad, w * 2 * LAMBDA * sigma / root * (x - x_mv))

@@ -40,7 +40,8 @@ def reference(guidance, x, t, eps, prompts, angles, C, **cfg):
         phi = cfg.get("cfg_rescale", 0.0)
         contrast = torch.stack([p.std() / q.std() for p, q in zip(text, guided, strict=True)])
         guided = phi * contrast.view(-1, 1, 1, 1) * guided + (1 - phi) * guided
-        noise = {"text": text, "uncond": uncond, "cfg": guided}[cfg["denoised_from"]]
+        noises = {"text": text, "uncond": uncond, "cfg": guided, "render": eps[n]}
+        noise = noises[cfg["denoised_from"]]
         if cfg["energy_gradient"] == "denoised":
             noise = noise.detach()
         x0 = (x_t - sigma * noise) / a.sqrt()
@@ -58,7 +59,7 @@ def relative_error(ours, expected):
 
 CASES = [
     {"denoised_from": source, "energy_gradient": gradient}
-    for source, gradient in product(("uncond", "text", "cfg"), ("denoised", "unet"))
+    for source, gradient in product(("uncond", "text", "cfg", "render"), ("denoised", "unet"))
 ] + [
     {"denoised_from": "cfg", "energy_gradient": "unet", "weighting_strategy": "uniform"}
     | {"cfg_rescale": 0.7},

@@ -193,7 +193,7 @@ def test_a_batch_that_does_not_divide_into_objects_is_refused(make_guidance, pro
         ({"weighting_strategy": "dreamfusion"}, "weighting_strategy='dreamfusion'.*fantasia3d"),
         (
             {"denoised_from": "all"},
-            "denoised_from='all' is unknown.*uncond, text, cfg",
+            "denoised_from='all' is unknown.*uncond, text, cfg, render",
         ),
         ({"energy_gradient": "none"}, "energy_gradient='none' is unknown: use one of denoised"),
         ({"n_view": 0}, r"n_view=0 is out of range: give a number in \[1, inf\)"),

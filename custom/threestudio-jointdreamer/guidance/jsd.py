@@ -31,10 +31,11 @@ from torch import Tensor
 from ..priors.latent_prior import LatentPrior
 from .classifier_free import NoisePrediction, Prompts, predict_noise
 
-DENOISED_FROM: dict[str, Callable[[NoisePrediction], Tensor]] = {  # the noise in (3)
-    "uncond": lambda eps_phi: eps_phi.uncond,
-    "text": lambda eps_phi: eps_phi.text,
-    "cfg": lambda eps_phi: eps_phi.guided,
+DENOISED_FROM: dict[str, Callable[[NoisePrediction, Tensor], Tensor]] = {  # the noise in (3)
+    "uncond": lambda eps_phi, eps: eps_phi.uncond,
+    "text": lambda eps_phi, eps: eps_phi.text,
+    "cfg": lambda eps_phi, eps: eps_phi.guided,
+    "render": lambda eps_phi, eps: eps,  # so that x̂0 is x
 }
 ENERGY_GRADIENTS = ("denoised", "unet")
 
@@ -124,7 +125,7 @@ class JointScoreDistillation:
             return Distilled(w * (eps_hat - eps), x_t, eps, eps_hat, t)
 
         with torch.enable_grad():
-            noise = DENOISED_FROM[self.denoised_from](eps_phi)
+            noise = DENOISED_FROM[self.denoised_from](eps_phi, eps)
             x0_hat = path.denoise(x_t, noise, t)  # (3)
             if self.denoised_clamp is not None:
                 x0_hat = x0_hat.clamp(-self.denoised_clamp, self.denoised_clamp)

@@ -77,7 +77,9 @@ class JSDGuidance(BaseObject):
         energy_type, energy: the energy's registered name and its config.
         energy_weight*: λ; while it is 0 the energy is not evaluated. `auto`, or `[auto, ρ*]`,
             balances it with the guidance, see `balance`.
-        denoised_from: the noise prediction that x̂0 is made with: `uncond`, `text`, or `cfg`.
+        denoised_from: the noise prediction that x̂0 is made with: `uncond`, `text`, or `cfg`; or
+            `render`, the views themselves, which makes (5) SDS plus the energy's own gradient, a
+            weighted sum. More of the text stays at a large λ (docs/tradeoff.md).
         denoised_clamp: clamps x̂0 to ±this before the energy sees it; helps with weak priors.
         energy_gradient: `denoised` takes that prediction as a constant, ∂x̂0/∂x_t = 1/√ᾱ_t, or 1
             for a flow; `unet` differentiates through the model too.
