@@ -145,7 +145,7 @@ def draw(path: Path, picture: Path) -> str:
             if len(of) < 3 and 0 not in of:  # of one weight, as of the knobs that set themselves
                 continue
             methods += [name] * (name not in methods)
-            style = {"color": f"C{methods.index(name)}", "marker": MARKERS[scale]}
+            style = {"color": f"C{methods.index(name)}", "marker": MARKERS.get(scale, "s")}
             style["label"] = f"{name}, s x {scale:g}"
             _curve(own, of, style, scale == MIDDLE)
             if len(of) > 2:
