@@ -82,6 +82,7 @@ BLOCKS = {  # most wanted first
     "auto": Block(("jsd-auto",), (0.5, 1.0, 2.0)),
     "scales": Block(("sds", *MAIN), WEIGHTS, (1.0, 4.0), ("shipped",)),
     "weak-scales": Block(MAIN, WEIGHTS, (1.0, 4.0), (WEAK,)),
+    "terms-scales": Block(("pull",), (0.32, 1.0, 3.2), (1.0, 4.0), ("shipped",)),
     "others": Block(OTHERS, WEIGHTS, (2.0,), ("shipped",)),
     "others-scales": Block(OTHERS, WEIGHTS, (1.0, 4.0), ("shipped",)),
 }
