@@ -133,8 +133,8 @@ def test_rays_are_marched_once(system, monkeypatch):
     assert len(calls) > 1 and sum(calls) == system.batch["rays_d"][..., 0].numel()
 
 
-@pytest.mark.parametrize("with_graph", [False, True])
-def test_what_does_not_fit_is_divided_and_tried_again(system, monkeypatch, with_graph):
+@pytest.mark.parametrize(("with_graph", "whole"), [(False, False), (True, False), (True, True)])
+def test_what_does_not_fit_is_divided_and_tried_again(system, monkeypatch, with_graph, whole):
     random.seed(0)
     loss, expected = gradients(system, 0)
     total, fitting, render = system.batch["rays_d"][..., 0].numel(), Fitting(), system.renderer
@@ -152,14 +152,15 @@ def test_what_does_not_fit_is_divided_and_tried_again(system, monkeypatch, with_
                 raise torch.OutOfMemoryError("CUDA out of memory.")
             return render(samples=samples, **batch)
 
-    monkeypatch.setattr(Fitting, "rays", lambda *_: total // 2)
+    monkeypatch.setattr(Fitting, "rays", lambda *_: 0 if whole else total // 2)
     monkeypatch.setattr(chunked_rendering, "takes_samples", lambda renderer: True)
     system._fitting, system.cfg.render_chunk = fitting, None
     monkeypatch.setattr(type(system), "_saves_memory", lambda self: True)
     system.renderer = Small()
     random.seed(0)
     ours, found = gradients(system, None)
-    assert failed and max(failed) * 2 <= total
+    assert failed and max(failed) == (total if whole else total // 2)
+    assert (fitting.held < chunked_rendering.HELD) == whole
     torch.testing.assert_close(ours, loss)
     for name, grad in expected.items():
         if grad is not None:
@@ -181,6 +182,11 @@ def test_parts_and_pieces_fit_into_the_free_memory(system, monkeypatch):
     assert fitting.rays(rays[:, :64, :64], system.renderer) == 0  # all at once: 115 MB
     part = fitting.rays(rays, system.renderer)
     assert 0.3e9 < part * 7000 / 2 < 0.8e9  # without a graph
+    some = rays[:, :160, :160]  # 717 MB: too much to be held, little enough without a graph
+    assert fitting.rays(some, system.renderer) == some[..., 0].numel() // 2
+    nothing_held = Fitting(held=0.0)
+    nothing_held.note(n_bytes=700_000, n_rays=100, n_samples=1000)
+    assert nothing_held.rays(rays[:, :64, :64], system.renderer) > 0
     unable = fitting.rays(rays, lambda **batch: batch)  # cannot be told its samples
     assert unable < part
     pieces = fitting.pieces(3 * 10**6, torch.device("cuda"))

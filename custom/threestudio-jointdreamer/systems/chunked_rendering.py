@@ -43,9 +43,9 @@ class Fitting:
     What a sample takes, and how many a ray has, is known from the steps before.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, held: float = HELD) -> None:
         self.bytes_per_sample = self.samples_per_ray = 0.0
-        self.without = WITHOUT
+        self.held, self.without = held, WITHOUT
 
     def note(self, n_bytes: int, n_rays: int, n_samples: int) -> None:
         """What the graph of so many takes."""
@@ -60,10 +60,10 @@ class Fitting:
         if self.bytes_per_sample == 0:
             return min(n_rays // 2, FIRST)
         fit = free_memory(rays_d.device) / (self.bytes_per_sample * self.samples_per_ray)
-        if n_rays <= HELD * fit:
+        if n_rays <= self.held * fit:
             return 0
         share = self.without if takes_samples(renderer) else min(self.without, USABLE)
-        return max(1, int(fit * share))
+        return max(1, min(n_rays // 2, int(fit * share)))
 
     def pieces(self, n_samples: int, device: torch.device) -> int:
         """In how many a part with so many samples is rendered with a graph."""
@@ -109,7 +109,12 @@ def render_in_chunks(
         return out
 
     if n_parts == 1:
-        return dict(noted(**batch))
+        try:
+            return dict(noted(**batch))
+        except torch.cuda.OutOfMemoryError:
+            if fitting is None:
+                raise
+        fitting.held, n_parts = fitting.held / 2, 2  # out of the handler, which holds what failed
     behind = background(dirs=batch["rays_d"])
     drawn, told = random.getstate(), takes_samples(renderer)
 
@@ -158,7 +163,7 @@ def divided(work: Callable[[int], T], count: int, most: int) -> T:
         except torch.cuda.OutOfMemoryError:
             if count >= most:
                 raise
-        count = min(2 * count, most)  # out of the handler, which holds what has failed
+        count = min(2 * count, most)  # out of the handler, too
 
 
 class Part:

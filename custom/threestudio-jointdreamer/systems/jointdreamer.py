@@ -64,7 +64,8 @@ class JointDreamer(ViewingMixin, BaseLift3DSystem):
             key: StepSchedule(value, f"system.loss.{key}") for key, value in self.cfg.loss.items()
         }
         self.fading = self._parse_fading()
-        self._fitting = Fitting()
+        offloads = self.cfg.guidance.get("offload")  # then the UNets want the room of a held graph
+        self._fitting = Fitting(held=0.0) if offloads else Fitting()
         self._rates: dict[str, float] = {}  # of the parameter groups that fade, at this step
         scale = self.cfg.guidance.get("guidance_scale")
         self._shape = SettlingShape() if waits(scale) else None
