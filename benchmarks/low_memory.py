@@ -5,17 +5,21 @@
 
 `configs/jointdreamer.yaml` with random weights of the published sizes is trained as it is, and then
 with `LOW` by a process that may not take more than `--gib`: both resolutions with the energy,
-validation, a checkpoint, and from it the rest of the training, the test and the export. A phase's
-time is the median of its steps but the first ones; memory is what PyTorch reserves.
+validation, a checkpoint, and from it the rest of the training, the test and the export, each in a
+process of its own. A phase's time is the median of its steps but the first ones; memory is what
+PyTorch reserves.
 """
 
 import argparse
-import gc
 import logging
 import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from itertools import chain
+from multiprocessing import get_context
 from pathlib import Path
 
 if not __package__:
@@ -45,68 +49,68 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
     return parser.parse_known_args()
 
 
-def reserved() -> float:
-    """The peak since the last call, GiB; 0 without a GPU."""
-    if not torch.cuda.is_available():
-        return 0.0
-    peak = torch.cuda.max_memory_reserved() / 2**30
-    gc.collect()  # models of the run before
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
-    return peak
+def carried_out(
+    action: str, command: list[str], gib: float | None, steps: int
+) -> tuple[dict, str | None]:
+    """The row of one run, which may take so much of the GPU, and its checkpoint.
 
-
-def train(command: list[str], steps: int, settings: str) -> tuple[list[dict], str]:
-    """Both phases, with a checkpoint between them that the second starts from; its path."""
+    To be called in a process of its own, which holds nothing of other runs.
+    """
+    load_host()
+    logging.getLogger("pytorch_lightning").setLevel(logging.INFO)  # which says the chunks
     from jointdreamer.host.launcher import run
 
+    on_gpu = torch.cuda.is_available()
+    if on_gpu and gib is not None:
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(gib * 2**30 / total)
+    clock, begin = StepClock(steps), time.perf_counter()
+    ended = run([*command, f"--{action}"], [clock] if action == "train" else [])
+    seconds = time.perf_counter() - begin
+    if action == "train":
+        seconds = statistics.median(clock.seconds[min(WARM_UP, steps - 1) :])
+    peak = torch.cuda.max_memory_reserved() / 2**30 if on_gpu else 0.0
+    return {"ms": round(1000 * seconds, 1), "reserved_gib": round(peak, 2)}, ended["ckpt"]
+
+
+def alone(*args) -> tuple[dict, str | None]:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(carried_out, *args).result()
+
+
+def measured(
+    command: list[str], settings: str, gib: float | None, steps: int, actions: Sequence[str]
+) -> Iterator[dict]:
+    """Rows of both phases, of which the second starts from the first's checkpoint, and actions."""
     more = [f"data.resolution_milestones=[{steps}]", f"trainer.val_check_interval={steps}"]
     more += ["system.guidance.energy_weight=0.3125", f"checkpoint.every_n_train_steps={steps}"]
-    rows, checkpoint = [], None
-    for index, phase in enumerate(PHASES):
-        clock = StepClock(steps)
-        resumed = [f"resume={checkpoint}"] if checkpoint else []
-        last = f"trainer.max_steps={(index + 1) * steps}"
-        ended = run([*command, "--train", *more, last, *resumed], [clock])
-        checkpoint = ended["ckpt"]
-        milliseconds = 1000 * statistics.median(clock.seconds[min(WARM_UP, steps - 1) :])
-        rows.append(row(f"train, {phase}", settings, milliseconds))
-    return rows, checkpoint
-
-
-def row(part: str, settings: str, milliseconds: float) -> dict:
-    entry = {"part": part, "settings": settings, "ms": round(milliseconds, 1)}
-    entry["reserved_gib"] = round(reserved(), 2)
-    print(f"{part:22}{settings:10}{entry['ms']:>10}{entry['reserved_gib']:>8}", flush=True)
-    return entry
+    runs = [
+        (f"train, {phase}", "train", [*more, f"trainer.max_steps={(index + 1) * steps}"])
+        for index, phase in enumerate(PHASES)
+    ]
+    resumed: list[str] = []
+    for part, action, own in (*runs, *((action, action, [THIN]) for action in actions)):
+        entry, checkpoint = alone(action, [*command, *own, *resumed], gib, steps)
+        resumed = [f"resume={checkpoint}"] if action == "train" else resumed
+        entry = {"part": part, "settings": settings} | entry
+        print("{part:22}{settings:10}{ms:>10}{reserved_gib:>8}".format(**entry), flush=True)
+        yield entry
 
 
 def main() -> None:
     args, overrides = parse_arguments()
     host = load_host()
-    logging.getLogger("pytorch_lightning").setLevel(logging.INFO)  # which says the chunks
-    from jointdreamer.host.launcher import run
-
     print(f"{device_name()}, torch {torch.__version__}, {host} host")
     with tempfile.TemporaryDirectory() as folder:
         priors = [] if args.config else random_priors(args.priors or Path(folder))
         config = args.config or ROOT / "configs" / "jointdreamer.yaml"
         command = ["--config", str(config), PROMPT, f"exp_root_dir={folder}", *SHORT, *priors]
         command += overrides
-        rows = []
-        if not args.only_low:
-            rows, _ = train([*command, "name=default"], args.steps, "default")
-        if torch.cuda.is_available():
-            total = torch.cuda.get_device_properties(0).total_memory
-            torch.cuda.set_per_process_memory_fraction(args.gib * 2**30 / total)
-        low = [*command, *LOW, "name=low"]
-        more, checkpoint = train(low, args.steps, "low")
-        rows += more
-        save(rows, args, host)
-        for action in args.actions:
-            begin = time.perf_counter()
-            run([*low, THIN, f"--{action}", f"resume={checkpoint}"])
-            rows.append(row(action, "low", 1000 * (time.perf_counter() - begin)))
+        default = measured([*command, "name=default"], "default", None, args.steps, ())
+        low = measured([*command, *LOW, "name=low"], "low", args.gib, args.steps, args.actions)
+        rows: list[dict] = []
+        for entry in low if args.only_low else chain(default, low):
+            rows.append(entry)
             save(rows, args, host)
 
 
