@@ -13,11 +13,19 @@ OF_THE_ENERGY = (
     *("energy_gradient", "denoised_from"),
 )
 
+SWEEP = OmegaConf.load(ROOT / "configs" / "sweeps" / "benchmark.yaml")
+BY_HAND = SWEEP.methods["jsd-multiview"].overrides  # what the demo's own weight stands for
 EIGHT_VIEWS = ("classifier", "order", "pose")
 
 
 def read(name: str) -> dict:
     return OmegaConf.to_container(OmegaConf.load(CONFIGS / f"{name}.yaml"))
+
+
+def demo_by_hand() -> dict:
+    demo = read("jointdreamer")
+    demo["system"]["guidance"]["energy_weight"] = list(BY_HAND["system.guidance.energy_weight"])
+    return demo
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
@@ -44,8 +52,8 @@ def test_other_energies_run_with_the_demos_settings(name):
     assert other == demo
 
 
-def test_scenes_have_the_demos_settings_but_pixels_steps_weight_and_start():
-    demo, scene = read("jointdreamer"), read("scene")
+def test_scenes_have_the_demos_settings_but_pixels_steps_and_start():
+    demo, scene = demo_by_hand(), read("scene")
     for config in (demo, scene):
         system, guidance = config["system"], config["system"]["guidance"]
         for key in ("lora_name_or_path", "latent_size"):
@@ -57,8 +65,7 @@ def test_scenes_have_the_demos_settings_but_pixels_steps_weight_and_start():
         system["renderer"].pop("num_samples_per_ray")
         for key in ("density_blob_scale", "density_blob_std"):
             system["geometry"].pop(key)
-        guidance.pop("energy_weight")
-        for key in ("guidance_scale", "max_step_percent"):
+        for key in ("guidance_scale", "max_step_percent", "energy_weight"):
             start, low, high, end = guidance.pop(key)
             guidance[key] = low, high, round(start / config["trainer"]["max_steps"], 1)
         system["geometry_fading"].pop("start_step"), config.pop("name")
@@ -68,7 +75,8 @@ def test_scenes_have_the_demos_settings_but_pixels_steps_weight_and_start():
 
 @pytest.mark.parametrize("folder", ["", "tiny/"])
 def test_gaussians_differ_from_the_nerf_by_the_representation_alone(folder):
-    nerf, gaussians = read(f"../{folder}jointdreamer"), read(f"../{folder}gaussians")
+    nerf = demo_by_hand() if folder else read("../jointdreamer")
+    gaussians = read(f"../{folder}gaussians")
     assert nerf.pop("name") != gaussians.pop("name")
     own = ("geometry", "material", "renderer", "exporter")
     for config in (nerf, gaussians):
@@ -76,8 +84,6 @@ def test_gaussians_differ_from_the_nerf_by_the_representation_alone(folder):
         for key in (*own, *(f"{part}_type" for part in own), "geometry_fading", "optimizer"):
             system.pop(key, None)
         system["loss"].pop("lambda_orient", None)  # Gaussians have no normals
-        if folder == "tiny/":  # by hand, and of the demo by itself
-            system["guidance"].pop("energy_weight")
     assert gaussians == nerf
 
 
