@@ -25,7 +25,16 @@ COLUMNS = {  # priors and prompts
 }
 LIMIT, ENOUGH = 12.5, 90.0  # % of assets with another number of faces than one, % R-Precision
 MIDDLE, RESAMPLES = 2.0, 2000
-MARKERS = {1.0: "v", MIDDLE: "o", 4.0: "^"}  # of guidance scales
+LABELS = {
+    "sds": "SDS",
+    "weighted-sum": "weighted sum",
+    "jsd-multiview": "JSD, multi-view",
+    "jsd-sum": "JSD, sum of three",
+    "jsd-classifier": "JSD, classifier",
+    "jsd-translation": "JSD, translation",
+    "pull": "JSD's pull alone",
+    "drift": "JSD's drift alone",
+}
 GOALS = ("failed_rate", "r_precision")
 MEASURED = ("janus_rate", "faceless_rate", "failed_rate", "r_precision", "clip_score")
 
@@ -131,64 +140,66 @@ def draw(path: Path, picture: Path) -> str:
     named = [dict(zip(names, key, strict=True)) | row for key, row in rows.items()]
     of_points = path.stem.removesuffix("-assets")
     write_csv(path.with_stem(of_points if of_points != path.stem else f"{path.stem}-points"), named)
-    columns = [column for column in COLUMNS if any(key[0] == column for key in rows)]
-    figure = Figure(figsize=(4.5 * len(columns), 10), layout="constrained")
-    axes = figure.subplots(3, len(columns), squeeze=False, sharey="row")
+    curves: dict[tuple[str, float], dict[str, dict[float, Row]]] = {}
+    for (column, name, scale, weight), row in sorted(rows.items(), key=lambda item: item[0][::2]):
+        curves.setdefault((column, scale), {}).setdefault(name, {})[weight] = row
+    shown = [key for key in curves if key[0] == "shipped" or key[1] == MIDDLE] or [*curves]
+    _picture({key: curves[key] for key in shown}, picture)
     table = ["| prior, prompts | s | method | decades | prompts |", "| --- " * 5 + "|"]
-    methods: list[str] = []
-    for column, own in zip(columns, axes.T, strict=True):
-        curves: dict[tuple[str, float], list[float]] = {}
-        for _, name, scale, weight in (key for key in rows if key[0] == column):
-            curves.setdefault((name, scale), []).append(weight)
-        for (name, scale), weights in curves.items():
-            of = {w: rows[column, name, scale, w] for w in weights}
-            if len(of) < 3 and 0 not in of:  # of one weight, as of the knobs that set themselves
-                continue
-            methods += [name] * (name not in methods)
-            style = {"color": f"C{methods.index(name)}", "marker": MARKERS.get(scale, "s")}
-            style["label"] = f"{name}, s x {scale:g}"
-            _curve(own, of, style, scale == MIDDLE)
+    for (column, scale), of_names in curves.items():
+        for name, of in of_names.items():
             if len(of) > 2:
-                both, low, high = width({w: found[column, name, scale, w] for w in weights})
-                cells = (
-                    COLUMNS[column],
-                    f"x {scale:g}",
-                    name,
-                    f"{both:.1f} [{low:.1f}, {high:.1f}]",
-                )
+                both, low, high = width({w: found[column, name, scale, w] for w in of})
+                decades = f"{both:.1f} [{low:.1f}, {high:.1f}]"
                 fewest = min(row["prompts"] for row in of.values())
-                table.append(f"| {' | '.join(cells)} | {fewest} |")
-        own[0].set_title(COLUMNS[column], fontsize=9)
+                cells = COLUMNS[column], f"x {scale:g}", name, decades, str(fewest)
+                table.append(f"| {' | '.join(cells)} |")
+    return "\n".join(table) + "\n"
+
+
+def _picture(
+    panels: Mapping[tuple[str, float], Mapping[str, Mapping[float, Row]]], path: Path
+) -> None:
+    """For each prior and scale both goals against the weight, and one against the other."""
+    figure = Figure(figsize=(max(3.2 * len(panels), 11), 9), layout="constrained")
+    axes = figure.subplots(3, len(panels), squeeze=False, sharey="row")
+    for ((column, scale), of_names), own in zip(panels.items(), axes.T, strict=True):
+        for name, of in of_names.items():
+            if name in LABELS:
+                style = {"color": f"C{[*LABELS].index(name)}", "label": LABELS[name]}
+                _curve(own, of, style)
+        own[0].set_title(f"{COLUMNS[column]},\nguidance scale x {scale:g}", fontsize=9)
         own[0].axhline(LIMIT, color="gray", linestyle=":")
         own[1].axhline(ENOUGH, color="gray", linestyle=":")
         own[1].set_xlabel("energy weight, times the hand-set one")
         own[2].set_xlabel("not one face, %")
+        own[2].fill_between([0, LIMIT], ENOUGH, 100, color="gray", alpha=0.2, linewidth=0)
     for ax, label in zip(axes[:, 0], ("not one face, %", *["R-Precision, %"] * 2), strict=True):
         ax.set_ylabel(label)
-    shown = [zip(*ax.get_legend_handles_labels(), strict=True) for ax in axes[2]]
-    handles = {label: handle for pairs in shown for handle, label in pairs}
-    figure.legend(handles.values(), handles, loc="outside lower center", ncols=5, fontsize=8)
-    with replacing(picture) as new:
-        figure.savefig(new, dpi=110, format="png")
-    return "\n".join(table) + "\n"
+    labelled = [zip(*ax.get_legend_handles_labels(), strict=True) for ax in axes[2]]
+    handles = {label: handle for pairs in labelled for handle, label in pairs}
+    labels = [label for label in LABELS.values() if label in handles]
+    if labels:
+        handles = [handles[label] for label in labels]
+        figure.legend(handles, labels, loc="outside lower center", ncols=8, fontsize=9)
+    with replacing(path) as new:
+        figure.savefig(new, dpi=100, format="png")
 
 
-def _curve(axes: Sequence[Axes], of: Mapping[float, Row], style: Row, is_middle: bool) -> None:
-    """Both goals against the weight with their intervals, and one against the other."""
+def _curve(axes: Sequence[Axes], of: Mapping[float, Row], style: Row) -> None:
+    """With intervals, and with Pareto's front where it has more than one point."""
     for ax, goal in zip(axes[:2], GOALS, strict=True):
         y = [row[goal] for row in of.values()]
         low, high = ([row[f"{goal}{end}"] for row in of.values()] for end in ("_low", "_high"))
-        if is_middle and 0 in of:  # SDS has no weight
+        if 0 in of:  # SDS has no weight
             ax.axhline(y[0], linestyle="--", linewidth=1, color=style["color"])
-        elif is_middle:
-            ax.plot(list(of), y, markersize=3, **style)
-            ax.set_xscale("log")
-            if None not in low:
-                ax.fill_between(list(of), low, high, color=style["color"], alpha=0.15, linewidth=0)
+            continue
+        ax.plot(list(of), y, marker="o", markersize=3, **style)
+        ax.set_xscale("log")
+        if None not in low:
+            ax.fill_between(list(of), low, high, color=style["color"], alpha=0.12, linewidth=0)
     pairs = [tuple(row[goal] for goal in GOALS) for row in of.values()]
-    alpha = 1.0 if is_middle else 0.5
-    axes[2].plot(*zip(*pairs, strict=True), linestyle="", markersize=4, alpha=alpha, **style)
+    axes[2].plot(*zip(*pairs, strict=True), linestyle="", marker="o", markersize=4, **style)
     worse = {p for p in pairs for q in pairs if q != p and q[0] <= p[0] and q[1] >= p[1]}
     front = sorted({*pairs} - worse)  # Pareto's
-    if is_middle:
-        axes[2].step(*zip(*front, strict=True), where="post", color=style["color"], alpha=0.5)
+    axes[2].step(*zip(*front, strict=True), where="post", color=style["color"], alpha=0.5)
