@@ -79,6 +79,7 @@ BLOCKS = {  # most wanted first
         ("gaussians", "gaussians-auto", "gaussians-settled"), (1.0,), (1.0,), ("shipped",)
     ),
     "flow": Block(("flow", "flow-auto", "flow-settled"), (1.0,), (1.0,), ("shipped",)),
+    "demo-share": Block(("gaussians-auto", "flow-auto"), (0.6,), (1.0,), ("shipped",)),
     "auto": Block(("jsd-auto",), (0.5, 1.0, 2.0)),
     "scales": Block(("sds", *MAIN), WEIGHTS, (1.0, 4.0), ("shipped",)),
     "weak-scales": Block(MAIN, WEIGHTS, (1.0, 4.0), (WEAK,)),
