@@ -104,6 +104,34 @@ def test_one_point_of_an_older_table_without_a_fid_is_drawn_and_none_is_refused(
     assert "t-assets.csv has no assets: " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("methods", "panels"),
+    [
+        (["weighted-sum+w1+s1+shipped", "jsd-sum+w1+s1+shipped"], 1),
+        (["jsd-sum+w1+s1+shipped", "jsd-sum+w1+s4+shipped", "pull+w1+s2+weak"], 3),
+        (["pull+w1+s4+weak", "jsd-sum+w1+s1+shipped"], 1),  # of the weaker prior the middle scale
+        (["pull+w1+s1+weak", "pull+w1+s4+weak"], 2),  # or what there is
+        (["gaussians+w1+s1+shipped"], 1),  # of which no curve is drawn
+    ],
+)
+def test_the_picture_has_a_panel_for_each_scale(tmp_path, monkeypatch, methods, panels):
+    figures = []
+
+    class Seen(tradeoff_plot.Figure):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            figures.append(self)
+
+    monkeypatch.setattr(tradeoff_plot, "Figure", Seen)
+    write_csv(tmp_path / "t-assets.csv", [asset(method, "a bear", 1, 9.0) for method in methods])
+    tradeoff_plot.draw(tmp_path / "t-assets.csv", tmp_path / "t.png")
+    axes = figures[0].axes
+    assert len(axes) == 3 * panels
+    drawn = {text for ax in axes for text in ax.get_legend_handles_labels()[1]}
+    assert ("JSD, sum of three" in drawn) == any("jsd-sum" in method for method in methods)
+    assert len({ax.get_title() for ax in axes[:panels]}) == panels
+
+
 def test_points_have_intervals_and_assets_are_read_as_they_were_written(drawn):
     folder, _ = drawn
     points = (folder / "t.csv").read_text().splitlines()
